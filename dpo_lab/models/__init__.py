@@ -1,0 +1,1 @@
+"""Policies: how to build, copy, save and load them."""

@@ -1,0 +1,86 @@
+"""A decoder-only transformer from x-transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from x_transformers import Decoder, TransformerWrapper
+
+from dpo_lab.models.base import MODELS, ModelSpec
+
+
+class TransformerPolicy(nn.Module):
+    """An x-transformers decoder whose body, head and cached decoding step can be called on their own."""
+
+    def __init__(self, net: TransformerWrapper) -> None:
+        super().__init__()
+        self.net = net
+        self.max_seq_len: int = net.max_seq_len
+
+    def forward(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n v"]:
+        return self.head(self.hidden(tokens))
+
+    def hidden(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
+        return self.net(tokens, return_embeddings=True)
+
+    def head(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
+        return self.net.to_logits(hidden)
+
+    def decode(self, tokens: Int[Tensor, "r n"], state: Any = None) -> tuple[Float[Tensor, "r v"], Any]:
+        """Logits after the last of `tokens`, which follow those already in `state`, and the state that holds them too."""
+        hidden, state = self.net(tokens, cache=state, input_not_include_cache=True, return_embeddings_and_intermediates=True)
+        return self.head(hidden[:, -1]), state
+
+
+@MODELS.register
+@dataclass
+class TransformerSpec(ModelSpec):
+    """Pre-norm decoder with rotary positions, RMS norm, SwiGLU and flash attention; biases nowhere."""
+
+    name: str = "transformer"
+    dim: int = 128
+    depth: int = 3
+    heads: int = 4
+    context: int = 128
+    """Tokens that the model can read: prompt and completion together."""
+    dropout: float = 0.0
+    tie_embedding: bool = False
+    """Use the token embedding as the head."""
+
+    def __post_init__(self) -> None:
+        for field in ("dim", "depth", "heads", "context"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
+        if self.dim % self.heads:
+            raise ValueError(f"model.dim must be a multiple of model.heads, got {self.dim} and {self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
+
+    def build(self, vocab_size: int) -> TransformerPolicy:
+        layers = Decoder(
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            attn_dim_head=self.dim // self.heads,
+            attn_flash=True,
+            rotary_pos_emb=True,
+            use_rmsnorm=True,
+            ff_glu=True,
+            ff_swish=True,
+            ff_no_bias=True,
+            layer_dropout=0.0,
+            attn_dropout=self.dropout,
+            ff_dropout=self.dropout,
+        )
+        return TransformerPolicy(
+            TransformerWrapper(
+                num_tokens=vocab_size,
+                max_seq_len=self.context,
+                attn_layers=layers,
+                tie_embedding=self.tie_embedding,
+                use_abs_pos_emb=False,
+            )
+        )

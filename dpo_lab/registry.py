@@ -1,0 +1,84 @@
+"""Named components: one dataclass each, whose fields are the configuration schema and whose methods are the behaviour."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+from hydra.core.config_store import ConfigStore
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+ENTRY_POINT_GROUP = "dpo_lab.components"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """' Did you mean `x`?' for the closest of `known`, or the list of them when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(known)}." if known else ""
+
+
+class Registry(Mapping[str, type[T]], Generic[T]):
+    """Classes of one kind by name. Reading it like a dict gives the class.
+
+    Registering also publishes the schema to Hydra, as group `schema/<kind>` (for YAML files to start from) and as an option
+    of group `<kind>` (so that a component without a YAML file can be chosen with `<kind>=<name>` too).
+    """
+
+    all: dict[str, Registry[Any]] = {}
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+        Registry.all[kind] = self
+
+    def register(self, cls: type[C]) -> type[C]:
+        """Class decorator. Raises ValueError for a class without a `name` default, and for a name that is taken."""
+        fields = {f.name: f for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+        name = fields["name"].default if "name" in fields else None
+        if not isinstance(name, str):
+            raise ValueError(f'{cls.__qualname__}: a {self.kind} is a @dataclass with a field `name: str = "..."`')
+        taken = self._classes.get(name)
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"{self.kind} '{name}' is already registered by {taken.__module__}.{taken.__qualname__}")
+        self._classes[name] = cls  # type: ignore[assignment]  # C is a T by contract; Python cannot say so of a decorator
+        store = ConfigStore.instance()
+        store.store(group=f"schema/{self.kind}", name=name, node=cls)
+        store.store(group=self.kind, name=name, node=cls)
+        return cls
+
+    def __getitem__(self, name: str) -> type[T]:
+        if name not in self._classes:
+            raise ValueError(f"there is no {self.kind} '{name}'.{suggestion(name, self._classes)}")
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+
+def load_user_modules(names: Iterable[str]) -> None:
+    """Import the user's modules, and every module that an installed package announces as a `dpo_lab.components` entry point.
+
+    Raises ValueError naming the module when an import fails.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        names = [*names, point.value]
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(f"user_modules: cannot import '{name}' ({error})") from error
