@@ -33,7 +33,7 @@ def sample(
     """One completion for each prompt, drawn token by token, and its mask; at most `max_tokens` long.
 
     A completion ends with the token `end`, which belongs to it, or is cut at `max_tokens`. Temperature 1 draws from the
-    model's own distribution; 0 takes the most likely token. Prompts of one length are run together, so that no prompt is padded.
+    model's own distribution; 0 takes the most likely token. Prompts of one length run together, so none is padded.
     Deterministic given the generator's state. Raises ValueError where prompt + completion exceed the model's context.
     """
     lengths = prompt_mask.sum(dim=1)

@@ -7,7 +7,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.core.config_store import ConfigStore
 
@@ -33,7 +33,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     of group `<kind>` (so that a component without a YAML file can be chosen with `<kind>=<name>` too).
     """
 
-    all: dict[str, Registry[Any]] = {}
+    all: ClassVar[dict[str, Registry[Any]]] = {}
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -48,7 +48,7 @@ class PreferenceLoss:
         """The implicit reward that this loss compares, of each candidate: what is logged as rewards/*."""
         raise NotImplementedError
 
-    def value_at_reference(self, confidence: float = 1.0) -> float | None:
+    def value_at_reference(self) -> float | None:
         """What the loss is while the policy still equals the reference, or None where that is no constant."""
         return None
 
@@ -90,7 +90,7 @@ class PairLoss(PreferenceLoss):
     def rewards(self, logps: Logps) -> Float[Tensor, "k b"]:
         return self.beta * logps.logratios(self.aggregate)
 
-    def value_at_reference(self, confidence: float = 1.0) -> float | None:
+    def value_at_reference(self) -> float | None:
         return float(self.of_gap(torch.zeros((), dtype=torch.float64)))
 
 

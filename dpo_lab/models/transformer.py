@@ -29,6 +29,10 @@ class TransformerPolicy(nn.Module):
     def head(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         return self.net.to_logits(hidden)
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weight matrices between embedding and head."""
+        return [parameter for parameter in self.net.attn_layers.parameters() if parameter.ndim == 2]
+
     def decode(self, tokens: Int[Tensor, "r n"], state: Any = None) -> tuple[Float[Tensor, "r v"], Any]:
         """Logits after the last of `tokens`, which follow those already in `state`, and the state that holds them too."""
         hidden, state = self.net(tokens, cache=state, input_not_include_cache=True, return_embeddings_and_intermediates=True)
@@ -67,6 +71,7 @@ class TransformerSpec(ModelSpec):
             attn_dim_head=self.dim // self.heads,
             attn_flash=True,
             rotary_pos_emb=True,
+            verbose=False,  # it warns of rotary dimensions under 32, which small heads cannot have
             use_rmsnorm=True,
             ff_glu=True,
             ff_swish=True,

@@ -1,0 +1,23 @@
+"""The command line: `python -m dpo_lab +experiment=quickstart loss.beta=0.03`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run what the command line says.
+
+    Exit status: 0 done, 1 failed or diverged, 2 a mistake in the command, 130 interrupted.
+    """
+    # The directory the user stands in holds the user's modules, for the installed command as for `python -m`.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    from dpo_lab.command_line import run_command
+
+    sys.exit(run_command(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Results of stages, kept on disk under a key made of everything that determines them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+MANIFEST = "manifest.json"
+
+
+class DamagedError(Exception):
+    """A directory does not hold what its manifest says."""
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits that depend on the value alone: dataclasses, enums, paths and JSON types."""
+    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -> None:
+    """Make `path` by `build(temporary directory)`: it appears whole, with a manifest of sizes and sha256 sums, or not at all.
+
+    An existing `path` is replaced. `facts` go into the manifest.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        build(temporary)
+        found = sorted(p for p in temporary.rglob("*") if p.is_file())
+        listed = {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": file_digest(p)} for p in found}
+        (temporary / MANIFEST).write_text(json.dumps({**facts, "files": listed}, indent=1))
+        for file in [*found, temporary / MANIFEST]:
+            _flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def verify_directory(path: Path) -> dict[str, Any]:
+    """The manifest of a directory made by `write_directory`. Raises DamagedError for a missing, truncated or altered file."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DamagedError(f"{path}: no readable {MANIFEST}") from error
+    for name, facts in files:
+        file = path / name
+        if not file.is_file() or file.stat().st_size != facts["size"] or file_digest(file) != facts["sha256"]:
+            raise DamagedError(f"{path}: {name} is missing or altered")
+    return dict(manifest)
+
+
+@dataclass
+class Store:
+    """A directory of artifacts, `root/kind/key/`, shared by any number of processes.
+
+    `used` collects, by kind, the keys that were asked for: a run records them. `on_event(kind, key, what)` is told of each
+    artifact that is "reused", "built" or "damaged".
+    """
+
+    root: Path
+    on_event: Callable[[str, str, str], None] = lambda kind, key, what: None
+    used: dict[str, str] = field(default_factory=dict)
+
+    def get(self, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]) -> tuple[Path, str]:
+        """The directory and key of an artifact, built now by `build(empty directory)` if it is not there whole.
+
+        Of several processes that ask at once one builds, the others wait for it. A lock dies with the process that holds it.
+        """
+        key = digest(determined_by)
+        path = self.root / kind / key
+        self.used[kind] = key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f".{key}.lock"):
+            if path.exists():
+                try:
+                    verify_directory(path)
+                    self.on_event(kind, key, "reused")
+                    return path, key
+                except DamagedError:
+                    self.on_event(kind, key, "damaged")
+            write_directory(path, build, kind=kind, key=key, determined_by=_plain(determined_by))
+            self.on_event(kind, key, "built")
+        return path, key
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    assert value is None or isinstance(value, str | int | float | bool), f"{type(value)} cannot be part of a key"
+    return value
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

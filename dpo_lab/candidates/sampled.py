@@ -1,0 +1,162 @@
+"""Pairs of the base policy's own samples, labelled by a reward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dpo_lab.candidates.base import CANDIDATES, CandidatesSpec
+from dpo_lab.generation import sample
+from dpo_lab.records import CandidateBatch
+from dpo_lab.rewards import Scorer
+from dpo_lab.tokenizers import Tokenizer
+
+
+class Pairing(Enum):
+    """Which samples of a prompt are compared. Each sample is in at most one pair, but for `all`."""
+
+    extremes = "extremes"
+    """Best with worst, second best with second worst, ..."""
+    best_worst = "best_worst"
+    random = "random"
+    all = "all"
+
+
+class Labels(Enum):
+    """What a pair's rewards r say of it, with P = sigmoid((r_chosen - r_rejected) / label_temperature).
+
+    hard: the higher reward wins. soft: P is the pair's confidence. bradley_terry: a coin that falls with P decides.
+    """
+
+    hard = "hard"
+    soft = "soft"
+    bradley_terry = "bradley_terry"
+
+
+@CANDIDATES.register
+@dataclass
+class SampledCandidates(CandidatesSpec):
+    """Several samples of the base policy for each training prompt, compared by the training scorer.
+
+    With soft labels DPO has an exact optimum, the reference tilted by exp(reward / (beta * label_temperature)): a point on
+    the frontier of reward against KL. Hard labels have none, and the distance from the reference is set by when to stop.
+    """
+
+    name: str = "sampled"
+    num_prompts: int = 2000
+    samples_per_prompt: int = 8
+    temperature: float = 1.0
+    pairing: Pairing = Pairing.extremes
+    labels: Labels = Labels.hard
+    label_temperature: float = 1.0
+    seed: int = 0
+
+    sampled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_prompt < 2:
+            raise ValueError(f"candidates.samples_per_prompt must be at least 2 to make a pair, got {self.samples_per_prompt}")
+        if self.num_prompts < 1:
+            raise ValueError(f"candidates.num_prompts must be at least 1, got {self.num_prompts}")
+        for field in ("temperature", "label_temperature"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"candidates.{field} must be > 0, got {getattr(self, field)}")
+
+    def pairs(self, samples: CandidateBatch) -> tuple[CandidateBatch, dict[str, int]]:
+        """Pairs of labelled samples (k = all of them), and how many were left out because their rewards tie."""
+        assert samples.scores is not None, "the samples have not been scored"
+        generator = torch.Generator().manual_seed(self.seed)
+        k = samples.num_candidates
+        order = samples.scores.argsort(dim=0, descending=True, stable=True)
+        first, second = self._partners(k, samples.scores, order, generator)
+        num_pairs = first.shape[0]
+        prompts = repeat(torch.arange(len(samples)), "b -> (q b)", q=num_pairs)
+        two = torch.stack((rearrange(first, "q b -> (q b)"), rearrange(second, "q b -> (q b)")))
+        scores = samples.scores[two, prompts]
+        two = torch.where(scores[0] >= scores[1], two, two.flip(0))
+        scores = samples.scores[two, prompts]
+        keep = scores[0] > scores[1]
+        two, prompts, scores = two[:, keep], prompts[keep], scores[:, keep]
+        confidence = torch.ones(len(prompts))
+        probability = torch.sigmoid((scores[0] - scores[1]) / self.label_temperature)
+        if self.labels is Labels.soft:
+            confidence = probability
+        elif self.labels is Labels.bradley_terry:
+            upset = torch.rand(len(prompts), generator=generator) > probability
+            two, scores = (torch.where(upset, t.flip(0), t) for t in (two, scores))
+        made = CandidateBatch(
+            prompt=samples.prompt[prompts],
+            prompt_mask=samples.prompt_mask[prompts],
+            completions=samples.completions[two, prompts],
+            mask=samples.mask[two, prompts],
+            ids=torch.arange(len(prompts)),
+            confidence=confidence,
+            scores=scores,
+        )
+        return made, {"pairs": len(prompts), "left out, equal rewards": int((~keep).sum())}
+
+    def _partners(
+        self, k: int, scores: Float[Tensor, "k b"], order: Int[Tensor, "k b"], generator: torch.Generator
+    ) -> tuple[Int[Tensor, "q b"], Int[Tensor, "q b"]]:
+        """The two samples of each pair, q pairs a prompt."""
+        if self.pairing is Pairing.best_worst:
+            return order[:1], order[-1:]
+        if self.pairing is Pairing.extremes:
+            return order[: k // 2], order.flip(0)[: k // 2]
+        if self.pairing is Pairing.all:
+            i, j = torch.triu_indices(k, k, offset=1)
+            return order[i], order[j]
+        shuffled = torch.rand(scores.shape, generator=generator).argsort(dim=0)
+        return shuffled[: k // 2], shuffled[k // 2 : k // 2 * 2]
+
+
+def draw(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    scorer: Scorer | None,
+    prompt: Int[Tensor, "b p"],
+    prompt_mask: Bool[Tensor, "b p"],
+    num_samples: int,
+    max_tokens: int,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> CandidateBatch:
+    """`num_samples` completions of each prompt (k of them), with the scorer's rewards of prompt and completion together."""
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    rows, rows_mask = (repeat(t, "b p -> (k b) p", k=num_samples).to(device) for t in (prompt, prompt_mask))
+    drawn, drawn_mask = sample(
+        model, rows, rows_mask, max_tokens, end=tokenizer.end, generator=generator, temperature=temperature
+    )
+    completions, mask = (rearrange(t.cpu(), "(k b) m -> k b m", k=num_samples) for t in (drawn, drawn_mask))
+    made = CandidateBatch(prompt, prompt_mask, completions, mask, torch.arange(len(prompt)), torch.ones(len(prompt)))
+    if scorer is not None:
+        made.scores = torch.stack([scorer(texts) for texts in texts_of(made, tokenizer)])
+    return made
+
+
+def texts_of(batch: CandidateBatch, tokenizer: Tokenizer) -> list[list[str]]:
+    """The text of prompt and completion, decoded together, of each candidate of each prompt: `[k][b]`."""
+    prompts = _rows(batch.prompt, batch.prompt_mask)
+    candidates = [_rows(completions, mask) for completions, mask in zip(batch.completions, batch.mask, strict=True)]
+    return [
+        tokenizer.decode_many([[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]) for rows in candidates
+    ]
+
+
+def prompts_of(batch: CandidateBatch, tokenizer: Tokenizer) -> list[str]:
+    """The text of each prompt."""
+    return tokenizer.decode_many(_rows(batch.prompt, batch.prompt_mask))
+
+
+def _rows(ids: Int[Tensor, "n m"], mask: Bool[Tensor, "n m"]) -> list[list[int]]:
+    """Each row's real tokens."""
+    return [row.tolist() for row in ids[mask].split(mask.sum(dim=1).tolist())]

@@ -1,0 +1,59 @@
+"""Device, precision and threads: decided here and nowhere else."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+
+class Precision(Enum):
+    """What the forward pass computes in. Weights and scores are float32 in either."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass
+class Compute:
+    """Where and how the run computes."""
+
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), or a torch device such as cpu, cuda:1, mps."""
+    precision: Precision = Precision.fp32
+    threads: int | None = None
+    """CPU threads of this process; None leaves torch's choice. Bits on a CPU depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"compute.threads must be at least 1, got {self.threads}")
+        try:
+            kind = torch.device(self.device).type if self.device != "auto" else "cpu"
+        except RuntimeError as error:
+            raise ValueError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got '{self.device}'") from error
+        if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+            raise ValueError(f"compute.device={self.device}, but this machine has no such device; use compute.device=auto")
+
+    def set_up(self) -> None:
+        """Apply the thread count to this process."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+    @property
+    def torch_device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @property
+    def autocast_is_off(self) -> bool:
+        return self.precision is Precision.fp32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.autocast_is_off:
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)

@@ -1,0 +1,6 @@
+"""Sources of text."""
+
+from dpo_lab.data import imdb, jsonl, synthetic
+from dpo_lab.data.base import DATA, Corpus, DataSource, Preference
+
+__all__ = ["DATA", "Corpus", "DataSource", "Preference", "imdb", "jsonl", "synthetic"]

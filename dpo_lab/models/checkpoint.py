@@ -1,0 +1,22 @@
+"""A policy that an earlier run has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpo_lab.models.base import MODELS, ModelSpec
+
+
+@MODELS.register
+@dataclass
+class CheckpointSpec(ModelSpec):
+    """The result of a run, tokenizer included: `path` is its run directory or a policy directory. Nothing is fitted anew."""
+
+    name: str = "checkpoint"
+    path: str = ""
+
+    def weights(self) -> Path | None:
+        if not self.path:
+            raise ValueError("model.path is not set: model=checkpoint needs model.path=RUN_DIRECTORY")
+        return Path(self.path).expanduser()

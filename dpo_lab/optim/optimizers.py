@@ -1,0 +1,104 @@
+"""Optimisers, all PyTorch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+from torch.optim import SGD, AdamW, Muon, Optimizer
+
+from dpo_lab.registry import Registry
+
+
+@runtime_checkable
+class NamesMatrices(Protocol):
+    """A model that says which of its parameters are weight matrices between embedding and head."""
+
+    def hidden_matrices(self) -> list[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+@dataclass
+class OptimizerSpec:
+    """Builds the optimisers of a model: one or several that step together, each on its own parameters."""
+
+    name: str
+
+    def build(self, model: nn.Module) -> list[Optimizer]:
+        raise NotImplementedError
+
+
+OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer")
+
+
+@OPTIMIZERS.register
+@dataclass
+class AdamWSpec(OptimizerSpec):
+    """Adam with decoupled weight decay, in its fused form. Loshchilov and Hutter 2019, arXiv:1711.05101."""
+
+    name: str = "adamw"
+    lr: float = 3e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr < 0:
+            raise ValueError(f"optimizer.lr must be >= 0, got {self.lr}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+
+    def build(self, model: nn.Module) -> list[Optimizer]:
+        return [_adamw(list(model.parameters()), self.lr, self.betas, self.eps, self.weight_decay)]
+
+
+@OPTIMIZERS.register
+@dataclass
+class MuonSpec(OptimizerSpec):
+    """Muon for the matrices between embedding and head, AdamW for everything else. Jordan et al. 2024; arXiv:2502.16982.
+
+    The model names its matrices: `model.hidden_matrices()`.
+    """
+
+    name: str = "muon"
+    lr: float = 0.02
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+    adamw_lr: float = 3e-3
+    adamw_betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+
+    def __post_init__(self) -> None:
+        if self.lr < 0 or self.adamw_lr < 0:
+            raise ValueError(f"optimizer.lr and optimizer.adamw_lr must be >= 0, got {self.lr} and {self.adamw_lr}")
+
+    def build(self, model: nn.Module) -> list[Optimizer]:
+        if not isinstance(model, NamesMatrices):
+            raise ValueError(f"optimizer=muon: {type(model).__name__} does not name its hidden matrices; use optimizer=adamw")
+        matrices = model.hidden_matrices()
+        taken = {id(parameter) for parameter in matrices}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+        muon = Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return [muon, _adamw(others, self.adamw_lr, self.adamw_betas, 1e-8, self.weight_decay)]
+
+
+@OPTIMIZERS.register
+@dataclass
+class SGDSpec(OptimizerSpec):
+    """Stochastic gradient descent."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr < 0:
+            raise ValueError(f"optimizer.lr must be >= 0, got {self.lr}")
+
+    def build(self, model: nn.Module) -> list[Optimizer]:
+        return [SGD(model.parameters(), lr=self.lr, momentum=self.momentum)]
+
+
+def _adamw(parameters: list[nn.Parameter], lr: float, betas: list[float], eps: float, weight_decay: float) -> Optimizer:
+    return AdamW(parameters, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, fused=True)

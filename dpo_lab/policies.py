@@ -1,0 +1,65 @@
+"""A policy on disk: model.safetensors, config.yaml with its architecture, tokenizer.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dpo_lab.artifacts import DamagedError, verify_directory, write_directory
+from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.tokenizers import Tokenizer
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+
+
+@dataclass
+class Policy:
+    """A network with all that is needed to build it again and to feed it text."""
+
+    spec: ModelSpec
+    module: nn.Module
+    tokenizer: Tokenizer
+
+    def save(self, path: Path) -> None:
+        """Write a policy directory; it appears whole or not at all."""
+        write_directory(path, self.write_files)
+
+    def write_files(self, directory: Path) -> None:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
+        save_file(weights, directory / WEIGHTS)
+        OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(self.spec)}), directory / CONFIG)
+        self.tokenizer.save(directory)
+
+    def copy(self, device: torch.device | None = None) -> nn.Module:
+        """The same network again, sharing nothing: built anew and given the same weights."""
+        twin = self.spec.build(self.tokenizer.vocab_size)
+        twin.load_state_dict(self.module.state_dict())
+        return twin.to(device)
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy in a policy directory, or in the run directory that holds one.
+
+    Raises ValueError where there is none, or where a file is missing or altered.
+    """
+    directory = path / "policy" if (path / "policy").is_dir() else path
+    if not directory.is_dir():
+        raise ValueError(f"model.path: there is no directory {path}")
+    try:
+        verify_directory(directory)
+        saved = OmegaConf.load(directory / CONFIG)
+        cls = MODELS[saved.model.name]
+        spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), saved.model))
+        assert isinstance(spec, ModelSpec)
+        tokenizer = Tokenizer.load(directory)
+        module = spec.build(tokenizer.vocab_size)
+        module.load_state_dict(load_file(directory / WEIGHTS))
+    except (DamagedError, SafetensorError) as error:
+        raise ValueError(f"model.path: {error}; it is no complete policy") from error
+    return Policy(spec, module, tokenizer)

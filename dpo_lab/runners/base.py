@@ -1,0 +1,29 @@
+"""Runners: what one run does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dpo_lab.registry import Registry
+
+if TYPE_CHECKING:
+    from dpo_lab.runners.context import Context
+
+
+class DivergedError(Exception):
+    """Training stopped because a number was no longer finite."""
+
+
+@dataclass
+class RunnerSpec:
+    """One kind of run."""
+
+    name: str
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Do it. What it returns is the run's summary."""
+        raise NotImplementedError
+
+
+RUNNERS: Registry[RunnerSpec] = Registry("runner")

@@ -1,0 +1,61 @@
+"""Judge a finished policy again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpo_lab.models.copying import freeze
+from dpo_lab.policies import load_policy
+from dpo_lab.runners.base import RUNNERS, RunnerSpec
+from dpo_lab.runners.context import Context
+from dpo_lab.runners.judge import Judge
+from dpo_lab.runners.stages import Stages
+
+
+@RUNNERS.register
+@dataclass
+class EvaluateRunner(RunnerSpec):
+    """Judge the policy of the run at `model.path` against that run's own reference, on its own held-out prompts.
+
+    Data, reward and evaluation are as that run's config.yaml has them; the fields here replace what they name.
+    """
+
+    name: str = "evaluate"
+    num_prompts: int | None = None
+    seed: int | None = None
+
+    def run(self, context: Context) -> dict[str, Any]:
+        from dpo_lab.runners.study import study_from_file
+
+        weights = context.study.model.weights()
+        if weights is None:
+            raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+        run = weights.parent if weights.name == "policy" else weights
+        if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
+            raise ValueError(f"model.path: {run} is no run directory (it has no run.json)")
+        theirs = study_from_file(run / "config.yaml")
+        settings = theirs.evaluation
+        if self.num_prompts is not None:
+            settings = replace(settings, num_prompts=self.num_prompts)
+        if self.seed is not None:
+            settings = replace(settings, seed=self.seed)
+        study = replace(theirs, evaluation=settings, compute=context.study.compute, store=context.study.store)
+        stages = Stages(replace(context, study=study))
+        base, _ = stages.base
+        proxy, gold = stages.scorers
+        judge = Judge(
+            tokenizer=base.tokenizer,
+            reference=freeze(base.module),
+            reference_samples=stages.reference_samples,
+            proxy=proxy,
+            gold=gold,
+            max_tokens=study.candidates.max_tokens,
+            seed=settings.seed + 1,
+        )
+        policy = load_policy(Path(run)).module.to(study.compute.torch_device)
+        with context.console.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
+            metrics, rows = judge.judge(policy, settings.num_prompts)
+        context.run.write_samples(rows)
+        return {**metrics, "best_of_n": judge.best_of_n(settings.sizes)}

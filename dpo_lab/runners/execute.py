@@ -1,0 +1,76 @@
+"""One run from start to end: its directory, its status, its report."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from dpo_lab.artifacts import Store, digest
+from dpo_lab.runners.base import DivergedError
+from dpo_lab.runners.context import Context
+from dpo_lab.runners.report import report
+from dpo_lab.runners.study import Study
+from dpo_lab.tracking import Console, RunDirectory
+
+
+def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str) -> int:
+    """Run the study in a directory of its own. The exit status: 0 done, 1 failed or diverged, 2 the user's mistake.
+
+    However it ends, run.json says so. A KeyboardInterrupt is passed on.
+    """
+    console = Console()
+    study.compute.set_up()
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    run = RunDirectory.create(Path(study.runs), study.name, label=_label(overrides))
+    context = Context(study, console, run, Store(Path(study.store)))
+    run.write_config(OmegaConf.to_yaml(config, resolve=True))
+    run.start(
+        {
+            "command": command,
+            "overrides": list(overrides),
+            "seed": study.seed,
+            "threads": torch.get_num_threads(),
+            "world_size": 1,
+            "device": str(study.compute.torch_device),
+            "config_key": digest(study),
+        }
+    )
+    run.log_hparams(plain, group_name=f"{study.name}-{digest(replace(study, seed=0))[:8]}")
+    status, reason, code = "failed", "", 1
+    try:
+        summary = study.runner.run(context)
+        summary["wall_s"] = context.stage_seconds
+        run.write_summary(summary)
+        report(context, summary)
+        status, code = "done", 0
+    except DivergedError as error:
+        status, reason = "diverged", str(error)
+        console.warn(f"diverged: {error}")
+    except ValueError as error:
+        reason, code = str(error), 2
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        status, reason = "preempted", "interrupted"
+        console.warn(f"interrupted; what there is, is in {run.path}")
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    finally:
+        run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
+        run.close()
+    return code
+
+
+def _label(overrides: Sequence[str]) -> str:
+    """What distinguishes this run from others of its name."""
+    return ",".join(
+        word.lstrip("+") for word in overrides if not word.lstrip("+").startswith(("experiment=", "name=", "runs="))
+    )

@@ -1,0 +1,172 @@
+"""The main run: train a policy on preferences against its reference, and judge it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
+from dpo_lab.metrics import preference_metrics, weighted_mean
+from dpo_lab.models.copying import freeze
+from dpo_lab.policies import Policy
+from dpo_lab.records import CandidateBatch
+from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
+from dpo_lab.runners.context import Context
+from dpo_lab.runners.judge import Judge
+from dpo_lab.runners.stages import Stages
+from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
+
+ROWS_AT_ONCE = 256
+
+
+@RUNNERS.register
+@dataclass
+class PreferenceRunner(RunnerSpec):
+    """Fit or load the base policy, get pairs, train against the frozen reference, judge on held-out prompts."""
+
+    name: str = "preference"
+
+    def run(self, context: Context) -> dict[str, Any]:
+        study, console = context.study, context.console
+        stages = Stages(context)
+        base, base_key = stages.base
+        train, held_out, labelled = stages.pairs()
+        # Built anew and given the weights: a deep copy of tied embeddings would keep the original's head.
+        policy = base.copy(study.compute.torch_device)
+        reference = freeze(base.copy(study.compute.torch_device))
+        began = time.monotonic()
+        with console.stage("reference", study.reference.name):
+            train = study.reference.prepare(reference, train, base_key, context.store)
+            held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
+        context.stage_seconds["reference"] = round(time.monotonic() - began, 2)
+        judge = _judge(stages, reference)
+        trainer, outcome = _train(context, judge, policy, reference, train, held_out, base)
+        context.run.update(artifacts=context.store.used)
+        if outcome.status is Status.diverged:
+            raise DivergedError(outcome.reason)
+        Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
+        began = time.monotonic()
+        with console.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
+            metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
+            best_of = judge.best_of_n(study.evaluation.sizes)
+            pair_metrics = {} if held_out is None else evaluate_pairs(trainer, held_out)
+        context.stage_seconds["evaluation"] = round(time.monotonic() - began, 2)
+        context.run.write_samples(rows)
+        summary: dict[str, Any] = {
+            "step": outcome.steps,
+            **metrics,
+            **{f"eval/{name}": value for name, value in pair_metrics.items()},
+        }
+        if judge.reference_samples.scores is not None:
+            summary["proxy/reference"] = float(judge.reference_samples.scores[0].mean())
+        if best_of:
+            summary["best_of_n"] = best_of
+        if labelled is not None and labelled.scores is not None:
+            summary |= _ideal(ideal_frontier(labelled.scores), summary)
+        return summary
+
+
+def _judge(stages: Stages, reference: nn.Module) -> Judge:
+    study = stages.context.study
+    proxy, gold = stages.scorers
+    return Judge(
+        tokenizer=stages.base[0].tokenizer,
+        reference=reference,
+        reference_samples=stages.reference_samples,
+        proxy=proxy,
+        gold=gold,
+        max_tokens=study.candidates.max_tokens,
+        seed=study.evaluation.seed + 1,
+    )
+
+
+def _train(
+    context: Context,
+    judge: Judge,
+    policy: nn.Module,
+    reference: nn.Module,
+    train: CandidateBatch,
+    held_out: CandidateBatch | None,
+    base: Policy,
+) -> tuple[Trainer, Outcome]:
+    study, run = context.study, context.run
+    settings = study.trainer
+    began = time.monotonic()
+    start_logps: dict[str, float] = {}
+    with context.console.progress(settings.num_steps, "training") as bar:
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            run.log(step, "train", metrics, pairs=step * settings.batch_size)
+            bar.update(step, metrics)
+
+        def evaluate(step: int) -> Mapping[str, float]:
+            metrics = {} if held_out is None else evaluate_pairs(trainer, held_out)
+            if "logps/chosen" in metrics:
+                start_logps.setdefault("chosen", metrics["logps/chosen"])
+                metrics["displacement/chosen"] = metrics["logps/chosen"] - start_logps["chosen"]
+            metrics |= judge.judge(policy, study.evaluation.num_prompts_during)[0]
+            run.log(step, "eval", metrics, pairs=step * settings.batch_size)
+            return metrics
+
+        def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
+            save_checkpoint(context, Policy(base.spec, policy, base.tokenizer), kind, step, metrics)
+
+        trainer = Trainer(
+            policy=policy,
+            loss=study.loss,
+            reference=lambda batch: study.reference.score(reference, batch),
+            data=train,
+            optimizers=study.optimizer.build(policy),
+            schedule=study.schedule,
+            settings=settings,
+            compute=study.compute,
+            seed=study.seed,
+            hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
+        )
+        outcome = trainer.fit()
+    context.stage_seconds["training"] = round(time.monotonic() - began, 2)
+    return trainer, outcome
+
+
+@torch.no_grad()
+def evaluate_pairs(trainer: Trainer, pairs: CandidateBatch) -> dict[str, float]:
+    """The metrics of training, over all the given pairs."""
+    parts, sizes = [], []
+    for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE):
+        batch = pairs.select(rows).to(trainer.compute.torch_device)
+        values, logps = trainer.values(batch)
+        parts.append(preference_metrics(trainer.loss, values, logps, batch))
+        sizes.append(float(len(batch)))
+    return weighted_mean(parts, sizes)
+
+
+def save_checkpoint(context: Context, policy: Policy, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+    """Keep checkpoints/step-<step> as the `kind` ("best" or "last") one; what is neither any more is deleted."""
+    root = context.run.path / "checkpoints"
+    index_file = root / "index.json"
+    index = json.loads(index_file.read_text()) if index_file.exists() else {}
+    name = f"step-{step:08}"
+    if not (root / name).exists():
+        policy.save(root / name)
+    index[kind] = {"checkpoint": name, "step": step, **metrics}
+    index_file.write_text(json.dumps(index, indent=1))
+    kept = {entry["checkpoint"] for entry in index.values()}
+    for old in root.glob("step-*"):
+        if old.name not in kept:
+            shutil.rmtree(old)
+
+
+def _ideal(frontier: list[FrontierPoint], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The ideal frontier in the training scorer's reward, and the share of it that the policy reached at its KL."""
+    start = summary["proxy/reference"]
+    points = [{"kl": point.kl, "proxy": start + point.reward} for point in frontier]
+    ideal = gain_at(frontier, summary["kl"])
+    share = (summary["proxy/policy"] - start) / ideal if ideal > 0 else None
+    return {"ideal_frontier": points, "ideal_share": share, "ideal_extrapolated": summary["kl"] > frontier[-1].kl}

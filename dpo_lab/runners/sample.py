@@ -1,0 +1,55 @@
+"""Let a policy speak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dpo_lab.candidates.base import padded
+from dpo_lab.candidates.sampled import draw, texts_of
+from dpo_lab.policies import load_policy
+from dpo_lab.runners.base import RUNNERS, RunnerSpec
+from dpo_lab.runners.context import Context
+
+
+@RUNNERS.register
+@dataclass
+class SampleRunner(RunnerSpec):
+    """Completions of one prompt by the policy at `model.path`."""
+
+    name: str = "sample"
+    prompt: str = ""
+    num_samples: int = 4
+    max_tokens: int = 32
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or self.max_tokens < 1:
+            raise ValueError(
+                f"runner.num_samples and runner.max_tokens must be at least 1, got {self.num_samples} and {self.max_tokens}"
+            )
+        if self.temperature < 0:
+            raise ValueError(f"runner.temperature must be >= 0, got {self.temperature}")
+
+    def run(self, context: Context) -> dict[str, Any]:
+        weights = context.study.model.weights()
+        if weights is None:
+            raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+        policy = load_policy(weights)
+        device = context.study.compute.torch_device
+        starts = padded([[policy.tokenizer.start, *policy.tokenizer.encode(self.prompt)]])
+        samples = draw(
+            policy.module.to(device),
+            policy.tokenizer,
+            None,
+            *starts,
+            self.num_samples,
+            self.max_tokens,
+            temperature=self.temperature,
+            seed=context.study.seed,
+        )
+        texts = [texts[0] for texts in texts_of(samples, policy.tokenizer)]
+        for text in texts:
+            context.console.note(text)
+        context.run.write_samples([{"prompt": self.prompt, "policy": text} for text in texts])
+        return {"num_samples": len(texts)}

@@ -1,0 +1,237 @@
+"""The chain before preference training: text, tokenizer, base policy, rewards, candidates, reference scores.
+
+Each link is an artifact under a key made of everything that determines it, so a change recomputes only what follows it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dpo_lab.artifacts import MANIFEST, file_digest
+from dpo_lab.candidates.base import from_rows, padded
+from dpo_lab.candidates.given import GivenCandidates
+from dpo_lab.candidates.sampled import SampledCandidates, draw
+from dpo_lab.data import Corpus
+from dpo_lab.data.base import share_of
+from dpo_lab.losses.sft import SFTLoss
+from dpo_lab.policies import Policy, load_policy
+from dpo_lab.records import Aggregate, CandidateBatch
+from dpo_lab.rewards import Scorer
+from dpo_lab.runners.context import Context
+from dpo_lab.tokenizers import Tokenizer
+from dpo_lab.tracking.console import Stage
+from dpo_lab.trainer import Hooks, Status, Trainer
+
+FORMAT = 1
+"""Raised when a stage computes something else from the same settings: old artifacts are then left alone."""
+
+
+@dataclass
+class Stages:
+    """The stages of one study, each computed when first asked for."""
+
+    context: Context
+
+    @cached_property
+    def data_key(self) -> dict[str, Any]:
+        data = self.context.study.data
+        return {"format": FORMAT, "data": data, "files": data.fingerprint()}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Read only when a stage after it must be built: a second run of the same study does not."""
+        corpus = self.context.study.data.load()
+        self.context.console.note("  " + ", ".join(f"{count:,} {what}" for what, count in corpus.counts.items()))
+        return corpus
+
+    @cached_property
+    def _tokenizer(self) -> tuple[Tokenizer, str]:
+        spec = self.context.study.tokenizer
+        with self._stage("tokenizer", spec.name) as stage:
+            path, key = self._artifact(
+                stage, "tokenizer", {"text": self.data_key, "tokenizer": spec}, lambda d: spec.train(self.corpus.text).save(d)
+            )
+            tokenizer = Tokenizer.load(path)
+            stage.detail = f"{spec.name}, {tokenizer.vocab_size:,} tokens"
+        return tokenizer, key
+
+    @cached_property
+    def base(self) -> tuple[Policy, str]:
+        """The policy that preference training starts from, and a key that stands for its weights."""
+        study = self.context.study
+        weights = study.model.weights()
+        if weights is not None:
+            with self._stage("base", f"from {weights}") as stage:
+                policy = load_policy(weights)
+                stage.reused = True
+                policy.module.to(study.compute.torch_device)
+                directory = weights / "policy" if (weights / "policy").is_dir() else weights
+                return policy, file_digest(directory / MANIFEST)[:16]
+        tokenizer, tokenizer_key = self._tokenizer
+        determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
+        determined_by |= {"text": self.data_key, "precision": study.compute.precision}
+        with self._stage("base", study.model.name) as stage:
+            path, key = self._artifact(stage, "base", determined_by, lambda d: self._fit_base(tokenizer, d))
+            policy = load_policy(path)
+            count = sum(parameter.numel() for parameter in policy.module.parameters())
+            fitted = json.loads((path / "fit.json").read_text())
+            stage.detail = f"{count / 1e6:.2f} M parameters, {fitted['nats_per_token']:.2f} nats a token on its last texts"
+        policy.module.to(study.compute.torch_device)
+        return policy, key
+
+    @cached_property
+    def scorers(self) -> tuple[Scorer | None, Scorer | None]:
+        """The training scorer, fitted on one half of the labelled documents, and the gold scorer, fitted on the other."""
+        spec = self.context.study.reward
+        if not spec.needs_labels:
+            return spec.load(Path()), spec.load(Path())
+        found = []
+        for half, title in enumerate(("proxy reward", "gold reward")):
+            with self._stage(title, f"{spec.name}, fitted on one half of the labels") as stage:
+
+                def build(directory: Path, half: int = half) -> None:
+                    labelled = self.corpus.labelled
+                    spec.fit([row for row in labelled if (share_of(row[0], "reward") < 0.5) == (half == 0)], directory)
+
+                path, _ = self._artifact(stage, f"reward_{half}", {"text": self.data_key, "reward": spec, "half": half}, build)
+                found.append(spec.load(path))
+        return found[0], found[1]
+
+    def samples(self, spec: SampledCandidates) -> CandidateBatch:
+        """Labelled samples of the base policy for training prompts, k of each."""
+        drawn = {"num_prompts": spec.num_prompts, "k": spec.samples_per_prompt, "temperature": spec.temperature}
+        return self._samples("candidates", "train", {**drawn, "max_tokens": spec.max_tokens, "seed": spec.seed})
+
+    @cached_property
+    def reference_samples(self) -> CandidateBatch:
+        """Samples of the base policy for held-out prompts: what the policy is compared with, and best-of-n chooses from."""
+        study = self.context.study
+        drawn = {"num_prompts": study.evaluation.num_prompts, "k": max(study.evaluation.sizes), "temperature": 1.0}
+        drawn |= {"max_tokens": study.candidates.max_tokens, "seed": study.evaluation.seed}
+        return self._samples("reference_samples", "eval", drawn)
+
+    def pairs(self) -> tuple[CandidateBatch, CandidateBatch | None, CandidateBatch | None]:
+        """Pairs to train on, held-out pairs (None if there are none), and the labelled samples they come from, if any."""
+        spec, console = self.context.study.candidates, self.context.console
+        if isinstance(spec, SampledCandidates):
+            samples = self.samples(spec)
+            if samples.scores is None:
+                raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
+            train, counts = spec.pairs(samples)
+            held_out, _ = spec.pairs(self.reference_samples)
+            if not len(train):
+                raise ValueError("every prompt's samples have equal rewards, so no pair can be made; check the reward")
+            console.note("  " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+            return train, held_out if len(held_out) else None, samples
+        assert isinstance(spec, GivenCandidates)
+        if not self.corpus.train:
+            raise ValueError(
+                f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
+            )
+        tokenizer = self.base[0].tokenizer
+        found = []
+        for title, pairs in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
+            batch, counts = spec.encode(pairs, tokenizer)
+            found.append(batch)
+            left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+            console.note(f"  {len(batch):,} {title} pairs{left_out}")
+        return found[0], found[1], None
+
+    def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:
+        policy, key = self.base
+        proxy, _ = self.scorers
+        study = self.context.study
+
+        def build(directory: Path) -> None:
+            prompts = self._prompts(split, drawn["num_prompts"], drawn["seed"])
+            starts = padded([[policy.tokenizer.start, *ids] for ids in policy.tokenizer.encode_many(prompts)])
+            made = draw(
+                policy.module,
+                policy.tokenizer,
+                proxy,
+                *starts,
+                drawn["k"],
+                drawn["max_tokens"],
+                temperature=drawn["temperature"],
+                seed=drawn["seed"],
+            )
+            save_file({name: tensor.contiguous() for name, tensor in made.tensors().items()}, directory / "batch.safetensors")
+
+        with self._stage(kind.replace("_", " "), f"{drawn['k']} for each of {drawn['num_prompts']:,} {split} prompts") as stage:
+            determined_by = {"base": key, "text": self.data_key, "reward": study.reward, "split": split, **drawn}
+            path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build)
+            batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
+            if batch.scores is not None:
+                stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
+        return batch
+
+    def _prompts(self, split: str, count: int, seed: int) -> list[str]:
+        """So many prompts, different ones as far as they go. Raises ValueError where there are too few."""
+        prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
+        order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+        if len(prompts) < count:
+            setting = "candidates.num_prompts" if split == "train" else "evaluation.num_prompts"
+            raise ValueError(f"{setting}={count}, but the data has only {len(prompts)} {split} prompts")
+        return [prompts[i] for i in order[:count]]
+
+    def _fit_base(self, tokenizer: Tokenizer, directory: Path) -> None:
+        study, fit = self.context.study, self.context.study.base
+        texts = [row for row in tokenizer.encode_many(self.corpus.text) if row]
+        if not texts:
+            raise ValueError("the data has no text to fit a base policy on")
+        rows = [[[*row, tokenizer.end][: fit.max_tokens]] for row in texts]
+        data = from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows)))
+        torch.manual_seed(fit.seed)
+        module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
+        last: dict[str, float] = {}
+        with self.context.console.progress(fit.trainer.num_steps, "base") as bar:
+
+            def log(step: int, metrics: Mapping[str, float]) -> None:
+                last.update(metrics)
+                bar.update(step, {"loss": metrics["loss"], "pairs_per_s": metrics["pairs_per_s"]})
+
+            outcome = Trainer(
+                policy=module,
+                loss=SFTLoss(aggregate=Aggregate.sum),
+                reference=lambda batch: None,
+                data=data,
+                optimizers=fit.optimizer.build(module),
+                schedule=fit.schedule,
+                settings=fit.trainer,
+                compute=study.compute,
+                seed=fit.seed,
+                hooks=Hooks(log=log, warn=self.context.console.warn),
+            ).fit()
+        if outcome.status is Status.diverged:
+            raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")
+        Policy(study.model, module, tokenizer).write_files(directory)
+        last["nats_per_token"] = last["loss"] / last["length/chosen"]
+        (directory / "fit.json").write_text(json.dumps(last, indent=1))
+
+    @contextmanager
+    def _stage(self, title: str, detail: str) -> Iterator[Stage]:
+        began = time.monotonic()
+        with self.context.console.stage(title, detail) as stage:
+            yield stage
+        self.context.stage_seconds[title] = round(time.monotonic() - began, 2)
+
+    def _artifact(
+        self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]
+    ) -> tuple[Path, str]:
+        def on_event(kind: str, key: str, what: str) -> None:
+            stage.reused = what == "reused"
+            if what == "damaged":
+                self.context.console.warn(f"artifact {kind}/{key} is incomplete or damaged: it is built again")
+
+        self.context.store.on_event = on_event
+        return self.context.store.get(kind, determined_by, build)

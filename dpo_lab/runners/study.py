@@ -1,0 +1,133 @@
+"""The whole configuration of a run as one dataclass, and the way from text to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dpo_lab.candidates import CandidatesSpec
+from dpo_lab.compute import Compute
+from dpo_lab.data import DataSource
+from dpo_lab.evaluation.policy import EvaluationSettings
+from dpo_lab.losses import PreferenceLoss
+from dpo_lab.models.base import ModelSpec
+from dpo_lab.optim import OptimizerSpec, ScheduleSpec
+from dpo_lab.references import ReferenceSpec
+from dpo_lab.registry import Registry, suggestion
+from dpo_lab.rewards import RewardSpec
+from dpo_lab.runners.base import RunnerSpec
+from dpo_lab.tokenizers import TokenizerSpec
+from dpo_lab.trainer import TrainerSettings
+
+
+@dataclass
+class BaseFit:
+    """How the base policy is fitted to the text, by maximum likelihood, before any preference."""
+
+    optimizer: OptimizerSpec = MISSING
+    schedule: ScheduleSpec = MISSING
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    max_tokens: int = 64
+    """Texts are cut to so many tokens (a cut one gets no end token)."""
+    seed: int = 0
+
+
+@dataclass
+class Study:
+    """Everything a run is. The fields of a registered choice (data, loss, ...) are those of its own class."""
+
+    name: str = "dpo"
+    """First part of the run directory's path."""
+    seed: int = 0
+    """Seed of the preference training; the stages before it have their own."""
+    store: str = "artifacts"
+    """Directory of the artifacts shared by all runs."""
+    runs: str = "runs"
+    """Directory of the run directories."""
+    user_modules: list[str] = field(default_factory=list)
+    """Modules of yours to import first, for the components they register."""
+    compute: Compute = field(default_factory=Compute)
+    runner: RunnerSpec = MISSING
+    data: DataSource = MISSING
+    tokenizer: TokenizerSpec = MISSING
+    model: ModelSpec = MISSING
+    base: BaseFit = field(default_factory=BaseFit)
+    reward: RewardSpec = MISSING
+    candidates: CandidatesSpec = MISSING
+    reference: ReferenceSpec = MISSING
+    loss: PreferenceLoss = MISSING
+    optimizer: OptimizerSpec = MISSING
+    schedule: ScheduleSpec = MISSING
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        if self.loss.needs_reference and self.reference.name == "none":
+            raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
+        if self.candidates.sampled and self.reward.name == "none":
+            raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
+
+
+CHOICES = {
+    name: name
+    for name in ("runner", "data", "tokenizer", "model", "reward", "candidates", "reference", "loss", "optimizer", "schedule")
+}
+"""Fields of a Study that are a registered component, and the registry of each."""
+CHOICES |= {"base.optimizer": "optimizer", "base.schedule": "schedule"}
+
+ConfigStore.instance().store(name="schema", node=Study)
+
+
+def to_study(config: DictConfig) -> Study:
+    """Ready, validated objects. Raises ValueError with one sentence for whatever is wrong."""
+    for path, known in _unknown_keys(config):
+        raise ValueError(f"there is no setting '{path}'.{suggestion(path.rpartition('.')[2], known)}")
+    for path, kind in CHOICES.items():
+        name = OmegaConf.select(config, f"{path}.name", default=None)
+        node = OmegaConf.select(config, path)
+        expected = OmegaConf.get_type(node)
+        if Registry.all[kind][str(name)] is not expected:
+            raise ValueError(f"{path}.name cannot be set by itself; choose with {path}={name}")
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ValueError(f"{missing[0]} is not set: give {missing[0]}=...")
+    try:
+        study = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{error.full_key}: {str(error.__cause__ or error).splitlines()[0]}") from error
+    assert isinstance(study, Study)
+    return study
+
+
+def study_from_file(path: Path) -> Study:
+    """The study that a run directory's config.yaml describes. It can name registered components only, and runs nothing."""
+    saved = OmegaConf.load(path)
+    assert isinstance(saved, DictConfig)
+    config = OmegaConf.structured(Study)
+    for choice, kind in CHOICES.items():
+        name = OmegaConf.select(saved, f"{choice}.name")
+        OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
+    merged = OmegaConf.merge(config, saved)
+    assert isinstance(merged, DictConfig)
+    return to_study(merged)
+
+
+def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Settings that no schema has (they come in with + and ++), each with the names that the schema does have."""
+    schema = OmegaConf.get_type(config)
+    if schema in (None, dict):
+        return
+    known = [f.name for f in fields(schema)]
+    for key in map(str, config):
+        path = f"{prefix}{key}"
+        if key not in known:
+            yield path, known
+        elif OmegaConf.is_missing(config, key):
+            continue
+        elif isinstance(config._get_node(key), DictConfig) and config[key] is not None:
+            yield from _unknown_keys(config[key], f"{path}.")

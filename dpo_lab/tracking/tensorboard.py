@@ -1,0 +1,172 @@
+"""The TensorBoard view of a run: scalars, pictures, text, and one row of the HPARAMS table.
+
+A view only: whatever goes wrong here is noted once in the log, and the run goes on without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import struct
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+NOTES = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+# The columns of the HPARAMS table. Undeclared, every scalar tag would become a column.
+SUMMARY_METRICS = (
+    "proxy/policy",
+    "reward/policy",
+    "reward/reference",
+    "positive/policy",
+    "positive/reference",
+    "kl",
+    "ideal_share",
+    "win_rate",
+    "loss",
+    "rewards/accuracies",
+    "rewards/margins",
+)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | bool | str]:
+    """A nested config under dotted names. None is left out (an empty cell); a list becomes JSON, anything else its text."""
+    flat: dict[str, float | bool | str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        elif isinstance(value, Enum):
+            flat[name] = value.name
+        elif isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and math.isfinite(value)):
+            flat[name] = value
+        elif isinstance(value, (list, tuple)):
+            flat[name] = json.dumps(value, default=str)
+        elif value is not None:
+            flat[name] = str(value)
+    return flat
+
+
+def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callable[Concatenate[TensorBoard, P], None]:
+    """After the first failure: a note, and silence."""
+
+    @functools.wraps(method)
+    def wrapper(self: TensorBoard, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.broken:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # missing package, full disk, dead writer thread: all of them cost the view only
+            self.broken = True
+            NOTES.warning("TensorBoard is off for %s: %s: %s", self.directory, type(error).__name__, error)
+
+    return wrapper
+
+
+class TensorBoard:
+    """Writer of the event file in `directory`; the file appears with the first thing written.
+
+    `purge_step` hides what an earlier, killed process logged at that step or later.
+    """
+
+    def __init__(self, directory: Path, purge_step: int | None = None) -> None:
+        self.directory = directory
+        self.purge_step = purge_step
+        self.broken = False
+        self._writer: Any = None
+
+    def _open(self) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # here: an import error must cost the view only
+
+            self._writer = SummaryWriter(str(self.directory), purge_step=self.purge_step, flush_secs=10)
+        return self._writer
+
+    @_never_fatal
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """All `values`, tag by tag, as one event."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._open().file_writer.add_summary(summary, step)
+
+    @_never_fatal
+    def image(self, tag: str, png_path: Path) -> None:
+        """The PNG as it is, not decoded."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        png = png_path.read_bytes()
+        if not png.startswith(b"\x89PNG"):
+            raise ValueError(f"{png_path} is not a PNG file")
+        width, height = struct.unpack(">II", png[16:24])
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+        self._open().file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), 0)
+
+    @_never_fatal
+    def text(self, tag: str, text: str) -> None:
+        """Markdown."""
+        self._open().add_text(tag, text)
+
+    @_never_fatal
+    def start_session(self, config: Mapping[str, Any], group_name: str) -> None:
+        """Declare the table and this run's row of it, from the plugin's own protos.
+
+        torch's add_hparams would make a sub-run per call, and the plugin's public helpers import tensorflow.
+        `seed` is left out: a row is the mean over the seeds of `group_name`. TensorBoard takes the columns of the table from
+        one of the runs it shows: a hyperparameter that this one lacks has no column.
+        """
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        hparams = {name: value for name, value in flatten(config).items() if name != "seed"}
+        experiment = api_pb2.Experiment(
+            hparam_infos=[
+                api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(_kind(value)), differs=True)
+                for name, value in hparams.items()
+            ],
+            metric_infos=[
+                api_pb2.MetricInfo(name=api_pb2.MetricName(tag=f"summary/{metric}"), display_name=metric)
+                for metric in SUMMARY_METRICS
+            ],
+            time_created_secs=time.time(),
+        )
+        start = plugin_data_pb2.SessionStartInfo(group_name=group_name, start_time_secs=time.time())
+        for name, value in hparams.items():
+            field = {"DATA_TYPE_BOOL": "bool_value", "DATA_TYPE_STRING": "string_value"}.get(_kind(value), "number_value")
+            setattr(start.hparams[name], field, value)
+        self._plugin(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
+        self._plugin(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
+
+    @_never_fatal
+    def end_session(self, success: bool) -> None:
+        """The end of this run's row."""
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._plugin(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+
+    def _plugin(self, tag: str, content: Any) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import metadata
+
+        value = Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(content), tensor=metadata.NULL_TENSOR)
+        self._open().file_writer.add_summary(Summary(value=[value]))
+
+    @_never_fatal
+    def close(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _kind(value: float | bool | str) -> str:
+    if isinstance(value, bool):
+        return "DATA_TYPE_BOOL"
+    return "DATA_TYPE_STRING" if isinstance(value, str) else "DATA_TYPE_FLOAT64"

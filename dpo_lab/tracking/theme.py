@@ -1,0 +1,63 @@
+"""How a picture looks: light, few lines, colours of Okabe and Ito (2008) that the colour-blind tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+INK = "#1f2933"
+MUTED = "#5f6c7b"
+BLUE = "#0072b2"
+ORANGE = "#d98200"
+GREEN = "#00825e"
+VERMILION = "#d55e00"
+
+ROUND = [1, 2, 2.5, 5, 10]  # ticks at round numbers only
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": "#9aa5b1",
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "svg.hashsalt": "dpo_lab",  # the same run gives the same file
+}
+
+
+def quiet_grid(axes: Axes) -> None:
+    """Faint horizontal lines, behind everything."""
+    axes.grid(axis="y", color="#e8ebef", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def halo() -> list[withStroke]:
+    """Path effects that keep a label readable where a line passes behind it."""
+    return [withStroke(linewidth=3, foreground="white")]
+
+
+def known(row: Mapping[str, Any], key: str) -> float | None:
+    """The number under `key`, None if it is missing or not finite."""
+    value = row.get(key)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def percent(share: float) -> str:
+    """0.913 as '91 %', with a space that does not break."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"

@@ -1,0 +1,230 @@
+"""Gradient descent on a preference loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dpo_lab.compute import Compute
+from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.metrics import preference_metrics, weighted_mean
+from dpo_lab.optim import ScheduleSpec
+from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.sampler import batch_rows
+from dpo_lab.scoring import score
+
+ReferenceScore = Callable[[CandidateBatch], Tensor | None]
+
+
+@dataclass
+class TrainerSettings:
+    """How long, in what portions, and what is watched on the way. An interval of None means never."""
+
+    batch_size: int = 64
+    """Prompts in one optimiser step."""
+    micro_batch_size: int | None = None
+    """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    max_steps: int | None = 100
+    max_pairs: int | None = None
+    max_minutes: float | None = None
+    """Training stops at whichever of the three comes first."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient."""
+    dropout: bool = False
+    """Keep dropout on in the policy's scored pass. Its loss then no longer starts at the loss's constant."""
+    log_every: int = 10
+    eval_every: int | None = None
+    best_metric: str = "loss"
+    """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better one."""
+
+    def __post_init__(self) -> None:
+        for field in ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"trainer.{field} must be at least 1, got {value}")
+        if self.max_steps is None and self.max_pairs is None:
+            raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
+        for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the schedule spans."""
+        limits = [self.max_steps, None if self.max_pairs is None else math.ceil(self.max_pairs / self.batch_size)]
+        return min(limit for limit in limits if limit is not None)
+
+
+class Status(Enum):
+    """How training ended."""
+
+    done = "done"
+    diverged = "diverged"
+
+
+@dataclass
+class Outcome:
+    """How training ended, after how many steps, and why if not at its limit."""
+
+    status: Status
+    steps: int
+    reason: str = ""
+
+
+@dataclass
+class Hooks:
+    """What the trainer reports to. Each may be left out."""
+
+    log: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    """Means since the last report, every `log_every` steps."""
+    evaluate: Callable[[int], Mapping[str, float]] | None = None
+    """Called before the first step, every `eval_every` steps and after the last."""
+    checkpoint: Callable[[str, int, Mapping[str, float]], None] = lambda kind, step, metrics: None
+    """Asked to save a "best" or the "last" state."""
+    warn: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class Trainer:
+    """Trains `policy` in place. Two runs with the same arguments take the same steps."""
+
+    policy: nn.Module
+    loss: PreferenceLoss
+    reference: ReferenceScore
+    data: CandidateBatch
+    optimizers: list[Optimizer]
+    schedule: ScheduleSpec
+    settings: TrainerSettings
+    compute: Compute
+    seed: int
+    hooks: Hooks
+    starts_at_reference: bool = True
+    """The policy begins as the reference, so the first loss must be the loss's constant."""
+
+    def fit(self) -> Outcome:
+        settings, began = self.settings, time.monotonic()
+        torch.manual_seed(self.seed)
+        self.policy.train(settings.dropout)
+        base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        best = _Best(settings)
+        self._evaluate(0, best)
+        parts: list[dict[str, Tensor]] = []
+        since, num_steps = time.monotonic(), settings.num_steps
+        for step in range(num_steps):
+            batch = self.data.select(batch_rows(self.seed, step, settings.batch_size, len(self.data)))
+            factor = self.schedule.factor(step, num_steps)
+            for optimizer, lrs in zip(self.optimizers, base_lrs, strict=True):
+                for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                    group["lr"] = lr * factor
+            metrics = self._gradients(batch, check=step == 0)
+            if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
+                what = "loss" if not math.isfinite(metrics["loss"]) else "gradient"
+                reason = f"the {what} became {float(metrics[what if what == 'loss' else 'grad_norm'])} at step {step + 1}"
+                return Outcome(Status.diverged, step, f"{reason}, on the pairs with ids {batch.ids.tolist()}")
+            for optimizer in self.optimizers:
+                optimizer.step()
+            parts.append(metrics)
+            done = step + 1 == num_steps or self._out_of_time(began)
+            if (step + 1) % settings.log_every == 0 or done:
+                now = time.monotonic()
+                rate = len(parts) * settings.batch_size / (now - since)
+                tokens = float(sum(part.pop("tokens") for part in parts)) / (now - since)
+                speed = {"lr": base_lrs[0][0] * factor, "pairs_per_s": rate, "tokens_per_s": tokens}
+                self.hooks.log(step + 1, {**weighted_mean(parts, [1.0] * len(parts)), **speed})
+                parts, since = [], now
+            if done or (settings.eval_every and (step + 1) % settings.eval_every == 0):
+                paused = time.monotonic()
+                self._evaluate(step + 1, best)
+                since += time.monotonic() - paused
+                if best.exhausted:
+                    done = True
+            if done:
+                self.hooks.checkpoint("last", step + 1, {})
+                return Outcome(Status.done, step + 1)
+        raise AssertionError("the loop returns at its last step")
+
+    def _gradients(self, batch: CandidateBatch, check: bool) -> dict[str, Tensor]:
+        """Fill the gradients of one optimiser step; its metrics. Every value counts 1 / (prompts of the whole step)."""
+        self.policy.zero_grad(set_to_none=True)
+        rows = torch.arange(len(batch)).split(self.settings.micro_batch_size or len(batch))
+        parts, sizes = [], []
+        for chosen in rows:
+            part = (batch if len(rows) == 1 else batch.select(chosen)).to(self.compute.torch_device)
+            values, logps = self.values(part)
+            if check:
+                self._check_start(values.detach(), logps)
+            (values.sum() / len(batch)).backward()
+            metrics = preference_metrics(self.loss, values, logps, part)
+            parts.append(metrics)
+            sizes.append(float(len(part)))
+        mean = {name: sum(p[name] * s for p, s in zip(parts, sizes, strict=True)) / len(batch) for name in parts[0]}
+        limit = self.settings.clip if self.settings.clip is not None else math.inf
+        mean["grad_norm"] = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        mean["tokens"] = reduce(batch.mask, "k b m -> ", "sum") + batch.num_candidates * batch.prompt_mask.sum()
+        return {name: torch.as_tensor(value) for name, value in mean.items()}
+
+    def values(self, batch: CandidateBatch) -> tuple[Float[Tensor, " b"], Logps]:
+        """The loss of each prompt, and the log-probabilities behind it."""
+        with self.compute.autocast():
+            policy, reference = score(self.policy, batch), self.reference(batch)
+        logps = Logps(policy, reference, batch.mask)
+        return self.loss(logps, batch), logps
+
+    def _evaluate(self, step: int, best: _Best) -> None:
+        if self.hooks.evaluate is None:
+            return
+        self.policy.eval()
+        metrics = self.hooks.evaluate(step)
+        self.policy.train(self.settings.dropout)
+        if best.improved_by(metrics):
+            self.hooks.checkpoint("best", step, metrics)
+
+    def _out_of_time(self, began: float) -> bool:
+        return self.settings.max_minutes is not None and time.monotonic() - began > 60 * self.settings.max_minutes
+
+    def _check_start(self, values: Tensor, logps: Logps) -> None:
+        expected = self.loss.value_at_reference()
+        if not self.starts_at_reference or logps.reference is None or expected is None:
+            return
+        tolerance = 1e-3 if self.compute.autocast_is_off else 0.05
+        found = float(values.mean())
+        if abs(found - expected) > tolerance * max(abs(expected), 1.0):
+            furthest = float((logps.policy - logps.reference).abs().max())
+            self.hooks.warn(
+                f"the policy starts as the reference, so the first {self.loss.name} loss should be {expected:.4f}; it is "
+                f"{found:.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
+                + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
+            )
+
+
+class _Best:
+    """The best evaluation so far, and how many have passed since."""
+
+    def __init__(self, settings: TrainerSettings) -> None:
+        self.settings = settings
+        self.value = math.inf
+        self.since = 0
+
+    def improved_by(self, metrics: Mapping[str, float]) -> bool:
+        name = self.settings.best_metric
+        if name not in metrics:
+            raise ValueError(f"trainer.best_metric '{name}' is not evaluated; there are: {', '.join(sorted(metrics))}")
+        value = metrics[name] if name.endswith("loss") or name.startswith("kl") else -metrics[name]
+        self.since = 0 if value < self.value else self.since + 1
+        self.value = min(value, self.value)
+        return self.since == 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self.settings.patience is not None and self.since >= self.settings.patience

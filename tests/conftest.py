@@ -1,0 +1,41 @@
+"""What holds for every test: shapes and dtypes are enforced, one thread, drawn examples repeat on CI."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+install_import_hook("dpo_lab", "beartype.beartype")  # before anything imports dpo_lab
+
+with warnings.catch_warnings():
+    # It scripts functions while it is imported, and torch 2.13 warns of that. Ours stay errors.
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=DeprecationWarning)
+    import x_transformers  # noqa: F401
+
+torch.set_num_threads(1)
+
+settings.register_profile(
+    "lab", deadline=None, max_examples=25, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--user-module", action="append", default=[], help="import this module, so that the laws are run on the losses it registers"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with an argument `loss_class` runs for every registered loss, the user's and installed plugins' included."""
+    if "loss_class" in metafunc.fixturenames:
+        from dpo_lab.losses import LOSSES
+        from dpo_lab.registry import load_user_modules
+
+        load_user_modules(metafunc.config.getoption("--user-module"))
+        metafunc.parametrize("loss_class", [LOSSES[name] for name in LOSSES], ids=list(LOSSES))

@@ -1,0 +1,204 @@
+"""What the property tests draw from: comparisons, log-probabilities, losses; and models small enough to enumerate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from hypothesis import reject
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
+from dpo_lab.records import Aggregate, CandidateBatch, Logps
+
+VOCAB = 5
+
+
+@dataclass
+class Texts:
+    """A comparison as plain lists, before any layout: prompts[b], completions[k][b]."""
+
+    prompts: list[list[int]]
+    completions: list[list[list[int]]]
+
+
+class RecurrentTable(nn.Module):
+    """Float64 logits that depend on the whole prefix and on its order, without any code shared with the transformer."""
+
+    def __init__(self, vocab: int = VOCAB, dim: int = 6, seed: int = 0) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        weights = [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((vocab, dim), (dim, dim), (dim, vocab))]
+        self.embedding, self.step, self.out = (nn.Parameter(w) for w in weights)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        state, logits = self.embedding.new_zeros(len(tokens), self.step.shape[0]), []
+        for t in range(tokens.shape[1]):
+            state = torch.tanh(state @ self.step + self.embedding[tokens[:, t]])
+            logits.append(state @ self.out)
+        return torch.stack(logits, dim=1) if logits else self.out.new_zeros(len(tokens), 0, self.out.shape[1])
+
+
+class ForwardOnly(nn.Module):
+    """A model without its split head and without its cached decoding: plain logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        if hasattr(model, "max_seq_len"):
+            self.max_seq_len = model.max_seq_len
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(tokens)
+
+
+def tiny_transformer(vocab: int = VOCAB, seed: int = 0, **fields: Any) -> TransformerPolicy:
+    """The real model in float64, its weights spread far enough that no two prefixes predict alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TransformerSpec(**({"dim": 8, "depth": 1, "heads": 2, "context": 24} | fields)).build(vocab).double()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+def models() -> st.SearchStrategy[nn.Module]:
+    seeds = st.integers(0, 3)
+    return st.one_of(
+        seeds.map(lambda seed: RecurrentTable(seed=seed)),
+        st.builds(lambda seed, tie: tiny_transformer(seed=seed, tie_embedding=tie), seeds, st.booleans()),
+    )
+
+
+@st.composite
+def texts(draw: st.DrawFn, k: int | None = None, vocab: int = VOCAB, shortest: int = 0, longest: int = 4) -> Texts:
+    """Prompts of 1 to 4 tokens, each with k completions (of 1, 2 or 4) of `shortest` to `longest` tokens."""
+    k = draw(st.sampled_from([1, 2, 4])) if k is None else k
+    b = draw(st.integers(1, 3))
+    token = st.integers(0, vocab - 1)
+    completion = st.lists(token, min_size=shortest, max_size=longest)
+    return Texts(
+        prompts=[draw(st.lists(token, min_size=1, max_size=4)) for _ in range(b)],
+        completions=[[draw(completion) for _ in range(b)] for _ in range(k)],
+    )
+
+
+@st.composite
+def layouts(draw: st.DrawFn, content: Texts, side: str | None = None) -> CandidateBatch:
+    """`content` as tensors. Padding stands left, right or anywhere, and holds any token, the end token or -100."""
+    side = side or draw(st.sampled_from(["left", "right", "anywhere", "tight"]))
+    slack = 0 if side == "tight" else draw(st.integers(0, 3))
+    padding = draw(st.sampled_from([-100, *range(VOCAB)]))
+
+    def placed(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, rows), default=0) + slack
+        tokens = torch.full((len(rows), width), padding)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, values in enumerate(rows):
+            columns = list(range(width))
+            if side == "anywhere":
+                columns = sorted(draw(st.permutations(columns))[: len(values)])
+            columns = columns[width - len(values) :] if side == "left" else columns[: len(values)]
+            mask[row, columns] = True
+            tokens[row, columns] = torch.tensor(values, dtype=torch.long)
+        return tokens, mask
+
+    k, b = len(content.completions), len(content.prompts)
+    prompt, prompt_mask = placed(content.prompts)
+    completions, mask = placed([row for candidate in content.completions for row in candidate])
+    return CandidateBatch(
+        prompt=prompt,
+        prompt_mask=prompt_mask,
+        completions=rearrange(completions, "(k b) m -> k b m", k=k),
+        mask=rearrange(mask, "(k b) m -> k b m", k=k),
+        ids=torch.arange(b),
+        confidence=torch.ones(b, dtype=torch.float64),
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn, **limits: Any) -> CandidateBatch:
+    return draw(layouts(draw(texts(**limits))))
+
+
+def logps_and_batch(
+    policy: Tensor, reference: Tensor, mask: Tensor, confidence: Tensor | None = None
+) -> tuple[Logps, CandidateBatch]:
+    """Log-probabilities, and a batch of the same shape in which every optional field is present."""
+    k, b, m = policy.shape
+    ramp = torch.linspace(2, -1, k * b, dtype=torch.float64)
+    batch = CandidateBatch(
+        prompt=torch.zeros(b, 1, dtype=torch.long),
+        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
+        completions=torch.zeros(k, b, m, dtype=torch.long),
+        mask=mask,
+        ids=torch.arange(b),
+        confidence=torch.ones(b, dtype=torch.float64) if confidence is None else confidence,
+        scores=rearrange(ramp, "(k b) -> k b", k=k),
+        desirable=torch.tensor([c == 0 for c in range(k) for _ in range(b)]).reshape(k, b),
+    )
+    return Logps(policy.where(mask, 0.0), reference.where(mask, 0.0), mask), batch
+
+
+@st.composite
+def comparisons(draw: st.DrawFn, k: int = 2, uncertain: bool = False, lowest: float = -8.0) -> tuple[Logps, CandidateBatch]:
+    """Float64 log-probabilities of 1 to 4 prompts' candidates, of 1 to 4 tokens each, padding anywhere."""
+    b, m = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    nats = st.floats(lowest, 0.0, width=32)
+    policy, reference = (
+        torch.tensor(draw(st.lists(nats, min_size=k * b * m, max_size=k * b * m)), dtype=torch.float64).reshape(k, b, m)
+        for _ in range(2)
+    )
+    mask = torch.tensor(draw(st.lists(st.booleans(), min_size=k * b * m, max_size=k * b * m))).reshape(k, b, m)
+    mask[:, :, draw(st.integers(0, m - 1))] = True  # at least one token
+    chances = st.floats(0.0, 1.0) if uncertain else st.just(1.0)
+    confidence = torch.tensor(draw(st.lists(chances, min_size=b, max_size=b)), dtype=torch.float64)
+    return logps_and_batch(policy, reference, mask, confidence)
+
+
+def wide_pairs(k: int = 2, b: int = 512, m: int = 4, seed: int = 0) -> tuple[Logps, CandidateBatch]:
+    """Many comparisons from near 0 nats to hundreds: where a law that does not hold shows itself."""
+    draw = torch.Generator().manual_seed(seed)
+    scale = 10 ** (4 * torch.rand(b, generator=draw, dtype=torch.float64) - 2)
+    policy, reference = (-scale[:, None] * torch.rand(k, b, m, generator=draw, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(k, b, m, generator=draw) < 0.6
+    mask[:, :, 0] = True
+    return logps_and_batch(policy, reference, mask)
+
+
+@st.composite
+def configured(draw: st.DrawFn, loss_class: type[PreferenceLoss], **fixed: Any) -> PreferenceLoss:
+    """The loss with any strength, aggregation and label smoothing that it has and admits."""
+    options: dict[str, st.SearchStrategy[Any]] = {
+        "beta": st.sampled_from([0.05, 0.1, 0.5, 1.0, 5.0]),
+        "aggregate": st.sampled_from(list(Aggregate)),
+        "label_smoothing": st.sampled_from([0.0, 0.1, 0.4]),
+    }
+    known = {f.name for f in dataclasses.fields(loss_class)}
+    chosen = {name: draw(option) for name, option in options.items() if name in known and name not in fixed}
+    try:
+        return loss_class(**chosen, **{name: value for name, value in fixed.items() if name in known})
+    except ValueError:
+        reject()
+
+
+def oracle_score(model: nn.Module, batch: CandidateBatch) -> Tensor:
+    """Scores by Python loops in float64: each prefix alone through the model, one logit at a time."""
+    found = torch.zeros(batch.completions.shape, dtype=torch.float64)
+    with torch.no_grad():
+        for c, candidate in enumerate(batch.completions.tolist()):
+            for b, row in enumerate(candidate):
+                prefix = [t for t, real in zip(batch.prompt[b].tolist(), batch.prompt_mask[b].tolist(), strict=True) if real]
+                for i, token in enumerate(row):
+                    if batch.mask[c, b, i]:
+                        logits = model(torch.tensor([prefix]))[0, -1].double().tolist()
+                        top = max(logits)
+                        found[c, b, i] = logits[token] - top - math.log(sum(math.exp(x - top) for x in logits))
+                        prefix.append(token)
+    return found
