@@ -14,13 +14,14 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpo_lab.registry import load_user_modules, suggestion
+from dpo_lab.registry import Registry, load_user_modules, suggestion
 from dpo_lab.runners.execute import execute
 from dpo_lab.runners.study import to_study
 
@@ -43,6 +44,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         words, folders, multirun = _parse(arguments)
         load_user_modules(_user_modules(words, folders))
+        _offer_without_yaml(folders)
         if not any(word.split("=")[0] in LOOKING for word in arguments):
             for job_words in _jobs(words) if multirun else [words]:
                 validate(job_words, folders)
@@ -59,7 +61,9 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Compose and build the study that the override words describe. Raises ValueError with one sentence where that fails."""
-    to_study(composed(words, folders))
+    study = to_study(composed(words, folders))
+    study.data.fingerprint()  # its files must be there before any work starts
+    study.model.weights()
 
 
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
@@ -136,6 +140,14 @@ def _user_modules(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
         if key == "user_modules":
             named = OmegaConf.create(f"x: {value}").x
     return [named] if isinstance(named, str) else [str(name) for name in named]
+
+
+def _offer_without_yaml(folders: Sequence[Path]) -> None:
+    """Make every component that has no YAML file (a user's, mostly) an option of its group all the same."""
+    for kind, registry in Registry.all.items():
+        for name, cls in registry.items():
+            if not any((folder / kind / f"{name}.yaml").is_file() for folder in [CONF, *folders]):
+                ConfigStore.instance().store(group=kind, name=name, node=cls)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

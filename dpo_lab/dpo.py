@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any
 
 import torch
@@ -114,10 +113,8 @@ class DPO(nn.Module):
         contents = nn.Module.__new__(nn.Module)
         vars(contents).update(vars(self))
         twin = type(self).__new__(type(self))
-        vars(twin).update(vars(independent_copy(contents)))
-        freeze(twin.ref_model)  # einops layers come out of a copy in training mode
-        # What is copied along with this module, such as its optimizer, then finds the copied weights.
-        memo.update((id(old), new) for old, new in zip(_members(self), _members(twin), strict=True))
+        vars(twin).update(vars(independent_copy(contents, memo)))
+        memo[id(self)] = twin
         return twin
 
 
@@ -166,7 +163,3 @@ def _check_mask(name: str, mask: Tensor, seq: Tensor) -> None:
 
 def _first_row(rows: Bool[Tensor, " b"]) -> int:
     return int(rows.nonzero()[0])
-
-
-def _members(module: DPO) -> Iterator[object]:
-    return chain(module.modules(), module.policy_model.parameters(), module.ref_model.parameters())

@@ -49,8 +49,6 @@ def load_policy(path: Path) -> Policy:
     Raises ValueError where there is none, or where a file is missing or altered.
     """
     directory = path / "policy" if (path / "policy").is_dir() else path
-    if not directory.is_dir():
-        raise ValueError(f"model.path: there is no directory {path}")
     try:
         verify_directory(directory)
         saved = OmegaConf.load(directory / CONFIG)

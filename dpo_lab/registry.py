@@ -29,8 +29,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 class Registry(Mapping[str, type[T]], Generic[T]):
     """Classes of one kind by name. Reading it like a dict gives the class.
 
-    Registering also publishes the schema to Hydra, as group `schema/<kind>` (for YAML files to start from) and as an option
-    of group `<kind>` (so that a component without a YAML file can be chosen with `<kind>=<name>` too).
+    Registering also publishes the schema to Hydra, in group `schema/<kind>`, for YAML files to start from.
     """
 
     all: ClassVar[dict[str, Registry[Any]]] = {}
@@ -50,9 +49,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{self.kind} '{name}' is already registered by {taken.__module__}.{taken.__qualname__}")
         self._classes[name] = cls  # type: ignore[assignment]  # C is a T by contract; Python cannot say so of a decorator
-        store = ConfigStore.instance()
-        store.store(group=f"schema/{self.kind}", name=name, node=cls)
-        store.store(group=self.kind, name=name, node=cls)
+        ConfigStore.instance().store(group=f"schema/{self.kind}", name=name, node=cls)
         return cls
 
     def __getitem__(self, name: str) -> type[T]:

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from jaxtyping import install_import_hook
 
 install_import_hook("dpo_lab", "beartype.beartype")  # before anything imports dpo_lab
@@ -20,7 +20,13 @@ with warnings.catch_warnings():
 torch.set_num_threads(1)
 
 settings.register_profile(
-    "lab", deadline=None, max_examples=25, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+    "lab",
+    deadline=None,
+    max_examples=25,
+    derandomize="CI" in os.environ,
+    database=None,  # a test leaves no files in the repository
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lab")
 

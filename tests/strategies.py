@@ -141,7 +141,7 @@ def logps_and_batch(
         ids=torch.arange(b),
         confidence=torch.ones(b, dtype=torch.float64) if confidence is None else confidence,
         scores=rearrange(ramp, "(k b) -> k b", k=k),
-        desirable=torch.tensor([c == 0 for c in range(k) for _ in range(b)]).reshape(k, b),
+        desirable=(torch.arange(k) == 0)[:, None].expand(k, b),
     )
     return Logps(policy.where(mask, 0.0), reference.where(mask, 0.0), mask), batch
 

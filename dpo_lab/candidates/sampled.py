@@ -147,9 +147,7 @@ def texts_of(batch: CandidateBatch, tokenizer: Tokenizer) -> list[list[str]]:
     """The text of prompt and completion, decoded together, of each candidate of each prompt: `[k][b]`."""
     prompts = _rows(batch.prompt, batch.prompt_mask)
     candidates = [_rows(completions, mask) for completions, mask in zip(batch.completions, batch.mask, strict=True)]
-    return [
-        tokenizer.decode_many([[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]) for rows in candidates
-    ]
+    return [tokenizer.decode_many([[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]) for rows in candidates]
 
 
 def prompts_of(batch: CandidateBatch, tokenizer: Tokenizer) -> list[str]:

@@ -71,12 +71,12 @@ def sample_metrics(
     rewards = {}
     if samples.scores is not None and gold is not None and others is not None:
         rewards = {
-        "reward/policy": float(gold.mean()),
-        "reward/reference": float(others.mean()),
-        "proxy/policy": float(samples.scores.mean()),
-        "positive/policy": float((gold > 0).float().mean()),
-        "positive/reference": float((others > 0).float().mean()),
-        "win_rate": win_rate(gold, others),
+            "reward/policy": float(gold.mean()),
+            "reward/reference": float(others.mean()),
+            "proxy/policy": float(samples.scores.mean()),
+            "positive/policy": float((gold > 0).float().mean()),
+            "positive/reference": float((others > 0).float().mean()),
+            "win_rate": win_rate(gold, others),
         }
     return {
         "kl": kl,

@@ -19,4 +19,7 @@ class CheckpointSpec(ModelSpec):
     def weights(self) -> Path | None:
         if not self.path:
             raise ValueError("model.path is not set: model=checkpoint needs model.path=RUN_DIRECTORY")
-        return Path(self.path).expanduser()
+        path = Path(self.path).expanduser()
+        if not path.is_dir():
+            raise ValueError(f"model.path: there is no directory {self.path}")
+        return path

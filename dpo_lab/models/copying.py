@@ -11,15 +11,16 @@ from torch import nn
 M = TypeVar("M", bound=nn.Module)
 
 
-def independent_copy(model: M) -> M:
+def independent_copy(model: M, memo: dict[int, Any] | None = None) -> M:
     """A deep copy that shares nothing with `model`, also where a module keeps a function over itself or another module.
 
     `copy.deepcopy` treats functions as atoms: a closure in the copy still reads the original's weights. x-transformers
-    keeps its tied head (`tie_embedding=True`) as such a closure, so a plain deep copy would predict with the policy's head.
+    keeps its tied head (`tie_embedding=True`) as such a closure, so a plain deep copy would predict with the policy's head. `memo` is that of a deep copy under way.
     """
-    memo: dict[int, Any] = {}
+    memo = {} if memo is None else memo
     twin = copy.deepcopy(model, memo)
-    for module in twin.modules():
+    for original, module in zip(model.modules(), twin.modules(), strict=True):
+        module.training = original.training  # some modules come out of a deep copy in training mode
         for name, value in list(vars(module).items()):
             if isinstance(value, types.FunctionType) and value.__closure__:
                 setattr(module, name, _rebound(value, memo))

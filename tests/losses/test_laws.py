@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
 from strategies import comparisons, configured, logps_and_batch, wide_pairs
@@ -84,6 +84,7 @@ def test_a_loss_without_a_value_at_the_reference_has_none(loss_class: Loss) -> N
     assert constant == (loss.value_at_reference() is not None)
 
 
+@settings(max_examples=6)
 @given(st.data())
 def test_gradients_are_those_of_finite_differences(loss_class: Loss, data: st.DataObject) -> None:
     loss = data.draw(configured(loss_class))
@@ -177,10 +178,12 @@ def test_a_small_step_from_the_reference_raises_the_logged_margin(loss_class: Lo
 def test_loss_and_rewards_see_the_same_aggregate(loss_class: Loss, data: st.DataObject) -> None:
     """A completion of one token whose log-probability is the aggregate stands for the whole, in both or in neither."""
     loss = data.draw(configured(loss_class))
-    if not hasattr(loss, "aggregate"):
-        pytest.skip("no aggregate")
-    logps, batch = data.draw(comparisons(k=candidates(loss_class), uncertain=True))
-    policy, reference = logps.policy_logps(loss.aggregate), logps.reference_logps(loss.aggregate)
+    if hasattr(loss, "aggregate"):
+        compare_with_one_token(loss, *data.draw(comparisons(k=candidates(loss_class), uncertain=True)))
+
+
+def compare_with_one_token(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
+    policy, reference = (of(with_aggregate(loss)) for of in (logps.policy_logps, logps.reference_logps))
     mask = torch.ones_like(policy, dtype=torch.bool)
     one, one_batch = logps_and_batch(policy[:, :, None], reference[:, :, None], mask[:, :, None], batch.confidence)
     close(loss(one, one_batch), loss(logps, batch), **EXACT)
@@ -512,7 +515,6 @@ class WrongRewards(DPOLoss):
 
 @each_law
 def test_an_honest_loss_of_a_user_passes(law: str) -> None:
-    test_a_declared_law_holds(loss_class=Hinge, law=law)
     test_a_law_that_is_not_declared_does_not_hold(Hinge, law)
 
 
@@ -526,12 +528,9 @@ def test_a_missing_declaration_is_noticed(law: str) -> None:
 def test_a_false_declaration_is_noticed(law: str) -> None:
     with pytest.raises(AssertionError, match=f"Boastful should declare {law}=False"):
         test_a_law_that_is_not_declared_does_not_hold(Boastful, law)
-    with pytest.raises(AssertionError, match=f"declares {law}"):
-        test_a_declared_law_holds(loss_class=Boastful, law=law)
 
 
 def test_rewards_that_are_not_what_the_loss_compares_are_noticed() -> None:
-    with pytest.raises(AssertionError):
-        test_loss_and_rewards_see_the_same_aggregate(loss_class=WrongRewards)
-    with pytest.raises(AssertionError):
-        test_a_pair_loss_is_a_function_of_the_logged_margin(loss_class=WrongRewards)
+    compare_with_one_token(DPOLoss(), *wide_pairs())
+    with pytest.raises(AssertionError, match="not close"):
+        compare_with_one_token(WrongRewards(), *wide_pairs())

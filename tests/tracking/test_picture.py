@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from dpo_lab.tracking.frontier_panel import way
 from dpo_lab.tracking.picture import compose, draw_run, finding
-from dpo_lab.tracking.run_directory import RunDirectory
+from dpo_lab.tracking.run_directory import RunDirectory, read_metrics
 from dpo_lab.tracking.training_panels import curves
 
 SUMMARY = {
@@ -84,6 +84,7 @@ def test_a_run_that_diverged_is_drawn_as_far_as_it_is_finite(tmp_path: Path) -> 
     run.write_summary({"kl": math.nan, "proxy/policy": math.nan, "best_of_n": [{"n": 2, "kl": math.nan, "proxy": 1.0}]})
     run.close()
     draw_run(tmp_path)
+    assert list(curves(read_metrics(tmp_path))["loss"]["train"].steps) == [0, 1]
     assert "Loss" in texts(tmp_path)
 
 

@@ -45,6 +45,10 @@ def test_a_label_becomes_a_file_name(label: str) -> None:
     assert sanitise(sanitise(label)) == sanitise(label)
 
 
+def test_a_label_is_at_most_80_characters_long() -> None:
+    assert sanitise("x y" * 100) == ("x-y" * 100)[:80]
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/../../b", "/tmp/a", "a//b", "a/", "a\\b", "a\nb", "a\0b", "out/a"])
 def test_a_name_that_leaves_the_root_is_refused(tmp_path: Path, name: str) -> None:
     root = tmp_path / "runs"
@@ -128,13 +132,14 @@ def test_no_environment_variable_is_ever_written(run: RunDirectory, monkeypatch:
     assert all(b"5eCr3t" not in path.read_bytes() for path in run.path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_file(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     run.update(status=Status.running)
 
-    def full(descriptor: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
         run.update(status=Status.done)
     assert read_run(run.path) == {"status": "running"}

@@ -1,0 +1,50 @@
+# From nothing: `make run` sets up and runs the main experiment, `make test` sets up and runs every test.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help setup run quickstart test lint types imports experiments clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.run $(VENV)/.test  ## prepare .venv for running and testing
+
+run: $(VENV)/.run  ## the main experiment: DPO on IMDb sentiment (about 4 minutes on 2 cores)
+	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment $(ARGS)
+
+quickstart: $(VENV)/.run  ## a study of seconds on a made-up language
+	$(BIN)/python -m dpo_lab +experiment=quickstart $(ARGS)
+
+test: lint types imports  ## lint, types, import rules and every test
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) $(ARGS)
+
+lint: $(VENV)/.test  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test  ## static types
+	$(BIN)/mypy
+
+imports: $(VENV)/.test  ## which module may import which
+	$(BIN)/lint-imports
+
+experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
+	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
+
+clean:  ## remove .venv and caches, keep runs and artifacts
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamps make a second call start at once; a changed pyproject.toml or constraints.txt installs again.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[imdb]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[test]'
+	@touch $@
