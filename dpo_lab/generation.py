@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from dpo_lab.scoring import evaluating
 
+COMPACT_BELOW = 0.8
+"""Once fewer than this share of a batch's rows still run, the ended ones are dropped, and their cache with them."""
+
 
 @runtime_checkable
 class Decodes(Protocol):
-    """A model that can go on from a cached state: `decode(tokens, state) -> (logits after the last token, state)`."""
+    """A model that can go on from a cached state.
+
+    `decode(tokens, state)` gives the logits after the last token and the state; `keep(state, rows)` drops the other rows.
+    """
 
     def decode(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]: ...
+    def keep(self, state: Any, rows: Tensor) -> Any: ...
 
 
 @torch.no_grad()
@@ -56,21 +63,27 @@ def sample(
 def _sample_rows(
     model: nn.Module, tokens: Int[Tensor, "r p"], max_tokens: int, end: int, generator: torch.Generator, temperature: float
 ) -> tuple[Int[Tensor, "r m"], Bool[Tensor, "r m"]]:
-    """Completions of prompts without padding. Rows that have ended keep running, masked, until all have."""
+    """Completions of prompts without padding, and their mask."""
     out = tokens.new_full((len(tokens), max_tokens), end)
     mask = torch.zeros_like(out, dtype=torch.bool)
-    alive = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+    running = torch.arange(len(tokens), device=tokens.device)
+    alive = torch.ones_like(running, dtype=torch.bool)
     state, fresh = None, tokens
     for t in range(max_tokens):
         if isinstance(model, Decodes):
             logits, state = model.decode(fresh, state)
         else:
-            logits = model(torch.cat((tokens, out[:, :t]), dim=1))[:, -1]
+            logits = model(torch.cat((tokens[running], out[running, :t]), dim=1))[:, -1]
         drawn = _draw(logits, generator, temperature).masked_fill(~alive, end)
-        out[:, t], mask[:, t] = drawn, alive
+        out[running, t], mask[running, t] = drawn, alive
         alive = alive & (drawn != end)
-        if not alive.any():
+        still = int(alive.sum())
+        if still == 0:
             break
+        if still < COMPACT_BELOW * len(alive):
+            rows = alive.nonzero()[:, 0]
+            running, alive, drawn = running[rows], alive[rows], drawn[rows]
+            state = model.keep(state, rows) if isinstance(model, Decodes) else None
         fresh = drawn[:, None]
     return out, mask
 

@@ -62,7 +62,7 @@ def tiny_transformer(vocab: int = VOCAB, seed: int = 0, **fields: Any) -> Transf
     """The real model in float64, its weights spread far enough that no two prefixes predict alike."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = TransformerSpec(**({"dim": 8, "depth": 1, "heads": 2, "context": 24} | fields)).build(vocab).double()
+        model = TransformerSpec(**({"dim": 16, "depth": 1, "heads": 2, "context": 24} | fields)).build(vocab).double()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.7)
     return model

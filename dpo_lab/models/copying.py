@@ -15,7 +15,8 @@ def independent_copy(model: M, memo: dict[int, Any] | None = None) -> M:
     """A deep copy that shares nothing with `model`, also where a module keeps a function over itself or another module.
 
     `copy.deepcopy` treats functions as atoms: a closure in the copy still reads the original's weights. x-transformers
-    keeps its tied head (`tie_embedding=True`) as such a closure, so a plain deep copy would predict with the policy's head. `memo` is that of a deep copy under way.
+    keeps its tied head (`tie_embedding=True`) as such a closure, so a plain deep copy would predict with the policy's head.
+    `memo` is that of a deep copy under way.
     """
     memo = {} if memo is None else memo
     twin = copy.deepcopy(model, memo)

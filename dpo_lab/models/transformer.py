@@ -38,6 +38,12 @@ class TransformerPolicy(nn.Module):
         hidden, state = self.net(tokens, cache=state, input_not_include_cache=True, return_embeddings_and_intermediates=True)
         return self.head(hidden[:, -1]), state
 
+    def keep(self, state: Any, rows: Int[Tensor, " n"]) -> Any:
+        """The state of the given rows only."""
+        for layer in state.attn_intermediates:
+            layer.cached_kv = tuple(cached[rows] for cached in layer.cached_kv)
+        return state
+
 
 @MODELS.register
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich import box
 from rich.console import Console as RichConsole
@@ -30,11 +30,12 @@ class Stage:
 
 
 class Console:
-    """Everything given to it is shown literally: no markup, no escape sequences, no character the stream cannot hold."""
+    """Writes to a text stream, by default stdout.
 
-    def __init__(
-        self, stream: TextIO | None = None, width: int | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    Everything given to it is shown literally: no markup, no escape sequences, no character the stream cannot hold.
+    """
+
+    def __init__(self, stream: Any = None, width: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rich = RichConsole(file=stream or sys.stdout, width=width, markup=False, highlight=False, emoji=False)
         self._clock = clock
         self._spinner: Status | None = None

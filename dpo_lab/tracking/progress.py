@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 5.0
 SECONDS_OF_SILENCE = 60.0
 
 
-def describe(metrics: Mapping[str, float]) -> list[str]:
+def describe(metrics: Mapping[str, float | int]) -> list[str]:
     """The metrics worth a glance, in the order in which a narrow terminal keeps them."""
     parts = {
         "loss": lambda x: f"loss {x:.3f}",
@@ -23,7 +23,7 @@ def describe(metrics: Mapping[str, float]) -> list[str]:
     return [show(metrics[name]) for name, show in parts.items() if name in metrics]
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Seconds as 0:07, 12:34 or 1:02:03."""
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -68,7 +68,7 @@ class LiveProgress:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+    def update(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """Show that `step` is done."""
         total = self._pace.total
         parts, left = describe(metrics), self._pace.left(step)
@@ -88,7 +88,7 @@ class PlainProgress:
         self._title = title
         self._last: tuple[int, float] | None = None
 
-    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+    def update(self, step: int, metrics: Mapping[str, float | int]) -> None:
         """Say that `step` is done, if it is time to."""
         total, now = self._pace.total, self._pace.clock()
         left = self._pace.left(step)

@@ -93,7 +93,7 @@ class RunDirectory:
             self.tensorboard.end_session(success=status is Status.done)
         self.update(status=status, wall_s=round(time.monotonic() - self._started, 3), **facts)
 
-    def log(self, step: int, split: str, metrics: Mapping[str, float], **extra: Any) -> None:
+    def log(self, step: int, split: str, metrics: Mapping[str, float | int], **extra: Any) -> None:
         """One line of metrics.jsonl, on disk when this returns; `metrics` also go to TensorBoard as `<split>/<metric>`."""
         numbers = {name: float(value) for name, value in metrics.items()}
         clash = {"step", "split", *extra} & numbers.keys()

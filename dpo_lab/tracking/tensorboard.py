@@ -35,9 +35,9 @@ SUMMARY_METRICS = (
 )
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | bool | str]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | int | bool | str]:
     """A nested config under dotted names. None is left out (an empty cell); a list becomes JSON, anything else its text."""
-    flat: dict[str, float | bool | str] = {}
+    flat: dict[str, float | int | bool | str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -89,7 +89,7 @@ class TensorBoard:
         return self._writer
 
     @_never_fatal
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
         """All `values`, tag by tag, as one event."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -166,7 +166,7 @@ class TensorBoard:
             self._writer = None
 
 
-def _kind(value: float | bool | str) -> str:
+def _kind(value: float | int | bool | str) -> str:
     if isinstance(value, bool):
         return "DATA_TYPE_BOOL"
     return "DATA_TYPE_STRING" if isinstance(value, str) else "DATA_TYPE_FLOAT64"

@@ -58,6 +58,6 @@ def known(row: Mapping[str, Any], key: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def percent(share: float) -> str:
+def percent(share: float | int) -> str:
     """0.913 as '91 %', with a space that does not break."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"
