@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import signal
 import sys
@@ -10,16 +11,18 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from dpo_lab.registry import Registry, load_user_modules, suggestion
 from dpo_lab.runners.execute import execute
@@ -28,7 +31,7 @@ from dpo_lab.runners.study import to_study
 VERSION_BASE = "1.3"
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
-LOOKING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -42,12 +45,14 @@ def run_command(arguments: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        words, folders, multirun = _parse(arguments)
-        load_user_modules(_user_modules(words, folders))
-        _offer_without_yaml(folders)
-        if not any(word.split("=")[0] in LOOKING for word in arguments):
-            for job_words in _jobs(words) if multirun else [words]:
-                validate(job_words, folders)
+        given = _parse(arguments)
+        load_user_modules(_user_modules(given.words, given.folders))
+        _offer_without_yaml(given.folders)
+        if given.cfg:
+            composed(given.words, given.folders)
+        elif not given.looking:
+            for words in _jobs(given.words, given.multirun):
+                validate(words, given.folders)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,6 +78,8 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     with initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:
             return compose("config", overrides=list(words))
+        except YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from error
         except MissingConfigException as error:
             group, _, name = (error.missing_cfg_file or "").rpartition("/")
             known = [option for option in error.options or [] if not option.startswith("schema")]
@@ -83,39 +90,85 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
 
 def _explained(error: Exception, words: Sequence[str]) -> str:
     """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if file := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
+        why, key = str(error).splitlines()[1], re.search("full_key: (.+)", str(error))
+        return (
+            f"{file[1]}.yaml cannot set {key[1] if key else 'a value'}: {why}; keep its choices, or copy it to a --config-dir"
+        )
     for word in words:
         others = [other for other in words if other != word]
         key = word.lstrip("+~").partition("=")[0]
         if not isinstance(error, ConfigCompositionException) or f"'{word}'" in str(error) or f"'{key}'" in str(error):
-            parent, _, name = key.rpartition(".")
-            with_rest = compose("config", overrides=others)
-            node = OmegaConf.select(with_rest, parent) if parent else with_rest
-            if isinstance(node, DictConfig) and name not in node:
-                return f"there is no setting '{key}'.{suggestion(name, [str(known) for known in node])}"
+            node: Any = compose("config", overrides=others)
+            for name in key.split("."):
+                if not isinstance(node, DictConfig):
+                    break
+                if name not in node:
+                    known = [str(known) for known in node] + ["+experiment"] * (node._get_parent() is None)
+                    return f"there is no setting '{key}'.{suggestion(name, known)}"
+                node = node[name]
     cause = error.__cause__
     first = str(cause or error).strip().splitlines()[0]
     word = next((word for word in words if word in str(error)), "")
     return f"{word}: {first}" if word and cause is not None else first
 
 
-def _parse(arguments: Sequence[str]) -> tuple[list[str], list[Path], bool]:
-    """Override words, the user's configuration folders, and whether this is a sweep."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+def _unreadable(error: OverrideParseException) -> str:
+    """What is wrong with the grammar of an override word."""
+    why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
+    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its complaints are a ValueError, as every other mistake is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help lists what there is")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Override `words`, the user's configuration `folders`, `multirun`, and whether the user is only `looking`.
+
+    The options are Hydra's, which reads them again; here they are only told apart from the words.
+    """
+    parser = _Parser(prog="dpo-lab", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--multirun", "-m", action="store_true")
-    known, rest = parser.parse_known_args(list(arguments))
-    for folder in known.config_dir:
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
+    for flags in (("--help", "-h"), ("--hydra-help",), ("--version",), ("--shell-completion", "-sc")):
+        parser.add_argument(*flags, dest="looking", action="store_true")
+    given, words = parser.parse_known_args(list(arguments))
+    given.words = words
+    given.looking = given.looking or bool(given.cfg or given.info)
+    given.folders = [given.config_dir] if given.config_dir else []
+    if given.multirun and given.looking:
+        raise ValueError("--multirun runs a sweep; leave it out to look at one configuration")
+    for folder in given.folders:
         if not folder.is_dir():
             raise ValueError(f"--config-dir: there is no directory {folder}")
-    return [word for word in rest if not word.startswith("-")], known.config_dir, known.multirun
+    for word in given.words:
+        if word.startswith("-"):
+            raise ValueError(f"there is no option {word}; --help lists what there is")
+        key, equals, _ = word.lstrip("+~").partition("=")
+        if not key or not (equals or word.startswith("~")):
+            raise ValueError(f"'{word}' is no setting: write key=value, such as loss.beta=0.1")
+    return given
 
 
-def _jobs(words: Sequence[str]) -> list[list[str]]:
-    """The override words of each job of a sweep."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+def _jobs(words: Sequence[str], multirun: bool) -> list[list[str]]:
+    """The override words of each job. Raises ValueError for several values of one setting without --multirun."""
+    parsed = _parsed(words)
+    for override in parsed:
+        if override.is_sweep_override() and not multirun:
+            raise ValueError(
+                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
+                f"{override.get_key_element()}=[...]"
+            )
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
@@ -125,21 +178,39 @@ def _jobs(words: Sequence[str]) -> list[list[str]]:
     return [[str(word) for word in job] for job in product(*choices)]
 
 
+def _parsed(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ValueError(_unreadable(error)) from error
+
+
 def _user_modules(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Modules named by `user_modules=...` on the command line, or else by the experiment's file."""
-    named: Any = []
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
-        if key == "experiment":
-            for folder in [CONF, *folders]:
-                file = folder / "experiment" / f"{value}.yaml"
-                if file.is_file():
-                    named = OmegaConf.select(OmegaConf.load(file), "user_modules", default=named)
-    for word in words:
-        key, _, value = word.lstrip("+").partition("=")
+    """Modules named by `user_modules=...` on the command line, or else by the experiments' files."""
+    settings = [word.lstrip("+").partition("=") for word in words]
+    named: list[Any] = []
+    for name in (name for key, _, value in settings if key == "experiment" for name in value.split(",")):
+        for file in (folder / "experiment" / f"{name}.yaml" for folder in [CONF, *folders]):
+            if file.is_file():
+                named += _strings(OmegaConf.select(_loaded(file), "user_modules", default=[]))
+    for key, _, value in settings:
         if key == "user_modules":
-            named = OmegaConf.create(f"x: {value}").x
-    return [named] if isinstance(named, str) else [str(name) for name in named]
+            named = _strings(_parsed([f"user_modules={value}"])[0].value())
+    return named
+
+
+def _loaded(file: Path) -> DictConfig | ListConfig:
+    try:
+        return OmegaConf.load(file)
+    except YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _strings(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | ListConfig) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"user_modules must be a list of module names, such as [my_lab.losses], got {value!r}")
+    return [str(name) for name in names]
 
 
 def _offer_without_yaml(folders: Sequence[Path]) -> None:

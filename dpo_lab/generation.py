@@ -44,6 +44,8 @@ def sample(
     Deterministic given the generator's state. Raises ValueError where prompt + completion exceed the model's context.
     """
     lengths = prompt_mask.sum(dim=1)
+    if not lengths.all():
+        raise ValueError("an empty prompt: nothing predicts its first token; begin prompts with a start token")
     context = getattr(model, "max_seq_len", None)
     if context and len(lengths) and int(lengths.max()) + max_tokens - 1 > context:
         raise ValueError(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.records import Aggregate, CandidateBatch, Logps
+from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of
 
 SIDES = ("chosen", "rejected")
 
@@ -18,21 +18,23 @@ SIDES = ("chosen", "rejected")
 def preference_metrics(
     loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
 ) -> dict[str, Float[Tensor, ""]]:
-    """Means over the batch's prompts, still on its device.
+    """Means over the batch's pairs, still on its device.
 
     Rewards are those that the loss itself compares; an accuracy counts a tie as one half.
     """
     found = {"loss": values.mean()}
-    rewards = loss.rewards(logps)
-    for side, name in enumerate(SIDES[: batch.num_candidates]):
-        found[f"rewards/{name}"] = rewards[side].mean()
-        found[f"logps/{name}"] = logps.policy_logps()[side].mean()
-        found[f"logps_mean/{name}"] = logps.policy_logps(Aggregate.mean)[side].mean()
+    rewards, sums, means, lengths = loss.rewards(logps), logps.policy_logps(), logps.policy_logps(Aggregate.mean), logps.lengths
+    alone = (torch.zeros(1, dtype=torch.long),)
+    pairs: tuple[Tensor, ...] = pairs_of(batch.num_candidates) if batch.num_candidates > 1 else alone
+    for name, of_pair in zip(SIDES, pairs, strict=False):
+        found[f"rewards/{name}"] = rewards[of_pair].mean()
+        found[f"logps/{name}"] = sums[of_pair].mean()
+        found[f"logps_mean/{name}"] = means[of_pair].mean()
         if logps.reference is not None:
-            found[f"ref_logps/{name}"] = logps.reference_logps()[side].mean()
-        found[f"length/{name}"] = logps.lengths[side].float().mean()
+            found[f"ref_logps/{name}"] = logps.reference_logps()[of_pair].mean()
+        found[f"length/{name}"] = lengths[of_pair].float().mean()
     if batch.num_candidates > 1:
-        margins = rewards[0] - rewards[1]
+        margins = rewards[pairs[0]] - rewards[pairs[1]]
         found["rewards/margins"] = margins.mean()
         found["rewards/accuracies"] = ((margins > 0).float() + 0.5 * (margins == 0).float()).mean()
     return {name: value.detach() for name, value in found.items()}

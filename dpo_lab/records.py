@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 
 import torch
-from einops import reduce
+from einops import reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -21,6 +21,12 @@ class Aggregate(Enum):
 
     sum = "sum"
     mean = "mean"
+
+
+def pairs_of(num_candidates: int) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
+    """First and second candidate of every pair i < j: (0), (1) for two candidates."""
+    first, second = torch.triu_indices(num_candidates, num_candidates, offset=1)
+    return first, second
 
 
 @dataclass
@@ -39,6 +45,11 @@ class CandidateBatch:
     """Row of each prompt in the data set it came from."""
     confidence: Float[Tensor, " b"]
     """P(chosen beats rejected); 1 where nothing says otherwise."""
+    utilities: Float[Tensor, "k b"] | None = None
+    """Where there are more than two candidates: i beats j with probability sigmoid(utility i - utility j).
+
+    Without them candidates are ordered, best first.
+    """
     scores: Float[Tensor, "k b"] | None = None
     """Rewards that labelled the candidates, where a scorer did."""
     desirable: Bool[Tensor, "k b"] | None = None
@@ -53,10 +64,19 @@ class CandidateBatch:
     def num_candidates(self) -> int:
         return self.completions.shape[0]
 
+    def preferences(self) -> Float[Tensor, "q b"]:
+        """P(first beats second) for every pair of candidates, in the order of `pairs_of`."""
+        first, second = pairs_of(self.num_candidates)
+        if self.num_candidates == 2:
+            return repeat(self.confidence, "b -> 1 b")
+        if self.utilities is None:
+            return torch.ones(len(first), len(self), device=self.confidence.device, dtype=self.confidence.dtype)
+        return torch.sigmoid(self.utilities[first] - self.utilities[second])
+
     def select(self, rows: Int[Tensor, " n"]) -> CandidateBatch:
         """The given prompts, with columns that are padding in all of them cut off."""
         prompt_mask, mask = self.prompt_mask[rows], self.mask[:, rows]
-        p, m = prompt_mask.any(dim=0), reduce(mask, "k b m -> m", "max")
+        p, m = prompt_mask.any(dim=0), reduce(mask, "k b m -> m", "any")
         return CandidateBatch(
             prompt=self.prompt[rows][:, p],
             prompt_mask=prompt_mask[:, p],
@@ -64,6 +84,7 @@ class CandidateBatch:
             mask=mask[:, :, m],
             ids=self.ids[rows],
             confidence=self.confidence[rows],
+            utilities=None if self.utilities is None else self.utilities[:, rows],
             scores=None if self.scores is None else self.scores[:, rows],
             desirable=None if self.desirable is None else self.desirable[:, rows],
             reference=None if self.reference is None else self.reference[:, rows][:, :, m],
@@ -86,7 +107,8 @@ class CandidateBatch:
 class Logps:
     """Log-probability of every completion token under the policy and under the reference, at the token's own index.
 
-    Masked positions hold exactly 0, so sums need no further masking.
+    Masked positions hold exactly 0, so sums need no further masking. Aggregates are float32 (float64 stays float64), and no
+    gradient reaches the reference.
     """
 
     policy: Float[Tensor, "k b m"]
@@ -99,17 +121,17 @@ class Logps:
         return reduce(self.mask.long(), "k b m -> k b", "sum")
 
     def policy_logps(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
-        return self._aggregated(self.policy, aggregate)
+        return self._aggregated(_upcast(self.policy), aggregate)
 
     def reference_logps(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
         assert self.reference is not None, "these Logps were made without a reference"
-        return self._aggregated(self.reference, aggregate)
+        return self._aggregated(_upcast(self.reference.detach()), aggregate)
 
     def logratios(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
         """Policy minus reference, of each completion."""
         assert self.reference is not None, "these Logps were made without a reference"
         # Subtracted per token, before the sum: two sums of some -1000 nats would cancel in float32.
-        return self._aggregated(self.policy - self.reference, aggregate)
+        return self._aggregated(_upcast(self.policy) - _upcast(self.reference.detach()), aggregate)
 
     def _aggregated(self, per_token: Float[Tensor, "k b m"], aggregate: Aggregate) -> Float[Tensor, "k b"]:
         total = reduce(per_token, "k b m -> k b", "sum")
@@ -117,3 +139,8 @@ class Logps:
             return total
         # An empty completion has the mean 0, as it has the sum 0.
         return total / self.lengths.clamp(min=1)
+
+
+def _upcast(logps: Float[Tensor, "k b m"]) -> Float[Tensor, "k b m"]:
+    # A bfloat16 sum over 512 tokens is off by nats, a float16 one overflows at 65504.
+    return logps if logps.dtype == torch.float64 else logps.float()

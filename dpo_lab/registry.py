@@ -73,9 +73,9 @@ def load_user_modules(names: Iterable[str]) -> None:
     Raises ValueError naming the module when an import fails.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        names = [*names, point.value]
+        names = [*names, point.module]
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except (ImportError, SyntaxError) as error:
             raise ValueError(f"user_modules: cannot import '{name}' ({error})") from error

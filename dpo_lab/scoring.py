@@ -70,6 +70,9 @@ def token_logps(
 def _next_token_logps(model: nn.Module, tokens: Int[Tensor, "r n"], target: Bool[Tensor, "r n"]) -> Float[Tensor, "r n"]:
     """Log-probability of the target tokens at their own index; the state at t - 1 predicts the token at t."""
     inputs, predicted, wanted = tokens[:, :-1], tokens[:, 1:], target[:, 1:]
+    if not wanted.any():  # completions may all be empty, and a model need not take zero tokens
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        return torch.zeros(tokens.shape, dtype=torch.promote_types(dtype, torch.float32), device=tokens.device)
     if isinstance(model, SplitsHead):
         logits = model.head(model.hidden(inputs)[wanted])  # the head is the widest product: completion positions only
     else:

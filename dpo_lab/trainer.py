@@ -35,6 +35,7 @@ class TrainerSettings:
     """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
     max_steps: int | None = 100
     max_pairs: int | None = None
+    """Counted in prompts: with two candidates each is a pair."""
     max_minutes: float | None = None
     """Training stops at whichever of the three comes first."""
     clip: float | None = 1.0
@@ -109,6 +110,8 @@ class Trainer:
     compute: Compute
     seed: int
     hooks: Hooks
+    rows: Callable[[int], Tensor] | None = None
+    """Rows of the data in each step's batch; None: shuffled epochs."""
     starts_at_reference: bool = True
     """The policy begins as the reference, so the first loss must be the loss's constant."""
 
@@ -122,7 +125,7 @@ class Trainer:
         parts: list[dict[str, Tensor]] = []
         since, num_steps = time.monotonic(), settings.num_steps
         for step in range(num_steps):
-            batch = self.data.select(batch_rows(self.seed, step, settings.batch_size, len(self.data)))
+            batch = self.data.select(self._rows(step))
             factor = self.schedule.factor(step, num_steps)
             for optimizer, lrs in zip(self.optimizers, base_lrs, strict=True):
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
@@ -153,6 +156,11 @@ class Trainer:
                 self.hooks.checkpoint("last", step + 1, {})
                 return Outcome(Status.done, step + 1)
         raise AssertionError("the loop returns at its last step")
+
+    def _rows(self, step: int) -> Tensor:
+        if self.rows is not None:
+            return self.rows(step)
+        return batch_rows(self.seed, step, self.settings.batch_size, len(self.data))
 
     def _gradients(self, batch: CandidateBatch, check: bool) -> dict[str, Tensor]:
         """Fill the gradients of one optimiser step; its metrics. Every value counts 1 / (prompts of the whole step)."""

@@ -33,7 +33,10 @@ settings.load_profile("lab")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--user-module", action="append", default=[], help="import this module, so that the laws are run on the losses it registers"
+        "--user-module",
+        action="append",
+        default=[],
+        help="import this module, so that the laws are run on the losses it registers",
     )
 
 

@@ -34,8 +34,10 @@ class RecurrentTable(nn.Module):
     def __init__(self, vocab: int = VOCAB, dim: int = 6, seed: int = 0) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
-        weights = [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((vocab, dim), (dim, dim), (dim, vocab))]
-        self.embedding, self.step, self.out = (nn.Parameter(w) for w in weights)
+        weights = [
+            torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((vocab, dim), (dim, dim), (dim, vocab))
+        ]
+        self.embedding, self.step, self.out = (nn.Parameter(w / 2) for w in weights)
 
     def forward(self, tokens: Tensor) -> Tensor:
         state, logits = self.embedding.new_zeros(len(tokens), self.step.shape[0]), []
@@ -64,7 +66,7 @@ def tiny_transformer(vocab: int = VOCAB, seed: int = 0, **fields: Any) -> Transf
         torch.manual_seed(seed)
         model = TransformerSpec(**({"dim": 16, "depth": 1, "heads": 2, "context": 24} | fields)).build(vocab).double()
         for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.7)
+            torch.nn.init.normal_(parameter, std=0.4)
     return model
 
 

@@ -38,7 +38,9 @@ def drawn(model: nn.Module, rows: list[list[int]], max_tokens: int = 3, seed: in
     return [tuple(t[m].tolist()) for t, m in zip(tokens, mask, strict=True)]
 
 
-def distribution(model: nn.Module, prompt: list[int], vocab: int, max_tokens: int, temperature: float = 1.0) -> dict[Completion, float]:
+def distribution(
+    model: nn.Module, prompt: list[int], vocab: int, max_tokens: int, temperature: float = 1.0
+) -> dict[Completion, float]:
     """Probability of each completion that can come out, by enumeration."""
     found: dict[Completion, float] = {}
     for length in range(1, max_tokens + 1):
@@ -113,16 +115,16 @@ def test_greedy_samples_do_not_depend_on_the_other_prompts_or_on_padding(model: 
     rows = data.draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4))
     columns = [sorted(data.draw(st.permutations(range(6)))[: len(row)]) for row in rows]
     generator = torch.Generator().manual_seed(0)
-    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, end=END, generator=generator, temperature=0)
+    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, end=END, generator=generator, temperature=0.0)
     for row, found, real in zip(rows, tokens, mask, strict=True):
-        assert (tuple(found[real].tolist()),) == tuple(drawn(model, [row], max_tokens=4, temperature=0))
+        assert (tuple(found[real].tolist()),) == tuple(drawn(model, [row], max_tokens=4, temperature=0.0))
 
 
 @few
 @given(models(), st.lists(st.integers(0, 4), min_size=1, max_size=4))
 def test_temperature_0_takes_the_most_likely_token(model: nn.Module, prompt: list[int]) -> None:
     prefix = list(prompt)
-    (completion,) = drawn(model, [prompt], max_tokens=5, temperature=0)
+    (completion,) = drawn(model, [prompt], max_tokens=5, temperature=0.0)
     for token in completion:
         logits = model(torch.tensor([prefix]))[0, -1].tolist()
         assert token == max(range(len(logits)), key=logits.__getitem__)
@@ -184,8 +186,8 @@ def test_a_generator_goes_on_where_it_stands() -> None:
 @pytest.mark.parametrize("rows_at_once", [1, 7, 512])
 def test_chunks_leave_rows_in_their_places(rows_at_once: int) -> None:
     rows = [[1], [3, 1], [4], [0, 1, 3]] * 5
-    whole = drawn(RecurrentTable(), rows, temperature=0)
-    assert drawn(RecurrentTable(), rows, temperature=0, rows_at_once=rows_at_once) == whole
+    whole = drawn(RecurrentTable(), rows, temperature=0.0)
+    assert drawn(RecurrentTable(), rows, temperature=0.0, rows_at_once=rows_at_once) == whole
     assert len(set(whole)) > 1
 
 
@@ -237,8 +239,8 @@ def test_sampling_is_without_dropout_and_leaves_the_mode() -> None:
     torch.manual_seed(0)
     model = TransformerSpec(dim=16, depth=1, heads=2, context=16, dropout=0.5).build(5).train()
     rows = [[1], [3, 1], [4]] * 10
-    first = drawn(model, rows, temperature=0)
+    first = drawn(model, rows, temperature=0.0)
     torch.manual_seed(1)
-    assert drawn(model, rows, temperature=0) == first
+    assert drawn(model, rows, temperature=0.0) == first
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -10,7 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import VOCAB, ForwardOnly, RecurrentTable, Texts, batches, layouts, models, oracle_score, texts, tiny_transformer
+from strategies import (
+    VOCAB,
+    ForwardOnly,
+    RecurrentTable,
+    Texts,
+    batches,
+    layouts,
+    models,
+    oracle_score,
+    texts,
+    tiny_transformer,
+)
 from torch import Tensor, nn
 
 from dpo_lab.models.transformer import TransformerSpec
@@ -99,7 +110,7 @@ def test_the_historical_mistakes_are_rejected(mutant: Scorer, case: str) -> None
 @model_based
 @given(models(), batches())
 def test_scores_are_those_of_the_oracle(model: nn.Module, batch: CandidateBatch) -> None:
-    torch.testing.assert_close(score(model, batch), oracle_score(model, batch), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(score(model, batch), oracle_score(model, batch), rtol=1e-10, atol=1e-10, check_dtype=False)
 
 
 @given(models(), st.data())
@@ -177,7 +188,9 @@ class Shifted(nn.Module):
 
 @model_based
 @given(models(), batches(), st.sampled_from([-30.0, 0.5, 7.0]))
-def test_a_constant_on_the_logits_of_a_position_never_changes_a_score(model: nn.Module, batch: CandidateBatch, size: float) -> None:
+def test_a_constant_on_the_logits_of_a_position_never_changes_a_score(
+    model: nn.Module, batch: CandidateBatch, size: float
+) -> None:
     # The constants reach some 300, whose spacing in float64 is 6e-14.
     torch.testing.assert_close(score(Shifted(model, size), batch), score(model, batch), rtol=1e-11, atol=1e-11)
 
@@ -325,7 +338,15 @@ def test_evaluating_gives_every_module_its_own_mode_back() -> None:
     for i, module in enumerate(model.modules()):
         module.training = i % 2 == 0
     before = [module.training for module in model.modules()]
-    with pytest.raises(RuntimeError, match="inside"), evaluating(model):
-        assert not any(module.training for module in model.modules())
-        raise RuntimeError("inside")
+    seen = []
+
+    def fail_inside() -> None:
+        with evaluating(model):
+            seen.extend(module.training for module in model.modules())
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
+    assert seen
+    assert not any(seen)
     assert [module.training for module in model.modules()] == before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
 
@@ -19,19 +20,22 @@ from dpo_lab.tokenizers import Tokenizer
 
 
 class Pairing(Enum):
-    """Which samples of a prompt are compared. Each sample is in at most one pair, but for `all`."""
+    """Which samples of a prompt are compared.
 
+    all: each with each, scored together in one pass (the most signal for the compute). The others make pairs, a sample in one
+    at most: extremes (best with worst, second best with second worst, ...), best_worst, random.
+    """
+
+    all = "all"
     extremes = "extremes"
-    """Best with worst, second best with second worst, ..."""
     best_worst = "best_worst"
     random = "random"
-    all = "all"
 
 
 class Labels(Enum):
-    """What a pair's rewards r say of it, with P = sigmoid((r_chosen - r_rejected) / label_temperature).
+    """What the rewards r of a pair say of it, with P = sigmoid((r_chosen - r_rejected) / label_temperature).
 
-    hard: the higher reward wins. soft: P is the pair's confidence. bradley_terry: a coin that falls with P decides.
+    hard: the higher reward wins. soft: P is the pair's confidence. bradley_terry: chance decides, with probability P.
     """
 
     hard = "hard"
@@ -52,7 +56,7 @@ class SampledCandidates(CandidatesSpec):
     num_prompts: int = 2000
     samples_per_prompt: int = 8
     temperature: float = 1.0
-    pairing: Pairing = Pairing.extremes
+    pairing: Pairing = Pairing.all
     labels: Labels = Labels.hard
     label_temperature: float = 1.0
     seed: int = 0
@@ -72,6 +76,8 @@ class SampledCandidates(CandidatesSpec):
     def pairs(self, samples: CandidateBatch) -> tuple[CandidateBatch, dict[str, int]]:
         """Pairs of labelled samples (k = all of them), and how many were left out because their rewards tie."""
         assert samples.scores is not None, "the samples have not been scored"
+        if self.pairing is Pairing.all:
+            return self._everyone(samples)
         generator = torch.Generator().manual_seed(self.seed)
         k = samples.num_candidates
         order = samples.scores.argsort(dim=0, descending=True, stable=True)
@@ -102,6 +108,30 @@ class SampledCandidates(CandidatesSpec):
         )
         return made, {"pairs": len(prompts), "left out, equal rewards": int((~keep).sum())}
 
+    def _everyone(self, samples: CandidateBatch) -> tuple[CandidateBatch, dict[str, int]]:
+        """All samples of each prompt, best first; prompts whose samples all have one reward are left out."""
+        assert samples.scores is not None
+        utilities = samples.scores / self.label_temperature
+        if self.labels is Labels.bradley_terry:
+            # Ordering by utility + Gumbel noise draws each pair's winner with probability sigmoid(difference).
+            generator = torch.Generator().manual_seed(self.seed)
+            utilities = utilities - torch.empty_like(utilities).exponential_(generator=generator).log()
+        keep = (samples.scores != samples.scores[0]).any(dim=0).nonzero()[:, 0]
+        order = utilities[:, keep].argsort(dim=0, descending=True, stable=True)
+        made = replace(
+            samples,
+            prompt=samples.prompt[keep],
+            prompt_mask=samples.prompt_mask[keep],
+            completions=samples.completions[order, keep],
+            mask=samples.mask[order, keep],
+            ids=torch.arange(len(keep)),
+            confidence=torch.ones(len(keep)),
+            scores=samples.scores[order, keep],
+            utilities=utilities[order, keep] if self.labels is Labels.soft else None,
+        )
+        counts = {"prompts": len(keep), "pairs": len(keep) * math.comb(samples.num_candidates, 2)}
+        return made, {**counts, "prompts left out, equal rewards": len(samples) - len(keep)}
+
     def _partners(
         self, k: int, scores: Float[Tensor, "k b"], order: Int[Tensor, "k b"], generator: torch.Generator
     ) -> tuple[Int[Tensor, "q b"], Int[Tensor, "q b"]]:
@@ -110,9 +140,6 @@ class SampledCandidates(CandidatesSpec):
             return order[:1], order[-1:]
         if self.pairing is Pairing.extremes:
             return order[: k // 2], order.flip(0)[: k // 2]
-        if self.pairing is Pairing.all:
-            i, j = torch.triu_indices(k, k, offset=1)
-            return order[i], order[j]
         shuffled = torch.rand(scores.shape, generator=generator).argsort(dim=0)
         return shuffled[: k // 2], shuffled[k // 2 : k // 2 * 2]
 

@@ -24,7 +24,9 @@ class Corpus:
     """The text of one study. Which parts are filled depends on the source."""
 
     text: list[str] = field(default_factory=list)
-    """What the tokenizer and the base policy are fitted on."""
+    """What the tokenizer and the base policy are fitted on; each ends where it ends."""
+    fragments: list[str] = field(default_factory=list)
+    """The same for texts that break off: no end token follows them."""
     train_prompts: list[str] = field(default_factory=list)
     eval_prompts: list[str] = field(default_factory=list)
     """Prompts to sample completions for. No eval prompt comes from a document that anything is fitted on."""

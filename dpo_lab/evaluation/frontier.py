@@ -59,7 +59,7 @@ def gain_at(frontier: Sequence[FrontierPoint], kl: float) -> float:
     return end.reward * math.sqrt(max(kl, 0.0) / end.kl) if end.kl > 0 else 0.0
 
 
-def best_of_n(proxy: Float[Tensor, "k b"], gold: Float[Tensor, "k b"], n: int) -> dict[str, float]:
+def best_of_n(proxy: Float[Tensor, "k b"], gold: Float[Tensor, "k b"], n: int) -> dict[str, float | int]:
     """Choosing by the proxy the best of n reference samples of each prompt, over every disjoint group of n.
 
     Its KL from the reference is log n - (n - 1) / n nats (Beirami et al. 2024, arXiv:2401.01879: an upper bound that is

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.records import Aggregate, CandidateBatch, Logps
+from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of
 from dpo_lab.registry import Registry
 
 
@@ -57,6 +58,8 @@ class PreferenceLoss:
 class PairLoss(PreferenceLoss):
     """A function of the gap: the chosen completion's log-ratio minus the rejected one's.
 
+    Of more than two candidates, the mean over all pairs.
+
     Where a pair is only probably ordered (`batch.confidence` P, or `label_smoothing` e: P = 1 - e), the loss is its
     expectation P * L(gap) + (1 - P) * L(-gap): conservative DPO (Mitchell 2023), with a P for each pair when the data has one.
     """
@@ -66,8 +69,6 @@ class PairLoss(PreferenceLoss):
     aggregate: Aggregate = Aggregate.sum
     label_smoothing: float = 0.0
     """Probability that a label is wrong, in [0, .5)."""
-
-    num_candidates: ClassVar[int | None] = 2
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -80,12 +81,14 @@ class PairLoss(PreferenceLoss):
         raise NotImplementedError
 
     def __call__(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        chosen, rejected = logps.logratios(self.aggregate)
-        gap = chosen - rejected
-        right = batch.confidence * (1 - self.label_smoothing) + (1 - batch.confidence) * self.label_smoothing
+        ratios = logps.logratios(self.aggregate)
+        first, second = pairs_of(batch.num_candidates)
+        gap, preferred = ratios[first] - ratios[second], batch.preferences()
+        right = preferred * (1 - self.label_smoothing) + (1 - preferred) * self.label_smoothing
         # Where the order is certain the other side has no weight; it must not overflow either, for 0 * inf is not 0.
         other = torch.where(right < 1, -gap, gap)
-        return right * self.of_gap(gap) + (1 - right) * self.of_gap(other)
+        values = right * self.of_gap(gap) + (1 - right) * self.of_gap(other)
+        return reduce(values, "q b -> b", "mean")
 
     def rewards(self, logps: Logps) -> Float[Tensor, "k b"]:
         return self.beta * logps.logratios(self.aggregate)

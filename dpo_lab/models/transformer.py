@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -45,10 +46,17 @@ class TransformerPolicy(nn.Module):
         return state
 
 
+class FeedForward(Enum):
+    """The nonlinearity between the two matrices of a block: gated SiLU (three matrices), or squared ReLU."""
+
+    swiglu = "swiglu"
+    relu2 = "relu2"
+
+
 @MODELS.register
 @dataclass
 class TransformerSpec(ModelSpec):
-    """Pre-norm decoder with rotary positions, RMS norm, SwiGLU and flash attention; biases nowhere."""
+    """Pre-norm decoder with rotary positions, RMS norm and flash attention."""
 
     name: str = "transformer"
     dim: int = 128
@@ -57,6 +65,7 @@ class TransformerSpec(ModelSpec):
     context: int = 128
     """Tokens that the model can read: prompt and completion together."""
     dropout: float = 0.0
+    feedforward: FeedForward = FeedForward.swiglu
     tie_embedding: bool = False
     """Use the token embedding as the head."""
 
@@ -66,6 +75,8 @@ class TransformerSpec(ModelSpec):
                 raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
         if self.dim % self.heads:
             raise ValueError(f"model.dim must be a multiple of model.heads, got {self.dim} and {self.heads}")
+        if self.dim // self.heads < 6:  # rotary positions turn half of a head's dimensions, in pairs
+            raise ValueError(f"model.dim / model.heads must be at least 6, got {self.dim} / {self.heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
 
@@ -79,8 +90,9 @@ class TransformerSpec(ModelSpec):
             rotary_pos_emb=True,
             verbose=False,  # it warns of rotary dimensions under 32, which small heads cannot have
             use_rmsnorm=True,
-            ff_glu=True,
-            ff_swish=True,
+            ff_glu=self.feedforward is FeedForward.swiglu,
+            ff_swish=self.feedforward is FeedForward.swiglu,
+            ff_relu_squared=self.feedforward is FeedForward.relu2,
             ff_no_bias=True,
             layer_dropout=0.0,
             attn_dropout=self.dropout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from dpo_lab.registry import Registry
 
 
+@runtime_checkable  # for the tests, which check annotations as they run
 class Scorer(Protocol):
     """The reward of each text; higher is better, 0 is the line between bad and good."""
 

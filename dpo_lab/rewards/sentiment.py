@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +18,14 @@ from torch import Tensor
 from dpo_lab.rewards.base import REWARDS, RewardSpec, Scorer
 
 WORDS = r"\b\w[\w']*\b"
+SENTENCE = re.compile(r"[^.!?]+[.!?]*")
+
+
+class Unit(Enum):
+    """What the classifier is fitted on: whole documents, or their sentences, each with its document's label."""
+
+    document = "document"
+    sentence = "sentence"
 
 
 @REWARDS.register
@@ -29,11 +39,15 @@ class SentimentReward(RewardSpec):
     """Longest run of words that is a feature."""
     strength: float = 0.02
     """Inverse of the L2 penalty (scikit-learn's C)."""
+    unit: Unit = Unit.document
+    """Sentences make a better judge of short texts."""
+    max_texts: int = 30000
+    """Fitted on so many texts at most, evenly spread over what there is."""
 
     needs_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for field in ("max_features", "ngrams"):
+        for field in ("max_features", "ngrams", "max_texts"):
             if getattr(self, field) < 1:
                 raise ValueError(f"reward.{field} must be at least 1, got {getattr(self, field)}")
         if not self.strength > 0:
@@ -43,7 +57,11 @@ class SentimentReward(RewardSpec):
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
 
-        texts, labels = zip(*labelled, strict=True)
+        units = list(labelled)
+        if self.unit is Unit.sentence:
+            units = [(sentence, label) for text, label in labelled for sentence in SENTENCE.findall(text)]
+        units = units[:: -(-len(units) // self.max_texts) or 1]
+        texts, labels = zip(*units, strict=True) if units else ((), ())
         if len(set(labels)) < 2:
             raise ValueError("reward=sentiment needs labelled texts of both classes")
         vectorizer = CountVectorizer(

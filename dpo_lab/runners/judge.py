@@ -58,7 +58,7 @@ class Judge:
             rows.append(row)
         return metrics, rows
 
-    def best_of_n(self, sizes: Sequence[int]) -> list[dict[str, float]]:
+    def best_of_n(self, sizes: Sequence[int]) -> list[dict[str, float | int]]:
         """What choosing among n reference samples would reach; nothing without a reward."""
         if self.gold_of_reference is None or self.reference_samples.scores is None:
             return []

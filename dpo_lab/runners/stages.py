@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from dpo_lab.artifacts import MANIFEST, file_digest
 from dpo_lab.candidates.base import from_rows, padded
@@ -28,6 +29,7 @@ from dpo_lab.policies import Policy, load_policy
 from dpo_lab.records import Aggregate, CandidateBatch
 from dpo_lab.rewards import Scorer
 from dpo_lab.runners.context import Context
+from dpo_lab.sampler import batch_rows
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 from dpo_lab.trainer import Hooks, Status, Trainer
@@ -59,7 +61,10 @@ class Stages:
         spec = self.context.study.tokenizer
         with self._stage("tokenizer", spec.name) as stage:
             path, key = self._artifact(
-                stage, "tokenizer", {"text": self.data_key, "tokenizer": spec}, lambda d: spec.train(self.corpus.text).save(d)
+                stage,
+                "tokenizer",
+                {"text": self.data_key, "tokenizer": spec},
+                lambda d: spec.train([*self.corpus.text, *self.corpus.fragments]).save(d),
             )
             tokenizer = Tokenizer.load(path)
             stage.detail = f"{spec.name}, {tokenizer.vocab_size:,} tokens"
@@ -186,15 +191,22 @@ class Stages:
 
     def _fit_base(self, tokenizer: Tokenizer, directory: Path) -> None:
         study, fit = self.context.study, self.context.study.base
-        texts = [row for row in tokenizer.encode_many(self.corpus.text) if row]
-        if not texts:
+        whole, broken = (tokenizer.encode_many(texts) for texts in (self.corpus.text, self.corpus.fragments))
+        rows = [[row[: fit.max_tokens]] for row in ([*ids, tokenizer.end] for ids in whole)]
+        rows += [[row[: fit.max_tokens]] for row in broken if row]
+        if not rows:
             raise ValueError("the data has no text to fit a base policy on")
-        rows = [[[*row, tokenizer.end][: fit.max_tokens]] for row in texts]
         data = from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows)))
         torch.manual_seed(fit.seed)
         module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
+        steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
+        switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
+
+        def batch_of(step: int) -> Tensor:
+            return batch_rows(fit.seed, step, batch_size, len(rows) if step < switch else len(whole))
+
         last: dict[str, float] = {}
-        with self.context.console.progress(fit.trainer.num_steps, "base") as bar:
+        with self.context.console.progress(steps, "base") as bar:
 
             def log(step: int, metrics: Mapping[str, float]) -> None:
                 last.update(metrics)
@@ -211,6 +223,7 @@ class Stages:
                 compute=study.compute,
                 seed=fit.seed,
                 hooks=Hooks(log=log, warn=self.context.console.warn),
+                rows=batch_of,
             ).fit()
         if outcome.status is Status.diverged:
             raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")

@@ -34,6 +34,8 @@ class BaseFit:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     max_tokens: int = 64
     """Texts are cut to so many tokens (a cut one gets no end token)."""
+    whole_at_end: float = 0.0
+    """Share of the steps, at the end, that see whole texts only: fragments teach words, but not where a text ends."""
     seed: int = 0
 
 

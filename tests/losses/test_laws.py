@@ -331,7 +331,9 @@ def test_a_pair_loss_is_a_function_of_the_logged_margin(loss_class: Loss, data: 
 def test_an_uncertain_pair_costs_the_mixture_of_both_orders(loss_class: Loss, data: st.DataObject) -> None:
     if issubclass(loss_class, PairLoss):
         noise = data.draw(st.sampled_from([0.0, 0.1, 0.4]))
-        loss, certain = (data.draw(configured(loss_class, beta=0.5, aggregate=Aggregate.sum, label_smoothing=e)) for e in (noise, 0.0))
+        loss, certain = (
+            data.draw(configured(loss_class, beta=0.5, aggregate=Aggregate.sum, label_smoothing=e)) for e in (noise, 0.0)
+        )
         logps, batch = data.draw(comparisons(uncertain=True))
         sure = dataclasses.replace(batch, confidence=torch.ones_like(batch.confidence))
         right = batch.confidence * (1 - noise) + (1 - batch.confidence) * noise
@@ -434,6 +436,12 @@ def test_dpo_of_means_is_dpo_of_sums_with_beta_over_the_length(data: st.DataObje
     close(means(logps, batch), sums(logps, batch), **EXACT)
 
 
+@pytest.mark.parametrize("beta", [0.1, 2.0])
+def test_the_constants_at_the_reference_are_those_of_the_catalogue(beta: float) -> None:
+    assert DPOLoss(beta=beta).value_at_reference() == pytest.approx(math.log(2), rel=1e-12)
+    assert IPOLoss(beta=beta).value_at_reference() == pytest.approx(1 / (4 * beta**2), rel=1e-12)
+
+
 # IPO
 
 
@@ -460,7 +468,9 @@ def test_ipo_is_a_parabola_of_curvature_2_that_is_0_at_its_target(beta: float) -
 # What is refused
 
 
-@pytest.mark.parametrize("field", [{"beta": 0.0}, {"beta": -1.0}, {"beta": float("nan")}, {"label_smoothing": 0.5}, {"label_smoothing": -0.1}])
+@pytest.mark.parametrize(
+    "field", [{"beta": 0.0}, {"beta": -1.0}, {"beta": float("nan")}, {"label_smoothing": 0.5}, {"label_smoothing": -0.1}]
+)
 def test_values_outside_their_range_are_refused_by_name(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"loss\.{next(iter(field))} must be .*, got"):
         DPOLoss(**field)

@@ -1,0 +1,295 @@
+"""A mistake in a command is answered in one line, before anything has been started or written."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+
+from dpo_lab import command_line
+from dpo_lab.command_line import composed, run_command, validate
+
+QUICK = "+experiment=quickstart"
+
+# The command, and what its answer must hold: the field, file or option, and a way out.
+WRONG = {
+    # Misspelt settings, however they are forced in.
+    "loss.bta=1": ("loss.bta", "'beta'"),
+    "+loss.bta=1": ("loss.bta", "'beta'"),
+    "++loss.bta=1": ("loss.bta", "'beta'"),
+    "~loss.bta": ("loss.bta", "'beta'"),
+    "lss.beta=1": ("lss.beta", "'loss'"),
+    "+lss.beta=1": ("lss", "'loss'"),
+    "base.optimizr.lr=1": ("base.optimizr.lr", "'optimizer'"),
+    "++base.optimizer.lrr=1": ("base.optimizer.lrr", "'lr'"),
+    "trainer.max_step=3": ("trainer.max_step", "'max_steps'"),
+    "sede=1": ("sede", "'seed'"),
+    "+zzz=1": ("zzz", "trainer"),
+    "+loss._target_=os.system": ("loss._target_", "beta"),
+    "experiment=quickstart": ("experiment", "'+experiment'"),
+    "+expriment=quickstart": ("expriment", "'+experiment'"),
+    # Unknown names, one of each group.
+    "loss=dop": ("loss 'dop'", "'dpo'"),
+    "data=imbd": ("data 'imbd'", "'imdb'"),
+    "tokenizer=wrod": ("tokenizer 'wrod'", "'word'"),
+    "model=transformr": ("model 'transformr'", "'transformer'"),
+    "reward=lexikon": ("reward 'lexikon'", "'lexicon'"),
+    "candidates=sampeld": ("candidates 'sampeld'", "'sampled'"),
+    "reference=cache": ("reference 'cache'", "'cached'"),
+    "optimizer=adam": ("optimizer 'adam'", "'adamw'"),
+    "optimizer@base.optimizer=adam": ("optimizer 'adam'", "'adamw'"),
+    "schedule=cos": ("schedule 'cos'", "'cosine'"),
+    "runner=prefrence": ("runner 'prefrence'", "'preference'"),
+    "+experiment=quickstrt": ("experiment 'quickstrt'", "'quickstart'"),
+    "loss=zzzzzz": ("loss 'zzzzzz'", "dpo"),
+    # A choice is no value.
+    "loss.name=ipo": ("loss.name", "loss=ipo"),
+    "~loss": ("loss", "loss="),
+    # Wrong types.
+    "loss.beta=abc": ("loss.beta", "Float"),
+    "seed=1.5": ("seed", "Integer"),
+    "trainer.batch_size=null": ("trainer.batch_size", "not Optional"),
+    "loss.aggregate=average": ("loss.aggregate", "[sum, mean]"),
+    "compute.precision=fp16": ("compute.precision", "[fp32, bf16]"),
+    "trainer=3": ("trainer", "TrainerSettings"),
+    "evaluation.best_of=3": ("evaluation.best_of", "list"),
+    "user_modules=3": ("user_modules", "list of module names"),
+    "user_modules=": ("user_modules", "list of module names"),
+    # Values that make no sense.
+    "loss.beta=-1": ("loss.beta", "> 0"),
+    "loss.beta=nan": ("loss.beta", "> 0"),
+    "loss.beta=inf": ("loss.beta", "inf"),
+    "loss.label_smoothing=0.5": ("loss.label_smoothing", "[0, 0.5)"),
+    "loss.beta=???": ("loss.beta", "loss.beta=..."),
+    "loss.beta=${loss.bta}": ("loss.beta", "loss.bta"),
+    "loss.beta=${oc.env:NO_SUCH_VARIABLE}": ("loss.beta", "NO_SUCH_VARIABLE"),
+    "trainer.max_steps=0": ("trainer.max_steps", "at least 1"),
+    "base.trainer.max_steps=0": ("trainer.max_steps", "at least 1"),
+    "trainer.max_steps=null": ("trainer.max_steps", "trainer.max_pairs"),
+    "trainer.clip=0": ("trainer.clip", "> 0"),
+    "optimizer.lr=-1": ("optimizer.lr", ">= 0"),
+    "optimizer.betas=[0.9]": ("optimizer.betas", "two numbers"),
+    "schedule.warmup=2": ("schedule.warmup", "[0, 1)"),
+    "model.dim=30 model.heads=4": ("model.dim", "multiple of model.heads"),
+    "evaluation.num_prompts=1": ("evaluation.num_prompts", "at least 2"),
+    "candidates.max_tokens=0": ("candidates.max_tokens", "at least 1"),
+    "tokenizer=bpe tokenizer.vocab_size=10": ("tokenizer.vocab_size", "at least 259"),
+    "compute.device=gpu": ("compute.device", "cpu"),
+    "compute.threads=0": ("compute.threads", "at least 1"),
+    "store=": ("store", "directory"),
+    # Paths that leave the directory of the runs.
+    "name=../../x": ("name", "relative path"),
+    "name=/tmp/x": ("name", "relative path"),
+    "name=a/../b": ("name", "relative path"),
+    "name=": ("name", "relative path"),
+    # Files that are not there.
+    "data=jsonl": ("data.path", "data.path=FILE"),
+    "data=jsonl data.path=/nowhere.jsonl": ("data.path", "/nowhere.jsonl"),
+    "data=imdb data.path=/nowhere.csv": ("data.path", "/nowhere.csv"),
+    "model=checkpoint": ("model.path", "model.path=RUN_DIRECTORY"),
+    "model=checkpoint model.path=/nowhere": ("model.path", "/nowhere"),
+    "--config-dir nowhere": ("--config-dir", "nowhere"),
+    "user_modules=[no.such]": ("user_modules", "no.such"),
+    # Choices that do not fit each other.
+    "reward=lexicon": ("reward.values", "reward.values="),
+    "reference=none": ("loss=dpo", "reference=cached"),
+    "candidates=sampled": ("candidates=sampled", "reward=..."),
+    "": ("data=synthetic", "candidates=sampled"),
+    "runner=sample": ("runner=sample", "model.path=RUN_DIRECTORY"),
+    "runner=evaluate": ("runner=evaluate", "model.path=RUN_DIRECTORY"),
+    # A sweep is checked whole before its first job.
+    "-m loss.beta=0.1,-1": ("loss.beta", "> 0"),
+    "-m loss=dpo,ipoo": ("loss 'ipoo'", "'ipo'"),
+    "-m seed=range(3) +loss.bta=1": ("loss.bta", "'beta'"),
+    "-m name=a,../b": ("name", "relative path"),
+    "loss.beta=0.1,0.2": ("loss.beta", "-m"),
+    "seed=range(3)": ("seed", "-m"),
+    # Words that say nothing.
+    "loss.beta=[1": ("loss.beta", "quotes"),
+    "-m seed=range(0,2": ("seed=range(0,2", "quotes"),
+    "loss.beta": ("loss.beta", "key=value"),
+    "=3": ("=3", "key=value"),
+    "user_modules=[a": ("user_modules", "quotes"),
+    "--config-dir": ("--config-dir", "--help"),
+    "--foo": ("--foo", "--help"),
+    "--cfg jobs": ("--cfg", "job"),
+    "--cfg job loss.bta=1": ("loss.bta", "'beta'"),
+    "-m --cfg job": ("--multirun", "leave it out"),
+}
+
+ALONE = (
+    "",
+    "experiment=quickstart",
+    "model=checkpoint",
+    "model=checkpoint model.path=/nowhere",
+    "reward=lexicon",
+    "candidates=sampled",
+    "data=jsonl",
+    "data=jsonl data.path=/nowhere.jsonl",
+    "data=imdb data.path=/nowhere.csv",
+)
+"""Commands that mean something else on top of an experiment."""
+
+
+@pytest.fixture(autouse=True)
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """An empty working directory; and no run is started, only counted."""
+    runs: list[object] = []
+
+    def execute(*arguments: Any, **named: Any) -> int:
+        runs.append(arguments)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(command_line, "execute", execute)
+    handler, logs, level = signal.getsignal(signal.SIGTERM), list(logging.root.handlers), logging.root.level
+    yield runs
+    signal.signal(signal.SIGTERM, handler)
+    logging.root.handlers[:] = logs  # --info adds one that writes to this test's stdout
+    logging.root.setLevel(level)
+
+
+def answer(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that refuses the command."""
+    code = run_command(arguments)
+    out, error = capsys.readouterr()
+    assert code == 2, f"exit status {code}: {out}{error}"
+    assert out == ""
+    assert error.startswith("error: ")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1, error
+    assert len(error) < 400
+    return error
+
+
+@pytest.mark.parametrize("command", WRONG, ids=lambda command: command or "nothing")
+def test_a_mistake_is_answered_in_one_line_that_names_it_and_a_way_out(
+    command: str, started: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.split()
+    text = answer(words if command in ALONE or words[0].startswith("-") else [QUICK, *words], capsys)
+    for part in WRONG[command]:
+        assert part in text
+    assert started == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["reward.values={a: 1, b: -1}"], ["++reward.values={a: 1, b: -1}"]], ids=" ".join)
+def test_word_values_can_be_given_on_the_command_line(words: list[str]) -> None:
+    """As the error message for a lexicon without values advises."""
+    validate(["reward=lexicon", *words, "candidates=sampled"])
+
+
+@pytest.mark.parametrize(
+    "words", [[QUICK], [QUICK, "name=imdb/beta"], [QUICK, "~seed"], ["-m", QUICK, "seed=range(3)"]], ids=" ".join
+)
+def test_what_is_right_is_started(words: list[str], started: list[object]) -> None:
+    assert run_command(words) == 0
+    assert len(started) == (3 if "-m" in words else 1)
+
+
+def test_an_experiment_of_the_users_own_is_refused_like_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine" / "experiment" / "odd.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nloss: {bta: 1}\n")
+    text = answer(["--config-dir", "mine", "+experiment=odd"], capsys)
+    assert "bta" in text
+
+
+def test_an_experiment_that_is_no_yaml_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine" / "experiment" / "odd.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\nloss: {beta: 1\n")
+    assert "odd.yaml" in answer(["--config-dir", "mine", "+experiment=odd"], capsys)
+
+
+@pytest.mark.parametrize("setting", ["runs", "store"])
+def test_a_directory_that_cannot_be_made_is_named(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dpo_lab.runners.execute import execute
+
+    monkeypatch.setattr(command_line, "execute", execute)
+    (tmp_path / "file").write_text("")
+    code = run_command([QUICK, f"{setting}=file", "base.trainer.max_steps=1", "trainer.max_steps=1"])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert re.fullmatch(rf"error: .*{setting}.*\n", error), error
+
+
+@pytest.mark.parametrize(
+    "option", [["--help"], ["--cfg", "job"], ["--cfg=job"], ["-c", "job"], ["--info", "config"]], ids=" ".join
+)
+def test_looking_starts_nothing(option: list[str], started: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        assert run_command([QUICK, *option]) == 0
+    assert "beta: 1.0" in capsys.readouterr().out
+    assert started == []
+
+
+def test_help_offers_no_choices_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        run_command(["--help"])
+    shown = capsys.readouterr().out
+    assert "loss: dpo" in shown
+    assert "schema/" not in shown
+
+
+def test_the_process_says_the_same_and_exits_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dpo_lab", QUICK, "loss.bta=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: there is no setting 'loss.bta'. Did you mean 'beta'?\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in map(str, node):
+        yield prefix + name
+        if isinstance(node._get_node(name), DictConfig) and prefix + name != "reward.values":  # there, any word is a key
+            yield from keys(node[name], f"{prefix}{name}.")
+
+
+@st.composite
+def misspellings(draw: st.DrawFn) -> tuple[str, str, str, list[str]]:
+    """A real key with a mistake in one part; that part as written, as it should be, and all that could stand there.
+
+    The mistake is a letter dropped, doubled or swapped with the next.
+    """
+    config = composed([QUICK])
+    parts = draw(st.sampled_from(sorted(keys(config)))).split(".")
+    where = draw(st.integers(0, len(parts) - 1))
+    right = parts[where]
+    i = draw(st.integers(0, len(right) - 1))
+    dropped, doubled = right[:i] + right[i + 1 :], right[: i + 1] + right[i:]
+    swapped = right[:i] + right[i : i + 2][::-1] + right[i + 2 :]
+    wrong = draw(st.sampled_from([dropped, doubled, swapped]))
+    node: Any = config
+    for part in parts[:where]:
+        node = node[part]
+    beside = [str(name) for name in node]
+    assume(wrong and wrong not in beside)
+    return ".".join([*parts[:where], wrong, *parts[where + 1 :]]), wrong, right, beside
+
+
+@settings(max_examples=15)
+@given(misspellings(), st.sampled_from(["", "+", "++"]))
+def test_a_misspelt_key_is_refused_and_the_closest_one_suggested(case: tuple[str, str, str, list[str]], plus: str) -> None:
+    key, wrong, right, beside = case
+    with pytest.raises(ValueError, match="there is no setting") as caught:
+        validate([QUICK, f"{plus}{key}=1"])
+    if difflib.get_close_matches(wrong, beside, n=1, cutoff=0.5) == [right]:
+        assert f"'{right}'" in str(caught.value)

@@ -1,0 +1,151 @@
+"""Every choice in conf/ composes and builds, and says only what the code does not say already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from dpo_lab.command_line import CONF, composed, validate
+from dpo_lab.registry import Registry
+from dpo_lab.runners.study import CHOICES, to_study
+
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+FILES = sorted(file.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml"))
+OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file and not file.startswith("experiment/")]
+LEXICON = ["reward=lexicon", "++reward.values={a: 1}"]
+NEEDS = {
+    "candidates/sampled": LEXICON,
+    "reward/lexicon": LEXICON[1:],
+    "reference/none": ["loss=sft"],
+}
+"""What a choice cannot do without."""
+
+
+def built_in(kind: str) -> set[str]:
+    """Names of the package's own components: tests and plugins may have registered more."""
+    return {name for name, cls in Registry.all[kind].items() if cls.__module__.startswith("dpo_lab.")}
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that is no mapping, and of empty mappings."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def contents(file: Path) -> dict[str, Any]:
+    """A YAML file without its defaults list, where choices are made and no values given."""
+    loaded = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items() if key not in ("defaults", "hydra")}
+
+
+def chosen(experiment: str) -> list[str]:
+    """The choices in the defaults list of an experiment, as override words."""
+    entries = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")).get("defaults", [])  # type: ignore[union-attr]
+    pairs = [next(iter(entry.items())) for entry in entries if isinstance(entry, dict)]
+    return [f"{key.removeprefix('override').strip().removeprefix('/')}={value}" for key, value in pairs]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_builds(option: str) -> None:
+    group, name = option.split("/")
+    study = to_study(composed([f"{group}={name}", *NEEDS.get(option, [])]))
+    component = getattr(study, group)
+    assert type(component) is Registry.all[group][name]
+    assert component.name == name
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(("optimizer/", "schedule/"))])
+def test_the_base_fit_has_the_same_choices(option: str) -> None:
+    group, name = option.split("/")
+    study = to_study(composed([f"{group}@base.{group}={name}"]))
+    assert getattr(study.base, group).name == name
+
+
+def test_without_any_word_the_configuration_builds() -> None:
+    assert to_study(composed([])).loss.name == "dpo"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(experiment: str) -> None:
+    study = to_study(composed([f"+experiment={experiment}"]))
+    assert study.name == experiment, "runs/<name> is where its runs are looked for"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_sweep_of_an_experiment_builds(experiment: str) -> None:
+    """`hydra.sweeper.params` in an experiment's file are override words; each combination must be a study."""
+    loaded = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    for key, values in (OmegaConf.select(loaded, "hydra.sweeper.params", default={}) or {}).items():
+        (override,) = OverridesParser.create().parse_overrides([f"{key}={values}"])
+        for value in override.sweep_string_iterator():
+            to_study(composed([f"+experiment={experiment}", f"{key}={value}"]))
+
+
+@pytest.mark.parametrize("kind", sorted(set(CHOICES.values())))
+def test_components_and_yaml_files_have_the_same_names(kind: str) -> None:
+    assert {file.stem for file in (CONF / kind).glob("*.yaml")} == built_in(kind)
+
+
+def test_every_group_is_a_registry_or_the_experiments() -> None:
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert groups == {*CHOICES.values(), "experiment"}
+    assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_begins_with_a_comment(file: str) -> None:
+    first, second, *_ = (CONF / file).read_text().splitlines()
+    if first.startswith("# @package"):  # Hydra wants that line to come first
+        first = second
+    assert first.startswith("# ")
+    assert len(first) > 8
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_says_its_question_and_its_time(experiment: str) -> None:
+    header = [line for line in (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert header[0] == "# @package _global_"
+    assert header[1].startswith("# Question: ")
+    assert "Time: " in " ".join(header)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_repeats_no_default_of_its_class(option: str) -> None:
+    group, name = option.split("/")
+    defaults = dict(leaves(OmegaConf.to_container(OmegaConf.structured(Registry.all[group][name]), enum_to_str=True)))
+    repeated = [key for key, value in leaves(contents(CONF / f"{option}.yaml")) if key and defaults.get(key, ...) == value]
+    assert not repeated
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_repeats_no_default(experiment: str) -> None:
+    """A value in an experiment differs from what its choices give without it, or it is not there."""
+    plain = OmegaConf.to_container(composed(chosen(experiment)), enum_to_str=True)
+    before = dict(leaves(plain))
+    written = list(leaves(contents(CONF / "experiment" / f"{experiment}.yaml")))
+    repeated = [key for key, value in written if before.get(key, ...) == value or value == {}]
+    assert not repeated
+
+
+def test_config_yaml_chooses_and_sets_nothing() -> None:
+    assert contents(CONF / "config.yaml") == {}
+
+
+def test_every_experiment_has_its_folder_and_every_folder_its_experiment() -> None:
+    root = CONF.parent / "experiments"
+    folders = {folder.name for folder in root.iterdir() if folder.is_dir()}
+    assert folders == set(EXPERIMENTS)
+    assert [name for name in folders if not (root / name / "README.md").is_file()] == []
+
+
+def test_a_study_that_is_ready_to_run_passes_the_check() -> None:
+    validate(["+experiment=quickstart"])

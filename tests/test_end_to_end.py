@@ -1,0 +1,376 @@
+"""Whole runs, as small as they can be: what they leave, what they reuse, and how they end when they end badly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures_imdb import write_reviews
+from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
+
+from dpo_lab.artifacts import file_digest, verify_directory
+from dpo_lab.command_line import CONF, run_command, validate
+
+pytestmark = pytest.mark.slow
+
+STAGES = ("tokenizer", "base", "candidates", "reference samples", "reference")
+SPEEDS = {"pairs_per_s", "tokens_per_s"}
+IMDB = sorted(file.stem for file in (CONF / "experiment").glob("imdb*.yaml"))
+
+
+@dataclass
+class Finished:
+    """A run that has ended, and the directory its command was given in."""
+
+    folder: Path
+    path: Path
+    out: str
+
+
+def strict(text: str) -> Any:
+    """JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [strict(line) for line in file.read_text().splitlines()]
+
+
+def numbers(path: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the speeds, which no two runs share."""
+    return [{key: value for key, value in row.items() if key not in SPEEDS} for row in lines(path / "metrics.jsonl")]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file of the artifacts was written; locks aside."""
+    return {name: (folder / name).stat().st_mtime_ns for name in files(folder) if not name.endswith(".lock")}
+
+
+def outcomes(out: str, stage: str) -> set[str]:
+    """What the console said of a stage: built, reused."""
+    return set(re.findall(rf"^{stage} +(built|reused|failed)\b", out, flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("quickstart")
+    done = run(folder, QUICKSTART)
+    assert done.stderr == ""
+    (path,) = runs_of(folder)
+    return Finished(folder, path, done.stdout)
+
+
+@pytest.fixture
+def copy(quickstart: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The quickstart's directory, copied: the working directory of commands given to `here`."""
+    shutil.copytree(quickstart.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path / "copy"
+    signal.signal(signal.SIGTERM, handler)
+
+
+def here(words: Sequence[str], status: int = 0) -> Path:
+    """The newest run directory after the command, which runs in this process: that saves the import of torch."""
+    assert run_command(words) == status
+    return runs_of(Path.cwd())[-1]
+
+
+def test_a_run_leaves_the_files_of_the_contract_and_no_others(quickstart: Finished) -> None:
+    found = files(quickstart.path)
+    (events,) = (name for name in found if name.startswith("events.out.tfevents."))
+    policy = {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
+    steps = {Path(name).parts[1] for name in found if name.startswith("checkpoints/step-")}
+    expected = {"config.yaml", "run.json", "metrics.jsonl", "summary.json", "samples.jsonl", "figure.png", "figure.svg", events}
+    expected |= {"checkpoints/index.json", *(f"policy/{name}" for name in policy)}
+    expected |= {f"checkpoints/{step}/{name}" for step in steps for name in policy}
+    assert found == expected
+    assert "step-00000004" in steps
+    assert quickstart.path.parent == quickstart.folder / "runs" / "quickstart"
+    assert {entry.name for entry in quickstart.folder.iterdir()} == {"runs", "artifacts"}
+
+
+def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
+    facts = strict((quickstart.path / "run.json").read_text())
+    assert facts["status"] == "done"
+    assert facts["command"] == " ".join(["python -m dpo_lab", *QUICKSTART])
+    assert facts["overrides"] == QUICKSTART
+    assert (facts["seed"], facts["threads"], facts["world_size"]) == (0, 1, 1)
+    assert facts["wall_s"] > 0
+    assert facts["started"]
+    assert set(facts["versions"]) >= {"python", "torch", "dpo_lab"}
+    assert set(facts["hardware"]) >= {"cpu", "cores", "memory_gib"}
+    assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
+    for kind, key in facts["artifacts"].items():
+        verify_directory(quickstart.folder / "artifacts" / kind / key)
+    assert set(facts["artifacts"]) == {"tokenizer", "base", "candidates", "reference_samples", "reference_scores"}
+
+
+def test_metrics_are_logged_at_their_intervals(quickstart: Finished) -> None:
+    rows = lines(quickstart.path / "metrics.jsonl")
+    assert [(row["step"], row["split"]) for row in rows] == [
+        *((0, "eval"), (2, "train"), (2, "eval")),
+        *((4, "train"), (4, "eval")),
+    ]
+    shared = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"}
+    shared |= {"logps/rejected", "ref_logps/chosen", "length/chosen", "length/rejected"}
+    for row in rows:
+        assert row["pairs"] == 16 * row["step"]
+        own = (
+            {"grad_norm", "lr"} | SPEEDS if row["split"] == "train" else {"kl", "kl_se", "reward/policy", "win_rate", "entropy"}
+        )
+        assert set(row) >= shared | own | ({"displacement/chosen"} if row["split"] == "eval" else set())
+        assert all(isinstance(value, int | float) for key, value in row.items() if key != "split")
+
+
+def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> None:
+    first = lines(quickstart.path / "metrics.jsonl")[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert first["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_summary_holds_the_final_numbers(quickstart: Finished) -> None:
+    summary = strict((quickstart.path / "summary.json").read_text())
+    assert summary["step"] == 4
+    assert set(summary) >= {"kl", "kl_se", "win_rate", "entropy", "distinct_2", "eval/loss", "best_of_n", "ideal_frontier"}
+    assert set(summary) >= {f"{kind}/{who}" for kind in ("reward", "positive", "proxy") for who in ("policy", "reference")}
+    assert [row["n"] for row in summary["best_of_n"]] == [2, 4, 8]
+    assert set(summary["wall_s"]) == {*STAGES, "training", "evaluation"}
+    last = lines(quickstart.path / "metrics.jsonl")[-1]
+    assert summary["eval/loss"] == last["loss"]
+
+
+def test_samples_hold_both_sides_of_every_prompt(quickstart: Finished) -> None:
+    rows = lines(quickstart.path / "samples.jsonl")
+    assert len(rows) == 16
+    for row in rows:
+        assert set(row) == {"prompt", "policy", "reference", "reward/policy", "reward/reference"}
+        assert row["policy"].startswith(row["prompt"])
+
+
+def test_output_that_goes_to_no_terminal_has_no_escape_codes(quickstart: Finished) -> None:
+    assert "\x1b" not in quickstart.out
+    assert "\r" not in quickstart.out
+    for stage in STAGES:
+        assert outcomes(quickstart.out, stage) == {"built"}
+    assert str(quickstart.path.relative_to(quickstart.folder)) in quickstart.out
+
+
+@pytest.fixture(scope="module")
+def sweep(quickstart: Finished) -> tuple[Finished, dict[str, int], dict[str, int]]:
+    """Two betas by two seeds beside the quickstart; and the artifacts' time stamps before and after."""
+    store = quickstart.folder / "artifacts"
+    before = stamps(store)
+    done = run(quickstart.folder, ["-m", *QUICKSTART, "loss.beta=1,2", "seed=0,1"])
+    return Finished(quickstart.folder, runs_of(quickstart.folder)[-1], done.stdout + done.stderr), before, stamps(store)
+
+
+def test_a_sweep_leaves_a_finished_run_for_every_job(sweep: Any, quickstart: Finished) -> None:
+    found = [path for path in runs_of(quickstart.folder) if path != quickstart.path]
+    assert len(found) == 4
+    values = set()
+    for path in found:
+        assert strict((path / "run.json").read_text())["status"] == "done"
+        config = (path / "config.yaml").read_text()
+        values.add((re.search(r"beta: (.*)", config)[1], re.search(r"^seed: (.*)", config, re.MULTILINE)[1]))  # type: ignore[index]
+    assert values == {("1", "0"), ("1", "1"), ("2", "0"), ("2", "1")} or values == {
+        (beta, seed) for beta in ("1.0", "2.0") for seed in ("0", "1")
+    }
+    assert {entry.name for entry in (quickstart.folder / "runs").iterdir()} <= {"quickstart", ".sweeps"}
+
+
+def test_another_beta_and_another_seed_build_nothing_again(sweep: Any) -> None:
+    finished, before, after = sweep
+    assert after == before
+    for stage in ("tokenizer", "base", "candidates", "reference samples"):
+        assert outcomes(finished.out, stage) == {"reused"}
+
+
+def test_the_console_says_that_reference_scores_are_reused(sweep: Any) -> None:
+    assert outcomes(sweep[0].out, "reference") == {"reused"}
+
+
+def test_the_same_command_gives_the_same_numbers(sweep: Any, quickstart: Finished) -> None:
+    """Bit for bit: same machine, same number of threads."""
+    (same,) = [path for path in runs_of(quickstart.folder) if path.name.endswith("beta=1,seed=0")] or [
+        path
+        for path in runs_of(quickstart.folder)
+        if path != quickstart.path and (path / "config.yaml").read_text() == (quickstart.path / "config.yaml").read_text()
+    ]
+    assert numbers(same) == numbers(quickstart.path)
+    assert file_digest(same / "policy" / "model.safetensors") == file_digest(quickstart.path / "policy" / "model.safetensors")
+
+
+def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:
+    losses = {tuple(row["loss"] for row in numbers(path) if row["split"] == "train") for path in runs_of(quickstart.folder)}
+    assert len(losses) == 4
+
+
+def test_a_damaged_artifact_is_built_again_and_said_to_be(
+    copy: Path, quickstart: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (weights,) = copy.glob("artifacts/base/*/model.safetensors")
+    right = file_digest(weights)
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    path = here(QUICKSTART)
+    out = capsys.readouterr().out
+    assert re.search(rf"^warning: artifact base/{weights.parent.name} is .*damaged", out, flags=re.MULTILINE)
+    assert outcomes(out, "base") == {"built"}
+    assert outcomes(out, "candidates") == {"reused"}
+    assert file_digest(weights) == right
+    assert numbers(path) == numbers(quickstart.path)
+
+
+def test_a_run_continues_from_another_as_its_own_reference(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = runs_of(copy)[0]
+    trained = [word for word in QUICKSTART if not word.startswith("model.")]
+    # The quickstart sets fields of its transformer: a checkpoint has none of them.
+    words = [word for word in trained if word != "+experiment=quickstart"]
+    words += ["model=checkpoint", f"model.path='{first}'", "reward=lexicon", "++reward.values={a: 1}", "candidates=sampled"]
+    path = here([*words, "candidates.max_tokens=9"])
+    assert outcomes(capsys.readouterr().out, "base") == {"reused"}
+    rows = lines(path / "metrics.jsonl")
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
+    assert file_digest(path / "policy/tokenizer.json") == file_digest(first / "policy/tokenizer.json")
+
+
+def test_an_experiment_can_continue_from_a_run(copy: Path) -> None:
+    """The experiment's own model fields do not stand in the way of model=checkpoint."""
+    words = [word for word in QUICKSTART if not word.startswith("model.")]
+    path = here([*words, "model=checkpoint", f"model.path='{runs_of(copy)[0]}'"])
+    assert lines(path / "metrics.jsonl")[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
+
+
+def test_the_path_that_a_run_prints_can_be_given_as_it_is(quickstart: Finished) -> None:
+    """Run directories are named after their overrides; = and , mean something to Hydra."""
+    validate(["runner=sample", "model=checkpoint", f"model.path={quickstart.path}"])
+
+
+def test_a_finished_run_is_judged_again(copy: Path) -> None:
+    first = runs_of(copy)[0]
+    path = here(["runner=evaluate", "model=checkpoint", f"model.path='{first}'"])
+    again, then = (strict((run / "summary.json").read_text()) for run in (path, first))
+    for name in ("kl", "kl_se", "reward/policy", "reward/reference", "win_rate", "best_of_n"):
+        assert again[name] == then[name]
+    assert lines(path / "samples.jsonl") == lines(first / "samples.jsonl")
+    assert strict((path / "run.json").read_text())["status"] == "done"
+
+
+def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = runs_of(copy)[0]
+    words = ["runner=sample", "model=checkpoint", f"model.path='{first}/policy'", "runner.prompt='a b'"]
+    path = here([*words, "runner.num_samples=3", "runner.max_tokens=5"])
+    rows = lines(path / "samples.jsonl")
+    assert [row["prompt"] for row in rows] == ["a b"] * 3
+    assert all(row["policy"].startswith("a b") and row["policy"] in capsys.readouterr().out for row in rows[:1])
+
+
+def test_a_damaged_policy_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = runs_of(copy)[0]
+    weights = first / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    here(["runner=sample", "model=checkpoint", f"model.path='{first}'"], status=2)
+    error = capsys.readouterr().err
+    assert error.startswith("error: model.path")
+    assert "model.safetensors" in error
+    assert error.count("\n") == 1
+
+
+def test_a_divergence_ends_the_run_and_names_the_pairs(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here([*QUICKSTART, "optimizer=sgd", "optimizer.lr=1e30", "trainer.clip=null"], status=1)
+    facts = strict((path / "run.json").read_text())
+    assert facts["status"] == "diverged"
+    assert re.search(r"at step \d+, on the pairs with ids \[\d+(, \d+)*\]", facts["reason"])
+    assert facts["reason"] in " ".join(capsys.readouterr().out.split("\n"))
+    assert not (path / "summary.json").exists()
+    assert not (path / "policy").exists()
+    for row in lines(path / "metrics.jsonl"):
+        assert row["split"] in {"train", "eval"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so(number: signal.Signals, tmp_path: Path) -> None:
+    words = [word for word in QUICKSTART if not word.startswith("trainer.")]
+    words += ["trainer.max_steps=1000000", "trainer.batch_size=4", "trainer.log_every=1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*LAB, *words], cwd=tmp_path, env=ENVIRONMENT, text=True, **pipes)  # type: ignore[call-overload]
+    try:
+        deadline = time.monotonic() + 90
+        while not any("train" in file.read_text() for file in tmp_path.glob("runs/*/*/metrics.jsonl")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, out + error
+    (path,) = runs_of(tmp_path)
+    assert strict((path / "run.json").read_text())["status"] == "preempted"
+    assert lines(path / "metrics.jsonl")[-1]["step"] >= 1
+    assert "warning: interrupted" in out
+    assert "Traceback" not in out + error
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory for commands given to `here`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe", "word"])
+def test_given_pairs_train_with_every_tokenizer(tokenizer: str, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": f"item {i} is", "chosen": " good, für immer 👍", "rejected": " bad"} for i in range(60)]
+    rows += [{"prompt": "same", "chosen": " x", "rejected": " x"}, {"prompt": "none", "chosen": " x", "rejected": ""}]
+    (empty / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["data=jsonl", "data.path=pairs.jsonl", "data.eval_share=0.4", f"tokenizer={tokenizer}", *SMALL_MODEL, *SMALL_RUN]
+    path = here([*words, "candidates.max_tokens=48"])
+    out = capsys.readouterr().out
+    assert "62 pairs read" in out
+    assert "1 left out, identical pair" in out
+    assert "1 left out, empty completion" in out
+    metrics, summary = lines(path / "metrics.jsonl"), strict((path / "summary.json").read_text())
+    assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert "kl" in summary
+    assert "reward/policy" not in summary, "nothing scores samples here"
+
+
+@pytest.mark.parametrize("experiment", IMDB)
+def test_every_imdb_experiment_runs_on_a_small_file(experiment: str, empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reviews = write_reviews(empty / "reviews.csv", 400)
+    words = [f"+experiment={experiment}", f"data.path={reviews}", *SMALL_MODEL, *SMALL_RUN, *SMALL_SAMPLES]
+    words += ["trainer.max_pairs=null", "trainer.max_minutes=null"]
+    words += ["base.trainer.max_pairs=null", "base.trainer.max_minutes=null"]
+    path = here(words)
+    assert capsys.readouterr().err == ""
+    summary = strict((path / "summary.json").read_text())
+    assert {"kl", "reward/policy", "reward/reference", "proxy/policy", "win_rate", "best_of_n"} <= set(summary)
+    assert (path / "figure.png").stat().st_size > 10_000

@@ -1,0 +1,124 @@
+"""What is logged of a step: the loss's own rewards, ties counted one half."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dpo_lab.losses import LOSSES, PreferenceLoss
+from dpo_lab.metrics import preference_metrics, weighted_mean
+from dpo_lab.records import CandidateBatch, Logps
+
+
+def record(policy: Tensor, reference: Tensor | None, mask: Tensor | None = None) -> tuple[Logps, CandidateBatch]:
+    mask = torch.ones_like(policy, dtype=torch.bool) if mask is None else mask
+    b = policy.shape[1]
+    batch = CandidateBatch(
+        prompt=torch.zeros(b, 1, dtype=torch.long),
+        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
+        completions=torch.zeros(policy.shape, dtype=torch.long),
+        mask=mask,
+        ids=torch.arange(b),
+        confidence=torch.ones(b, dtype=policy.dtype),
+    )
+    return Logps(policy * mask, None if reference is None else reference * mask, mask), batch
+
+
+def drawn(k: int = 2, b: int = 5, m: int = 3, seed: int = 0) -> tuple[Logps, CandidateBatch]:
+    draw = torch.Generator().manual_seed(seed)
+    policy, reference = (-torch.rand(k, b, m, dtype=torch.float64, generator=draw) for _ in range(2))
+    mask = torch.rand(k, b, m, generator=draw) < 0.6
+    mask[:, :, 0] = True
+    return record(policy, reference, mask)
+
+
+def metrics_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, Any]:
+    return {name: float(value) for name, value in preference_metrics(loss, loss(logps, batch), logps, batch).items()}
+
+
+@given(pairs=st.lists(st.tuples(st.integers(-3, 0), st.integers(-3, 0)), min_size=1, max_size=6))
+def test_an_accuracy_counts_a_tie_as_one_half(pairs: list[tuple[int, int]]) -> None:
+    policy = torch.tensor(pairs, dtype=torch.float64).T[:, :, None]
+    logps, batch = record(policy, torch.zeros_like(policy))
+    found = metrics_of(LOSSES["dpo"](beta=0.5), logps, batch)
+    points = [1.0 if chosen > rejected else 0.5 if chosen == rejected else 0.0 for chosen, rejected in pairs]
+    assert found["rewards/accuracies"] == pytest.approx(sum(points) / len(points))
+    assert found["rewards/margins"] == pytest.approx(0.5 * sum(c - r for c, r in pairs) / len(pairs))
+
+
+def test_a_policy_that_equals_its_reference_is_right_half_the_time(loss_class: type[PreferenceLoss]) -> None:
+    if not loss_class.needs_reference:
+        pytest.skip("its rewards are compared with nothing")
+    logps, batch = drawn(k=loss_class.num_candidates or 2)
+    logps.reference = logps.policy
+    found = metrics_of(loss_class(), logps, batch)
+    assert (found["rewards/accuracies"], found["rewards/margins"]) == (0.5, 0.0)
+
+
+def test_the_rewards_are_those_of_the_loss(loss_class: type[PreferenceLoss]) -> None:
+    loss = loss_class()
+    logps, batch = drawn(k=loss_class.num_candidates or 2)
+    found = metrics_of(loss, logps, batch)
+    rewards = loss.rewards(logps)
+    assert found["loss"] == pytest.approx(float(loss(logps, batch).mean()))
+    assert found["rewards/chosen"] == pytest.approx(float(rewards[0].mean()))
+    assert found["rewards/rejected"] == pytest.approx(float(rewards[1].mean()))
+    assert found["rewards/margins"] == pytest.approx(found["rewards/chosen"] - found["rewards/rejected"])
+
+
+def test_the_dpo_loss_follows_from_the_logged_margin_of_a_single_pair() -> None:
+    logps, batch = drawn(b=1)
+    found = metrics_of(LOSSES["dpo"](beta=2.0), logps, batch)
+    assert found["loss"] == pytest.approx(float(torch.tensor(-found["rewards/margins"]).exp().log1p()), rel=1e-6)
+
+
+def test_log_probabilities_and_lengths_are_those_of_the_real_tokens() -> None:
+    logps, batch = drawn()
+    found = metrics_of(LOSSES["dpo"](), logps, batch)
+    for side, name in enumerate(("chosen", "rejected")):
+        rows = [
+            [float(x) for x, real in zip(row, mask, strict=True) if real]
+            for row, mask in zip(logps.policy[side], logps.mask[side], strict=True)
+        ]
+        assert found[f"logps/{name}"] == pytest.approx(sum(map(sum, rows)) / len(rows))
+        assert found[f"logps_mean/{name}"] == pytest.approx(sum(sum(row) / len(row) for row in rows) / len(rows))
+        assert found[f"length/{name}"] == pytest.approx(sum(map(len, rows)) / len(rows))
+        assert logps.reference is not None
+        assert found[f"ref_logps/{name}"] == pytest.approx(float(logps.reference[side].sum()) / len(rows))
+
+
+def test_a_single_candidate_has_no_margin_and_no_rejected_side() -> None:
+    logps, batch = drawn(k=1)
+    logps.reference = None
+    found = metrics_of(LOSSES["sft"](), logps, batch)
+    assert set(found) == {"loss", "rewards/chosen", "logps/chosen", "logps_mean/chosen", "length/chosen"}
+
+
+def test_metrics_hold_no_graph() -> None:
+    logps, batch = drawn()
+    logps.policy.requires_grad_()
+    loss = LOSSES["dpo"]()
+    values = loss(logps, batch)
+    assert values.requires_grad
+    assert not any(value.requires_grad for value in preference_metrics(loss, values, logps, batch).values())
+
+
+@given(cut=st.integers(1, 4), seed=st.integers(0, 5))
+def test_a_weighted_mean_of_parts_is_the_mean_of_the_whole(cut: int, seed: int) -> None:
+    logps, batch = drawn(seed=seed)
+    loss = LOSSES["dpo"]()
+    parts = []
+    for rows in (torch.arange(cut), torch.arange(cut, 5)):
+        assert logps.reference is not None
+        part = Logps(logps.policy[:, rows], logps.reference[:, rows], logps.mask[:, rows])
+        _, part_batch = record(part.policy, part.reference, part.mask)
+        parts.append(preference_metrics(loss, loss(part, part_batch), part, part_batch))
+    # Lengths and accuracies are float32.
+    assert weighted_mean(parts, [float(cut), float(5 - cut)]) == pytest.approx(
+        metrics_of(loss, logps, batch), rel=1e-6, abs=1e-7
+    )
