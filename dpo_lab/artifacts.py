@@ -40,6 +40,9 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o777 & ~umask)  # mkdtemp closes it to everybody else
     try:
         build(temporary)
         found = sorted(p for p in temporary.rglob("*") if p.is_file())

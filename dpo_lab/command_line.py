@@ -53,8 +53,8 @@ def run_command(arguments: Sequence[str]) -> int:
         elif not given.looking:
             for words in _jobs(given.words, given.multirun):
                 validate(words, given.folders)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, YAMLError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     sys.argv = ["dpo-lab", *arguments]
     try:
@@ -78,8 +78,6 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     with initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:
             return compose("config", overrides=list(words))
-        except YAMLError as error:
-            raise ValueError(" ".join(str(error).split())) from error
         except MissingConfigException as error:
             group, _, name = (error.missing_cfg_file or "").rpartition("/")
             known = [option for option in error.options or [] if not option.startswith("schema")]
@@ -92,11 +90,10 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
     """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    if file := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
-        why, key = str(error).splitlines()[1], re.search("full_key: (.+)", str(error))
-        return (
-            f"{file[1]}.yaml cannot set {key[1] if key else 'a value'}: {why}; keep its choices, or copy it to a --config-dir"
-        )
+    if raised := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
+        named = re.search("full_key: (.+)", str(error))
+        where = f"{raised[1]}.yaml cannot set {named[1] if named else 'a value'}"
+        return f"{where}: {str(error).splitlines()[1]}; keep its choices, or change a copy in a --config-dir"
     for word in words:
         others = [other for other in words if other != word]
         key = word.lstrip("+~").partition("=")[0]
@@ -192,18 +189,11 @@ def _user_modules(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
     for name in (name for key, _, value in settings if key == "experiment" for name in value.split(",")):
         for file in (folder / "experiment" / f"{name}.yaml" for folder in [CONF, *folders]):
             if file.is_file():
-                named += _strings(OmegaConf.select(_loaded(file), "user_modules", default=[]))
+                named += _strings(OmegaConf.select(OmegaConf.load(file), "user_modules", default=[]))
     for key, _, value in settings:
         if key == "user_modules":
             named = _strings(_parsed([f"user_modules={value}"])[0].value())
     return named
-
-
-def _loaded(file: Path) -> DictConfig | ListConfig:
-    try:
-        return OmegaConf.load(file)
-    except YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _strings(value: Any) -> list[str]:

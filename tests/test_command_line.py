@@ -256,11 +256,15 @@ def test_the_process_says_the_same_and_exits_with_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+def levels(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Each part of the configuration that holds settings, and their names."""
+    yield prefix, [str(name) for name in node]
     for name in map(str, node):
-        yield prefix + name
-        if isinstance(node._get_node(name), DictConfig) and prefix + name != "reward.values":  # there, any word is a key
-            yield from keys(node[name], f"{prefix}{name}.")
+        if isinstance(node._get_node(name), DictConfig) and name != "values":  # any word is a key of reward.values
+            yield from levels(node[name], f"{prefix}{name}.")
+
+
+LEVELS = dict(levels(composed([QUICK])))
 
 
 @st.composite
@@ -269,20 +273,16 @@ def misspellings(draw: st.DrawFn) -> tuple[str, str, str, list[str]]:
 
     The mistake is a letter dropped, doubled or swapped with the next.
     """
-    config = composed([QUICK])
-    parts = draw(st.sampled_from(sorted(keys(config)))).split(".")
-    where = draw(st.integers(0, len(parts) - 1))
-    right = parts[where]
+    level = draw(st.sampled_from(sorted(LEVELS)))
+    beside = LEVELS[level]
+    right = draw(st.sampled_from(beside))
     i = draw(st.integers(0, len(right) - 1))
     dropped, doubled = right[:i] + right[i + 1 :], right[: i + 1] + right[i:]
     swapped = right[:i] + right[i : i + 2][::-1] + right[i + 2 :]
     wrong = draw(st.sampled_from([dropped, doubled, swapped]))
-    node: Any = config
-    for part in parts[:where]:
-        node = node[part]
-    beside = [str(name) for name in node]
     assume(wrong and wrong not in beside)
-    return ".".join([*parts[:where], wrong, *parts[where + 1 :]]), wrong, right, beside
+    below = LEVELS.get(f"{level}{right}.")
+    return level + wrong + (f".{draw(st.sampled_from(below))}" if below else ""), wrong, right, beside
 
 
 @settings(max_examples=15)
