@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -49,7 +50,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{self.kind} '{name}' is already registered by {taken.__module__}.{taken.__qualname__}")
         self._classes[name] = cls  # type: ignore[assignment]  # C is a T by contract; Python cannot say so of a decorator
-        ConfigStore.instance().store(group=f"schema/{self.kind}", name=name, node=cls)
+        schema = OmegaConf.structured(cls)
+        # Open to unknown keys while composing: what is left over in the end is refused there, with a suggestion.
+        OmegaConf.set_struct(schema, False)
+        ConfigStore.instance().store(group=f"schema/{self.kind}", name=name, node=schema)
         return cls
 
     def __getitem__(self, name: str) -> type[T]:

@@ -132,6 +132,9 @@ WRONG = {
 ALONE = (
     "",
     "experiment=quickstart",
+    "+experiment=quickstrt",
+    "~loss",
+    "--config-dir",
     "model=checkpoint",
     "model=checkpoint model.path=/nowhere",
     "reward=lexicon",
@@ -180,7 +183,7 @@ def test_a_mistake_is_answered_in_one_line_that_names_it_and_a_way_out(
     command: str, started: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command.split()
-    text = answer(words if command in ALONE or words[0].startswith("-") else [QUICK, *words], capsys)
+    text = answer(words if command in ALONE else [*words, QUICK], capsys)
     for part in WRONG[command]:
         assert part in text
     assert started == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from dpo_lab.registry import Registry
 
@@ -44,6 +44,9 @@ class DataSource:
     """Where text comes from."""
 
     name: str
+
+    has_pairs: ClassVar[bool] = False
+    """Whether pairs that somebody has labelled come with the text."""
 
     def load(self) -> Corpus:
         """Deterministic. Raises ValueError, naming file and line, for what cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dpo_lab.artifacts import file_digest
 from dpo_lab.data.base import DATA, Corpus, DataSource, Preference, share_of
@@ -24,6 +24,7 @@ class JSONLSource(DataSource):
     """
 
     name: str = "jsonl"
+    has_pairs: ClassVar[bool] = True
     path: str = ""
     eval_share: float = 0.1
     """Share of the prompts that is held out."""

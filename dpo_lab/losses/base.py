@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,8 +72,8 @@ class PairLoss(PreferenceLoss):
     """Probability that a label is wrong, in [0, .5)."""
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"loss.beta must be > 0, got {self.beta}")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"loss.beta must be > 0 and finite, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"loss.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
 

@@ -9,6 +9,7 @@ from dpo_lab.registry import Registry
 
 if TYPE_CHECKING:
     from dpo_lab.runners.context import Context
+    from dpo_lab.runners.study import Study
 
 
 class DivergedError(Exception):
@@ -20,6 +21,9 @@ class RunnerSpec:
     """One kind of run."""
 
     name: str
+
+    def check(self, study: Study) -> None:
+        """Raise ValueError, before any work, for a study that this runner cannot do."""
 
     def run(self, context: Context) -> dict[str, Any]:
         """Do it. What it returns is the run's summary."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpo_lab.models.copying import freeze
 from dpo_lab.policies import load_policy
@@ -12,6 +12,9 @@ from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
+
+if TYPE_CHECKING:
+    from dpo_lab.runners.study import Study
 
 
 @RUNNERS.register
@@ -26,12 +29,15 @@ class EvaluateRunner(RunnerSpec):
     num_prompts: int | None = None
     seed: int | None = None
 
+    def check(self, study: Study) -> None:
+        if study.model.weights() is None:
+            raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+
     def run(self, context: Context) -> dict[str, Any]:
         from dpo_lab.runners.study import study_from_file
 
         weights = context.study.model.weights()
-        if weights is None:
-            raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+        assert weights is not None, "checked"
         run = weights.parent if weights.name == "policy" else weights
         if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
             raise ValueError(f"model.path: {run} is no run directory (it has no run.json)")

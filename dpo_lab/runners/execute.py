@@ -28,6 +28,12 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
     console = Console()
     study.compute.set_up()
     plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    for field, folder in (("runs", study.runs), ("store", study.store)):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"error: {field}: cannot make the directory {folder} ({error.strerror})", file=sys.stderr)
+            return 2
     run = RunDirectory.create(Path(study.runs), study.name, label=_label(overrides))
     context = Context(study, console, run, Store(Path(study.store)))
     run.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -70,7 +76,10 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
 
 
 def _label(overrides: Sequence[str]) -> str:
-    """What distinguishes this run from others of its name."""
-    return ",".join(
-        word.lstrip("+") for word in overrides if not word.lstrip("+").startswith(("experiment=", "name=", "runs="))
+    """What distinguishes this run from others of its name: the last part of each setting and its value."""
+    settings = (word.lstrip("+").partition("=") for word in overrides)
+    return "_".join(
+        f"{key.rpartition('.')[2]}-{Path(value).name}"
+        for key, _, value in settings
+        if key not in {"experiment", "name", "runs", "store"}
     )

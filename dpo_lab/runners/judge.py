@@ -43,6 +43,7 @@ class Judge:
 
     def judge(self, policy: nn.Module, num_prompts: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Metrics over the first `num_prompts` prompts, and for each prompt its samples side by side with their rewards."""
+        num_prompts = min(num_prompts, len(self.reference_samples))
         samples = self.samples(policy, num_prompts)
         logps = self._logps(policy, samples)
         gold = None if self.gold is None else self.gold(texts_of(samples, self.tokenizer)[0])

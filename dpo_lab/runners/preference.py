@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,6 +23,9 @@ from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
 
+if TYPE_CHECKING:
+    from dpo_lab.runners.study import Study
+
 ROWS_AT_ONCE = 256
 
 
@@ -33,6 +36,12 @@ class PreferenceRunner(RunnerSpec):
 
     name: str = "preference"
 
+    def check(self, study: Study) -> None:
+        if not study.candidates.sampled and not study.data.has_pairs:
+            raise ValueError(
+                f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=jsonl"
+            )
+
     def run(self, context: Context) -> dict[str, Any]:
         study, console = context.study, context.console
         stages = Stages(context)
@@ -42,9 +51,12 @@ class PreferenceRunner(RunnerSpec):
         policy = base.copy(study.compute.torch_device)
         reference = freeze(base.copy(study.compute.torch_device))
         began = time.monotonic()
-        with console.stage("reference", study.reference.name):
+        with console.stage("reference", study.reference.name) as stage:
+            events: list[str] = []
+            context.store.on_event = lambda kind, key, what: events.append(what)
             train = study.reference.prepare(reference, train, base_key, context.store)
             held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
+            stage.reused = bool(events) and set(events) == {"reused"}
         context.stage_seconds["reference"] = round(time.monotonic() - began, 2)
         judge = _judge(stages, reference)
         trainer, outcome = _train(context, judge, policy, reference, train, held_out, base)

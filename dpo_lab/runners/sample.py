@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.sampled import draw, texts_of
 from dpo_lab.policies import load_policy
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
+
+if TYPE_CHECKING:
+    from dpo_lab.runners.study import Study
 
 
 @RUNNERS.register
@@ -31,10 +34,13 @@ class SampleRunner(RunnerSpec):
         if self.temperature < 0:
             raise ValueError(f"runner.temperature must be >= 0, got {self.temperature}")
 
+    def check(self, study: Study) -> None:
+        if study.model.weights() is None:
+            raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+
     def run(self, context: Context) -> dict[str, Any]:
         weights = context.study.model.weights()
-        if weights is None:
-            raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+        assert weights is not None, "checked"
         policy = load_policy(weights)
         device = context.study.compute.torch_device
         starts = padded([[policy.tokenizer.start, *policy.tokenizer.encode(self.prompt)]])

@@ -181,12 +181,15 @@ class Stages:
         return batch
 
     def _prompts(self, split: str, count: int, seed: int) -> list[str]:
-        """So many prompts, different ones as far as they go. Raises ValueError where there are too few."""
+        """So many prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
         prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
         order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+        if len(prompts) < count and split == "train":
+            raise ValueError(f"candidates.num_prompts={count}, but the data has only {len(prompts)} training prompts")
         if len(prompts) < count:
-            setting = "candidates.num_prompts" if split == "train" else "evaluation.num_prompts"
-            raise ValueError(f"{setting}={count}, but the data has only {len(prompts)} {split} prompts")
+            self.context.console.note(
+                f"  evaluated on all {len(prompts)} held-out prompts, fewer than evaluation.num_prompts={count}"
+            )
         return [prompts[i] for i in order[:count]]
 
     def _fit_base(self, tokenizer: Tokenizer, directory: Path) -> None:

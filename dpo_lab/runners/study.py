@@ -22,6 +22,7 @@ from dpo_lab.registry import Registry, suggestion
 from dpo_lab.rewards import RewardSpec
 from dpo_lab.runners.base import RunnerSpec
 from dpo_lab.tokenizers import TokenizerSpec
+from dpo_lab.tracking.run_directory import path_below
 from dpo_lab.trainer import TrainerSettings
 
 
@@ -69,6 +70,10 @@ class Study:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def __post_init__(self) -> None:
+        for setting, value in (("store", self.store), ("runs", self.runs)):
+            if not value:
+                raise ValueError(f"{setting} must name a directory, got ''")
+        path_below(Path(self.runs), self.name)
         if self.loss.needs_reference and self.reference.name == "none":
             raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
         if self.candidates.sampled and self.reward.name == "none":
@@ -88,10 +93,13 @@ ConfigStore.instance().store(name="schema", node=Study)
 def to_study(config: DictConfig) -> Study:
     """Ready, validated objects. Raises ValueError with one sentence for whatever is wrong."""
     for path, known in _unknown_keys(config):
+        known += [] if "." in path else ["+experiment"]
         raise ValueError(f"there is no setting '{path}'.{suggestion(path.rpartition('.')[2], known)}")
     for path, kind in CHOICES.items():
-        name = OmegaConf.select(config, f"{path}.name", default=None)
         node = OmegaConf.select(config, path)
+        if not isinstance(node, DictConfig):
+            raise ValueError(f"{path} is not set: choose one with {path}=...")
+        name = node.name
         expected = OmegaConf.get_type(node)
         if Registry.all[kind][str(name)] is not expected:
             raise ValueError(f"{path}.name cannot be set by itself; choose with {path}={name}")
@@ -110,11 +118,18 @@ def study_from_file(path: Path) -> Study:
     """The study that a run directory's config.yaml describes. It can name registered components only, and runs nothing."""
     saved = OmegaConf.load(path)
     assert isinstance(saved, DictConfig)
+    if "${" in path.read_text(encoding="utf-8"):
+        raise ValueError(f"{path}: a run's own configuration holds no interpolations (${{...}}); this one was edited")
     config = OmegaConf.structured(Study)
     for choice, kind in CHOICES.items():
         name = OmegaConf.select(saved, f"{choice}.name")
+        if name is None:
+            raise ValueError(f"{path}: {choice}.name is not set")
         OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
-    merged = OmegaConf.merge(config, saved)
+    try:
+        merged = OmegaConf.merge(config, saved)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
     return to_study(merged)
 

@@ -47,7 +47,7 @@ class RunDirectory:
 
         Raises ValueError unless `name` is a plain relative path that stays below `root`.
         """
-        parent = _below(root, name)
+        parent = path_below(root, name)
         parent.mkdir(parents=True, exist_ok=True)
         stem = "-".join(filter(None, [datetime.now().strftime("%Y%m%d-%H%M%S"), sanitise(label)]))
         count = 1
@@ -151,11 +151,14 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def sanitise(label: str) -> str:
-    """`label` with every run of characters outside A-Z a-z 0-9 . _ = , + - as one -, at most 80 characters."""
-    return re.sub(r"[^A-Za-z0-9._=,+-]+", "-", label)[:MAX_LABEL]
+    """`label` with every run of characters outside A-Z a-z 0-9 . _ - as one -, at most 80 characters.
+
+    Such a name needs no quotes, neither in a shell nor as a value on this program's command line.
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-")[:MAX_LABEL]
 
 
-def _below(root: Path, name: str) -> Path:
+def path_below(root: Path, name: str) -> Path:
     plain = bool(name) and all(part not in ("", ".", "..") for part in name.split("/")) and name.isprintable()
     path = root / name
     if not plain or "\\" in name or not path.resolve().is_relative_to(root.resolve()):

@@ -43,7 +43,7 @@ MUTANTS = {
     "another loss's name": ("data.name", "imdb", "data"),
     "a target": ("loss._target_", "os.system", "loss._target_"),
     "a target at the top": ("_target_", "os.system", "_target_"),
-    "a misspelt key": ("trainer.max_step", 3, "max_steps"),
+    "a misspelt key": ("trainer.max_step", 3, "trainer.max_step"),
     "a wrong type": ("loss.beta", "much", "loss.beta"),
     "a value out of range": ("loss.beta", -1, "loss.beta"),
 }

@@ -1,0 +1,124 @@
+"""From override words to a configuration, or to one sentence that says what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dpo_lab.registry import suggestion
+from dpo_lab.runners.study import CHOICES, to_study
+
+VERSION_BASE = "1.3"
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
+
+
+def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> None:
+    """Compose and build the study that the override words describe. Raises ValueError with one sentence where that fails."""
+    study = to_study(composed(words, folders))
+    study.data.fingerprint()  # its files must be there before any work starts
+    study.model.weights()
+    study.runner.check(study)
+
+
+def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
+    """The configuration that the override words describe; `folders` hold further YAML files of the user.
+
+    An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
+    they start from that loss's own defaults.
+    """
+    if folders:
+        words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)}]"]
+    with initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
+        try:
+            return _with_own_choices(compose("config", overrides=list(words)), words)
+        except MissingConfigException as error:
+            group, _, name = (error.missing_cfg_file or "").rpartition("/")
+            known = [option for option in error.options or [] if not option.startswith("schema")]
+            raise ValueError(f"there is no {group} '{name}'.{suggestion(name, known)}") from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(_explained(error, words)) from error
+
+
+def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """`config`, without an experiment's settings for choices that the words make differently."""
+    by_key = [(word.lstrip("+~").partition("=")[0], word) for word in words]
+    experiments = [word for key, word in by_key if key == "experiment"]
+    chosen = {key.rpartition("@")[2]: key for key, _ in by_key if key.rpartition("@")[2] in CHOICES}
+    if not experiments or not chosen:
+        return config
+    kept = [word for key, word in by_key if key.startswith("hydra.")]
+    theirs = compose("config", overrides=[*experiments, *kept])
+    for path, key in chosen.items():
+        if OmegaConf.select(theirs, f"{path}.name") != OmegaConf.select(config, f"{path}.name"):
+            own = [word for other, word in by_key if other == key or other.startswith(f"{path}.")]
+            OmegaConf.update(config, path, OmegaConf.select(compose("config", overrides=[*own, *kept]), path), merge=False)
+    return config
+
+
+def _explained(error: Exception, words: Sequence[str]) -> str:
+    """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if raised := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
+        named = re.search("full_key: (.+)", str(error))
+        where = f"{raised[1]}.yaml cannot set {named[1] if named else 'a value'}"
+        return f"{where}: {str(error).splitlines()[1]}; keep its choices, or change a copy in a --config-dir"
+    for word in words:
+        others = [other for other in words if other != word]
+        key = word.lstrip("+~").partition("=")[0]
+        if not isinstance(error, ConfigCompositionException) or f"'{word}'" in str(error) or f"'{key}'" in str(error):
+            node: Any = compose("config", overrides=others)
+            for name in key.split("."):
+                if not isinstance(node, DictConfig):
+                    break
+                if name not in node:
+                    known = [str(known) for known in node] + ["+experiment"] * (node._get_parent() is None)
+                    return f"there is no setting '{key}'.{suggestion(name, known)}"
+                node = node[name]
+    cause = error.__cause__
+    first = str(cause or error).strip().splitlines()[0]
+    word = next((word for word in words if word in str(error)), "")
+    return f"{word}: {first}" if word and cause is not None else first
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """What is wrong with the grammar of an override word."""
+    why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
+    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
+
+
+def jobs(words: Sequence[str], multirun: bool) -> list[list[str]]:
+    """The override words of each job. Raises ValueError for several values of one setting without --multirun."""
+    overrides = parsed(words)
+    for override in overrides:
+        if override.is_sweep_override() and not multirun:
+            raise ValueError(
+                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
+                f"{override.get_key_element()}=[...]"
+            )
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [override.input_line]
+        for override in overrides
+    ]
+    return [[str(word) for word in job] for job in product(*choices)]
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Override words by Hydra's grammar. Raises ValueError for what it cannot read."""
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ValueError(_unreadable(error)) from error
