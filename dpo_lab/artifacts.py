@@ -47,12 +47,11 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
         build(temporary)
         found = sorted(p for p in temporary.rglob("*") if p.is_file())
         listed = {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": file_digest(p)} for p in found}
-        (temporary / MANIFEST).write_text(json.dumps({**facts, "files": listed}, indent=1))
+        manifest = {**facts, "files": listed}
+        (temporary / MANIFEST).write_text(json.dumps({**manifest, "manifest_digest": digest(manifest)}, indent=1))
         for file in [*found, temporary / MANIFEST]:
             _flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _replace(temporary, path)
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -61,13 +60,16 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
 def verify_directory(path: Path) -> dict[str, Any]:
     """The manifest of a directory made by `write_directory`. Raises DamagedError for a missing, truncated or altered file."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        own = manifest.pop("manifest_digest")
+        listed = {name: (facts["size"], facts["sha256"]) for name, facts in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path}: no readable {MANIFEST}") from error
-    for name, facts in files:
+    if own != digest(manifest):
+        raise DamagedError(f"{path}: {MANIFEST} is altered")
+    for name, (size, sha256) in listed.items():
         file = path / name
-        if not file.is_file() or file.stat().st_size != facts["size"] or file_digest(file) != facts["sha256"]:
+        if not file.is_file() or file.stat().st_size != size or file_digest(file) != sha256:
             raise DamagedError(f"{path}: {name} is missing or altered")
     return dict(manifest)
 
@@ -101,6 +103,8 @@ class Store:
                     return path, key
                 except DamagedError:
                     self.on_event(kind, key, "damaged")
+            for left in path.parent.glob(f".{key}-*/"):
+                shutil.rmtree(left)  # from a builder that was killed: under the lock there is no other
             write_directory(path, build, kind=kind, key=key, determined_by=_plain(determined_by))
             self.on_event(kind, key, "built")
         return path, key
@@ -120,6 +124,21 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     assert value is None or isinstance(value, str | int | float | bool), f"{type(value)} cannot be part of a key"
     return value
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Put `new` where `path` is; if that fails, `path` is what it was."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    aside = new.with_name(f"{new.name}-old")
+    os.replace(path, aside)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside)
 
 
 def _flush(path: Path) -> None:

@@ -20,7 +20,7 @@ from yaml import YAMLError
 from dpo_lab.composing import CONF, VERSION_BASE, composed, jobs, parsed, validate
 from dpo_lab.registry import Registry, load_user_modules
 from dpo_lab.runners.execute import execute
-from dpo_lab.runners.study import to_study
+from dpo_lab.runners.study import refuse_unknown_keys, to_study
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -41,7 +41,7 @@ def run_command(arguments: Sequence[str]) -> int:
         load_user_modules(_user_modules(given.words, given.folders))
         _offer_without_yaml(given.folders)
         if given.cfg:
-            composed(given.words, given.folders)
+            refuse_unknown_keys(composed(given.words, given.folders))
         elif not given.looking:
             for words in jobs(given.words, given.multirun):
                 validate(words, given.folders)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -39,7 +41,7 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     """
     if folders:
         words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)}]"]
-    with initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
+    with _outside_any_job(), initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:
             return _with_own_choices(compose("config", overrides=list(words)), words)
         except MissingConfigException as error:
@@ -48,6 +50,17 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
             raise ValueError(f"there is no {group} '{name}'.{suggestion(name, known)}") from error
         except (HydraException, OmegaConfBaseException) as error:
             raise ValueError(_explained(error, words)) from error
+
+
+@contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Hydra composes only while it runs nothing: inside a job, let it forget the job for a while."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:

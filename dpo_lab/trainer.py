@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -119,58 +120,60 @@ class Trainer:
         settings, began = self.settings, time.monotonic()
         torch.manual_seed(self.seed)
         self.policy.train(settings.dropout)
-        base_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         best = _Best(settings)
         self._evaluate(0, best)
-        parts: list[dict[str, Tensor]] = []
-        since, num_steps = time.monotonic(), settings.num_steps
-        for step in range(num_steps):
-            batch = self.data.select(self._rows(step))
-            factor = self.schedule.factor(step, num_steps)
-            for optimizer, lrs in zip(self.optimizers, base_lrs, strict=True):
-                for group, lr in zip(optimizer.param_groups, lrs, strict=True):
-                    group["lr"] = lr * factor
-            metrics = self._gradients(batch, check=step == 0)
-            if not math.isfinite(metrics["loss"]) or not math.isfinite(metrics["grad_norm"]):
-                what = "loss" if not math.isfinite(metrics["loss"]) else "gradient"
-                reason = f"the {what} became {float(metrics[what if what == 'loss' else 'grad_norm'])} at step {step + 1}"
-                return Outcome(Status.diverged, step, f"{reason}, on the pairs with ids {batch.ids.tolist()}")
+        meter = _Meter(settings.batch_size)
+        reason = ""
+        for step in range(1, settings.num_steps + 1):
+            batch = self.data.select(self._rows(step - 1))
+            factor = self._set_learning_rates(step - 1, full_lrs)
+            metrics = self._gradients(batch, first=step == 1)
+            for what in ("loss", "grad_norm"):
+                if not math.isfinite(metrics[what]):
+                    where = f"at step {step}, on the pairs with ids {batch.ids.tolist()}"
+                    return Outcome(Status.diverged, step - 1, f"{what} became {float(metrics[what])} {where}")
             for optimizer in self.optimizers:
                 optimizer.step()
-            parts.append(metrics)
-            done = step + 1 == num_steps or self._out_of_time(began)
-            if (step + 1) % settings.log_every == 0 or done:
-                now = time.monotonic()
-                rate = len(parts) * settings.batch_size / (now - since)
-                tokens = float(sum(part.pop("tokens") for part in parts)) / (now - since)
-                speed = {"lr": base_lrs[0][0] * factor, "pairs_per_s": rate, "tokens_per_s": tokens}
-                self.hooks.log(step + 1, {**weighted_mean(parts, [1.0] * len(parts)), **speed})
-                parts, since = [], now
-            if done or (settings.eval_every and (step + 1) % settings.eval_every == 0):
-                paused = time.monotonic()
-                self._evaluate(step + 1, best)
-                since += time.monotonic() - paused
-                if best.exhausted:
-                    done = True
-            if done:
-                self.hooks.checkpoint("last", step + 1, {})
-                return Outcome(Status.done, step + 1)
-        raise AssertionError("the loop returns at its last step")
+            meter.add(metrics)
+            if settings.max_minutes is not None and time.monotonic() - began > 60 * settings.max_minutes:
+                reason = f"trainer.max_minutes={settings.max_minutes} are over"
+            over = step == settings.num_steps or bool(reason)
+            if over or (settings.eval_every and step % settings.eval_every == 0):
+                with meter.paused():
+                    self._evaluate(step, best)
+                if not over and best.exhausted:
+                    reason = f"trainer.patience: {best.since} evaluations without a better {settings.best_metric}"
+                    over = True
+            if over or step % settings.log_every == 0:
+                self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
+            if over:
+                break
+        self.hooks.checkpoint("last", step, {})
+        return Outcome(Status.done, step, reason)
+
+    def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
+        factor = self.schedule.factor(step, self.settings.num_steps)
+        for optimizer, lrs in zip(self.optimizers, full, strict=True):
+            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+        return factor
 
     def _rows(self, step: int) -> Tensor:
         if self.rows is not None:
             return self.rows(step)
         return batch_rows(self.seed, step, self.settings.batch_size, len(self.data))
 
-    def _gradients(self, batch: CandidateBatch, check: bool) -> dict[str, Tensor]:
+    def _gradients(self, batch: CandidateBatch, first: bool) -> dict[str, Tensor]:
         """Fill the gradients of one optimiser step; its metrics. Every value counts 1 / (prompts of the whole step)."""
         self.policy.zero_grad(set_to_none=True)
         rows = torch.arange(len(batch)).split(self.settings.micro_batch_size or len(batch))
-        parts, sizes = [], []
+        parts: list[dict[str, Tensor]] = []
+        sizes: list[float] = []
         for chosen in rows:
             part = (batch if len(rows) == 1 else batch.select(chosen)).to(self.compute.torch_device)
             values, logps = self.values(part)
-            if check:
+            if first and not parts:
                 self._check_start(values.detach(), logps)
             (values.sum() / len(batch)).backward()
             metrics = preference_metrics(self.loss, values, logps, part)
@@ -198,22 +201,44 @@ class Trainer:
         if best.improved_by(metrics):
             self.hooks.checkpoint("best", step, metrics)
 
-    def _out_of_time(self, began: float) -> bool:
-        return self.settings.max_minutes is not None and time.monotonic() - began > 60 * self.settings.max_minutes
-
     def _check_start(self, values: Tensor, logps: Logps) -> None:
+        """Say so where the policy, which starts as the reference, does not score as it."""
         expected = self.loss.value_at_reference()
-        if not self.starts_at_reference or logps.reference is None or expected is None:
+        if not self.starts_at_reference or logps.reference is None or expected is None or not logps.mask.any():
             return
-        tolerance = 1e-3 if self.compute.autocast_is_off else 0.05
-        found = float(values.mean())
-        if abs(found - expected) > tolerance * max(abs(expected), 1.0):
-            furthest = float((logps.policy - logps.reference).abs().max())
+        furthest = float((logps.policy.detach() - logps.reference).abs().max())
+        if furthest > (1e-3 if self.compute.autocast_is_off else 0.25):  # nats a token; bfloat16 rounds logits that much
             self.hooks.warn(
                 f"the policy starts as the reference, so the first {self.loss.name} loss should be {expected:.4f}; it is "
-                f"{found:.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
+                f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
+
+
+class _Meter:
+    """Means of the metrics, and the speed, since it was last read."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.parts: list[dict[str, Tensor]] = []
+        self.began = time.monotonic()
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        self.parts.append(metrics)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count as training time."""
+        began = time.monotonic()
+        yield
+        self.began += time.monotonic() - began
+
+    def read(self) -> dict[str, float]:
+        seconds, count = time.monotonic() - self.began, len(self.parts)
+        mean = weighted_mean(self.parts, [1.0] * count)
+        self.parts, self.began = [], time.monotonic()
+        tokens = mean.pop("tokens") * count
+        return {**mean, "pairs_per_s": count * self.batch_size / seconds, "tokens_per_s": tokens / seconds}
 
 
 class _Best:
@@ -229,9 +254,11 @@ class _Best:
         if name not in metrics:
             raise ValueError(f"trainer.best_metric '{name}' is not evaluated; there are: {', '.join(sorted(metrics))}")
         value = metrics[name] if name.endswith("loss") or name.startswith("kl") else -metrics[name]
-        self.since = 0 if value < self.value else self.since + 1
-        self.value = min(value, self.value)
-        return self.since == 0
+        if value < self.value:  # false for nan
+            self.value, self.since = value, 0
+            return True
+        self.since += 1
+        return False
 
     @property
     def exhausted(self) -> bool:

@@ -247,7 +247,7 @@ def test_help_offers_no_choices_that_are_none(capsys: pytest.CaptureFixture[str]
     with suppress(SystemExit):
         run_command(["--help"])
     shown = capsys.readouterr().out
-    assert "loss: dpo" in shown
+    assert "loss        dpo" in shown
     assert "schema/" not in shown
 
 

@@ -100,7 +100,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_users_loss_is_chosen_by_name_and_its_field_set(started: list[Study]) -> None:
     assert run_command(["+experiment=quickstart", "user_modules=[my_lab.losses]", "loss=mine", "loss.weight=3"]) == 0
     (study,) = started
-    assert (study.loss.name, study.loss.weight, study.loss.beta) == ("mine", 3.0, 1.0)  # type: ignore[attr-defined]
+    assert (study.loss.name, study.loss.weight, study.loss.beta) == ("mine", 3.0, 0.1)  # type: ignore[attr-defined]
     assert study.user_modules == ["my_lab.losses"]
 
 

@@ -21,6 +21,11 @@ class GivenCandidates(CandidatesSpec):
     name: str = "given"
     max_prompt_tokens: int = 64
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_prompt_tokens < 1:
+            raise ValueError(f"candidates.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
+
     def encode(self, pairs: Sequence[Preference], tokenizer: Tokenizer) -> tuple[CandidateBatch, dict[str, int]]:
         """The pairs as tokens, and how many were left out for which reason. Raises ValueError where none is left."""
         rows, confidence = [], []

@@ -118,6 +118,13 @@ class SampledCandidates(CandidatesSpec):
             utilities = utilities - torch.empty_like(utilities).exponential_(generator=generator).log()
         keep = (samples.scores != samples.scores[0]).any(dim=0).nonzero()[:, 0]
         order = utilities[:, keep].argsort(dim=0, descending=True, stable=True)
+        known: Tensor | None = utilities[order, keep]
+        if self.labels is Labels.bradley_terry:
+            known = None  # the draw has decided: the order is all there is
+        elif self.labels is Labels.hard:
+            # Steps of 40 log-odds are certain in float32; equal rewards stay at one half.
+            steps = (samples.scores[order, keep].diff(dim=0) != 0).float().cumsum(dim=0)
+            known = torch.cat((torch.zeros(1, len(keep)), -40 * steps))
         made = replace(
             samples,
             prompt=samples.prompt[keep],
@@ -127,7 +134,7 @@ class SampledCandidates(CandidatesSpec):
             ids=torch.arange(len(keep)),
             confidence=torch.ones(len(keep)),
             scores=samples.scores[order, keep],
-            utilities=utilities[order, keep] if self.labels is Labels.soft else None,
+            utilities=known,
         )
         counts = {"prompts": len(keep), "pairs": len(keep) * math.comb(samples.num_candidates, 2)}
         return made, {**counts, "prompts left out, equal rewards": len(samples) - len(keep)}

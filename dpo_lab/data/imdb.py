@@ -66,15 +66,17 @@ class IMDbSource(DataSource):
         lines = [
             [[WORD.findall(s) for s in SENTENCE.findall(line.lower())] for line in LINE_BREAK.split(t)] for t, _ in reviews
         ]
-        counts = Counter(word for review in lines for line in review for sentence in line for word in sentence)
+        held_out = [share_of(text) < self.eval_share for text, _ in reviews]
+        fitted = (review for review, out in zip(lines, held_out, strict=True) if not out)
+        counts = Counter(word for review in fitted for line in review for sentence in line for word in sentence)
         words = [(word, count) for word, count in counts.items() if word[0].isalpha()]
         words.sort(key=lambda item: (-item[1], item[0]))
         common = MARKS | {word for word, _ in words[: self.common_words]}
         corpus = Corpus()
-        for (text, label), review in zip(reviews, lines, strict=True):
+        for (text, label), review, out in zip(reviews, lines, held_out, strict=True):
             runs = [run for line in review for run in self._runs(line, common)]
             prompts = [_joined(run.words[: self.prompt_words]) for run in runs]
-            if share_of(text) < self.eval_share:
+            if out:
                 corpus.eval_prompts += prompts
             else:
                 corpus.labelled.append((LINE_BREAK.sub(" ", text), label))
@@ -123,16 +125,23 @@ class IMDbSource(DataSource):
         """Text and whether it is positive, in the file's order, duplicates once."""
         csv.field_size_limit(sys.maxsize)
         found: dict[str, bool] = {}
-        with self._file().open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = {"text", "label", "source"} - set(rows.fieldnames or [])
-            if missing:
-                raise ValueError(f"{self._file()}: no column {', '.join(sorted(missing))}; found {rows.fieldnames}")
-            for row in rows:
-                if row["source"] == "imdb":
-                    if row["label"] not in {"0", "1"}:
-                        raise ValueError(f"{self._file()}:{rows.line_num}: label must be 0 or 1, found '{row['label']}'")
-                    found.setdefault(row["text"], row["label"] == "1")
+        try:
+            with self._file().open(encoding="utf-8", newline="") as file:
+                rows = csv.DictReader(file)
+                missing = {"text", "label", "source"} - set(rows.fieldnames or [])
+                if missing:
+                    raise ValueError(f"{self._file()}: no column {', '.join(sorted(missing))}; found {rows.fieldnames}")
+                for row in rows:
+                    if None in row or None in row.values():
+                        raise ValueError(
+                            f"{self._file()}:{rows.line_num}: the row has not {len(rows.fieldnames or [])} columns"
+                        )
+                    if row["source"] == "imdb":
+                        if row["label"] not in {"0", "1"}:
+                            raise ValueError(f"{self._file()}:{rows.line_num}: label must be 0 or 1, found '{row['label']}'")
+                        found.setdefault(row["text"], row["label"] == "1")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self._file()}: not UTF-8 ({error.reason})") from error
         return list(found.items())
 
     def _file(self) -> Path:

@@ -71,13 +71,15 @@ class JSONLSource(DataSource):
 
     def _read(self) -> list[Preference]:
         pairs = []
-        try:
-            with self._file().open(encoding="utf-8-sig") as lines:
-                for number, line in enumerate(lines, start=1):
-                    if line.strip():
-                        pairs.append(_pair(line, f"{self.path}:{number}"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.path}: not UTF-8 (byte {error.start}: {error.reason})") from error
+        with self._file().open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                where = f"{self.path}:{number}"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(f"{where}: not UTF-8 (byte {error.start} of the line: {error.reason})") from error
+                if text.strip():
+                    pairs.append(_pair(text, where))
         if not pairs:
             raise ValueError(f"{self.path}: the file holds no pairs")
         return pairs
@@ -86,7 +88,7 @@ class JSONLSource(DataSource):
 def _pair(line: str, where: str) -> Preference:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object with {', '.join(REQUIRED)}, found {type(row).__name__}")
@@ -95,6 +97,8 @@ def _pair(line: str, where: str) -> Preference:
             raise ValueError(f"{where}: no '{key}' field; found {sorted(row)}")
         if not isinstance(row[key], str):
             raise ValueError(f"{where}: '{key}' must be a string, found {type(row[key]).__name__}")
+        if any("\ud800" <= char <= "\udfff" for char in row[key]):
+            raise ValueError(f"{where}: '{key}' holds half a character (a lone surrogate, \\ud800 to \\udfff)")
     confidence = row.get("confidence", 1.0)
     if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0.5 <= confidence <= 1:
         raise ValueError(f"{where}: 'confidence' must be a number in [0.5, 1], found {confidence!r}")

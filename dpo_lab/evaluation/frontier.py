@@ -42,7 +42,7 @@ def ideal_frontier(rewards: Float[Tensor, "k b"], num_points: int = 60) -> list[
         weights = (tilt * centred).softmax(dim=0)
         if 1 / float((weights**2).sum()) < SMALLEST_EFFECTIVE_SAMPLE:
             break
-        kl = float((weights * (weights * len(weights)).log()).sum())
+        kl = float(torch.xlogy(weights, weights * len(weights)).sum())
         points.append(FrontierPoint(kl, float((weights * centred).sum())))
     return points
 

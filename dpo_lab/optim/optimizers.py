@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -45,10 +46,8 @@ class AdamWSpec(OptimizerSpec):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr < 0:
-            raise ValueError(f"optimizer.lr must be >= 0, got {self.lr}")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+        _check(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)
+        _check_betas("betas", self.betas)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
         return [_adamw(list(model.parameters()), self.lr, self.betas, self.eps, self.weight_decay)]
@@ -70,8 +69,8 @@ class MuonSpec(OptimizerSpec):
     adamw_betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
 
     def __post_init__(self) -> None:
-        if self.lr < 0 or self.adamw_lr < 0:
-            raise ValueError(f"optimizer.lr and optimizer.adamw_lr must be >= 0, got {self.lr} and {self.adamw_lr}")
+        _check(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, adamw_lr=self.adamw_lr)
+        _check_betas("adamw_betas", self.adamw_betas)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
         if not isinstance(model, NamesMatrices):
@@ -93,11 +92,21 @@ class SGDSpec(OptimizerSpec):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr < 0:
-            raise ValueError(f"optimizer.lr must be >= 0, got {self.lr}")
+        _check(lr=self.lr, momentum=self.momentum)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
         return [SGD(model.parameters(), lr=self.lr, momentum=self.momentum)]
+
+
+def _check(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"optimizer.{name} must be a number >= 0, got {value}")
+
+
+def _check_betas(name: str, betas: list[float]) -> None:
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"optimizer.{name} must be two numbers in [0, 1), got {betas}")
 
 
 def _adamw(parameters: list[nn.Parameter], lr: float, betas: list[float], eps: float, weight_decay: float) -> Optimizer:

@@ -54,6 +54,10 @@ class LinearSchedule(ScheduleSpec):
     name: str = "linear"
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.final)
+
     def decay(self, progress: float) -> float:
         return 1 - (1 - self.final) * min(max(progress, 0.0), 1.0)
 
@@ -66,5 +70,14 @@ class CosineSchedule(ScheduleSpec):
     name: str = "cosine"
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_final(self.final)
+
     def decay(self, progress: float) -> float:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+
+
+def _check_final(final: float) -> None:
+    if not 0 <= final <= 1:
+        raise ValueError(f"schedule.final is a share of the learning rate, in [0, 1], got {final}")

@@ -27,7 +27,10 @@ class ReferenceSpec:
     name: str
 
     def prepare(self, model: nn.Module, data: CandidateBatch, key: str, store: Store) -> CandidateBatch:
-        """`data`, with whatever can be computed once before training. `key` stands for the model's weights in the store."""
+        """`data`, with whatever can be computed once before training.
+
+        `key` stands in the store for the model's weights.
+        """
         return data
 
     def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
@@ -73,7 +76,8 @@ class CachedReference(ReferenceSpec):
             save_file({"logps": logps}, directory / "logps.safetensors")
 
         tokens = digest([_bytes_digest(t) for t in (data.prompt, data.prompt_mask, data.completions, data.mask)])
-        path, _ = store.get("reference_scores", {"format": FORMAT, "model": key, "tokens": tokens}, build)
+        determined_by = {"format": FORMAT, "model": key, "tokens": tokens, "autocast": _autocast_dtype(device.type)}
+        path, _ = store.get("reference_scores", determined_by, build)
         return replace(data, reference=load_file(path / "logps.safetensors")["logps"])
 
     def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
@@ -90,6 +94,10 @@ class NoReference(ReferenceSpec):
 
     def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
         return None
+
+
+def _autocast_dtype(device: str) -> str | None:
+    return str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
 
 
 def _bytes_digest(tensor: Tensor) -> str:

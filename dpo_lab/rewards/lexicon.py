@@ -27,6 +27,8 @@ class LexiconReward(RewardSpec):
 
     def load(self, directory: Path) -> Scorer:
         def scorer(texts: Sequence[str]) -> Float[Tensor, " n"]:
-            return torch.tensor([sum(self.values.get(word, 0.0) for word in text.split()) for text in texts])
+            return torch.tensor(
+                [sum(self.values.get(word, 0.0) for word in text.split()) for text in texts], dtype=torch.float32
+            )
 
         return scorer

@@ -51,7 +51,7 @@ class PreferenceRunner(RunnerSpec):
         policy = base.copy(study.compute.torch_device)
         reference = freeze(base.copy(study.compute.torch_device))
         began = time.monotonic()
-        with console.stage("reference", study.reference.name) as stage:
+        with study.compute.autocast(), console.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
             train = study.reference.prepare(reference, train, base_key, context.store)

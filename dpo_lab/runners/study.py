@@ -92,9 +92,7 @@ ConfigStore.instance().store(name="schema", node=Study)
 
 def to_study(config: DictConfig) -> Study:
     """Ready, validated objects. Raises ValueError with one sentence for whatever is wrong."""
-    for path, known in _unknown_keys(config):
-        known += [] if "." in path else ["+experiment"]
-        raise ValueError(f"there is no setting '{path}'.{suggestion(path.rpartition('.')[2], known)}")
+    refuse_unknown_keys(config)
     for path, kind in CHOICES.items():
         node = OmegaConf.select(config, path)
         if not isinstance(node, DictConfig):
@@ -112,6 +110,13 @@ def to_study(config: DictConfig) -> Study:
         raise ValueError(f"{error.full_key}: {str(error.__cause__ or error).splitlines()[0]}") from error
     assert isinstance(study, Study)
     return study
+
+
+def refuse_unknown_keys(config: DictConfig) -> None:
+    """Raises ValueError for a setting that no schema has."""
+    for path, known in _unknown_keys(config):
+        known += [] if "." in path else ["+experiment"]
+        raise ValueError(f"there is no setting '{path}'.{suggestion(path.rpartition('.')[2], known)}")
 
 
 def study_from_file(path: Path) -> Study:

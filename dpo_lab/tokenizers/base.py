@@ -22,6 +22,7 @@ class Tokenizer:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        backend.encode_special_tokens = True  # "</s>" in a text is text
         self.start, self.end, self.unknown = (self._special(token) for token in SPECIAL)
 
     @property

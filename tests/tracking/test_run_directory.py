@@ -34,7 +34,7 @@ def test_runs_that_start_together_get_directories_of_their_own(tmp_path: Path, m
 
     monkeypatch.setattr("dpo_lab.tracking.run_directory.datetime", Frozen)
     names = [RunDirectory.create(tmp_path, "imdb/beta", "loss.beta=0.1").path for _ in range(3)]
-    stem = tmp_path / "imdb" / "beta" / "20260102-030405-loss.beta=0.1"
+    stem = tmp_path / "imdb" / "beta" / "20260102-030405-loss.beta-0.1"
     assert names == [stem, Path(f"{stem}-2"), Path(f"{stem}-3")]
 
 
