@@ -89,7 +89,7 @@ class Hooks:
     """What the trainer reports to. Each may be left out."""
 
     log: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
-    """Means since the last report, every `log_every` steps and before each evaluation."""
+    """Means since the last report, every `log_every` steps and at the end."""
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     """Called before the first step, every `eval_every` steps and after the last."""
     checkpoint: Callable[[str, int, Mapping[str, float]], None] = lambda kind, step, metrics: None
@@ -140,13 +140,15 @@ class Trainer:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
-            if evaluate or step % settings.log_every == 0:
+            if over or step % settings.log_every == 0:
                 self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if evaluate:
                 with meter.paused():
                     self._evaluate(step, best)
             if best.exhausted and not over:
                 reason = f"trainer.patience: {best.since} evaluations without a better {settings.best_metric}"
+                if meter.parts:
+                    self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if over or reason:
                 break
         self.hooks.checkpoint("last", step, {})

@@ -128,8 +128,10 @@ def test_an_option_repeats_no_default_of_its_class(option: str) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_repeats_no_default(experiment: str) -> None:
-    """A value in an experiment differs from what its choices give without it, or it is not there."""
-    plain = OmegaConf.to_container(composed(chosen(experiment)), enum_to_str=True)
+    """A value in an experiment differs from what its choices, or the experiment it extends, give without it."""
+    defaults = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").defaults
+    extended = [f"+experiment={name}" for name in defaults if name in EXPERIMENTS]
+    plain = OmegaConf.to_container(composed([*extended, *chosen(experiment)]), enum_to_str=True)
     before = dict(leaves(plain))
     written = list(leaves(contents(CONF / "experiment" / f"{experiment}.yaml")))
     repeated = [key for key, value in written if before.get(key, ...) == value or value == {}]
