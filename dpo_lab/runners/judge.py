@@ -49,6 +49,8 @@ class Judge:
         gold = None if self.gold is None else self.gold(texts_of(samples, self.tokenizer)[0])
         others = None if self.gold_of_reference is None else self.gold_of_reference[0, :num_prompts]
         metrics = sample_metrics(samples, logps, gold, others)
+        if self.reference_samples.scores is not None:
+            metrics["proxy/reference"] = float(self.reference_samples.scores[0, :num_prompts].mean())
         shown = self.reference_samples.select(torch.arange(num_prompts))
         texts = [prompts_of(samples, self.tokenizer), *(texts_of(batch, self.tokenizer)[0] for batch in (samples, shown))]
         rows = []

@@ -76,8 +76,6 @@ class PreferenceRunner(RunnerSpec):
             **metrics,
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
-        if judge.reference_samples.scores is not None:
-            summary["proxy/reference"] = float(judge.reference_samples.scores[0].mean())
         if best_of:
             summary["best_of_n"] = best_of
         if labelled is not None and labelled.scores is not None:

@@ -55,7 +55,7 @@ class Console:
             self._spin(None)
             seconds = f"{self._clock() - started:.1f} s"
             colour = {"built": "green", "reused": "cyan", "failed": "bold red"}[outcome]
-            line = Text(f"{self._clean(name):<14} ", style="bold")
+            line = Text(f"{self._clean(name):<18} ", style="bold")
             line.append(f"{outcome:<6} {seconds:>8}", style=colour)
             line.append(f"   {self._clean(stage.detail)}".rstrip(), style="not bold dim")
             self._print(line)
@@ -81,7 +81,7 @@ class Console:
 
     def path(self, what: str, path: Path | str) -> None:
         """Where something lies, on one unbroken line that can be copied."""
-        line = Text(f"{self._clean(what):<14} ", style="bold")
+        line = Text(f"{self._clean(what):<18} ", style="bold")
         self._print(line.append(self._clean(str(path)), style="not bold cyan"))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
