@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -45,3 +47,29 @@ def weighted_mean(parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float
     total = sum(weights)
     sums = {name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) for name in parts[0]}
     return {name: float(value) / total for name, value in sums.items()}
+
+
+class Meter:
+    """Means of the metrics, and the speed, since it was last read."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.parts: list[dict[str, Tensor]] = []
+        self.began = time.monotonic()
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        self.parts.append(metrics)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count as training time."""
+        began = time.monotonic()
+        yield
+        self.began += time.monotonic() - began
+
+    def read(self) -> dict[str, float]:
+        seconds, count = time.monotonic() - self.began, len(self.parts)
+        mean = weighted_mean(self.parts, [1.0] * count)
+        self.parts, self.began = [], time.monotonic()
+        tokens = mean.pop("tokens") * count
+        return {**mean, "pairs_per_s": count * self.batch_size / seconds, "tokens_per_s": tokens / seconds}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,7 +16,7 @@ from torch.optim import Optimizer
 
 from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.metrics import preference_metrics, weighted_mean
+from dpo_lab.metrics import Meter, preference_metrics
 from dpo_lab.optim import ScheduleSpec
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.sampler import batch_rows
@@ -123,7 +122,7 @@ class Trainer:
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         best = _Best(settings)
         self._evaluate(0, best)
-        meter = _Meter(settings.batch_size)
+        meter = Meter(settings.batch_size)
         reason = ""
         for step in range(1, settings.num_steps + 1):
             batch = self.data.select(self._rows(step - 1))
@@ -215,32 +214,6 @@ class Trainer:
                 f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
-
-
-class _Meter:
-    """Means of the metrics, and the speed, since it was last read."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.parts: list[dict[str, Tensor]] = []
-        self.began = time.monotonic()
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        self.parts.append(metrics)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens inside does not count as training time."""
-        began = time.monotonic()
-        yield
-        self.began += time.monotonic() - began
-
-    def read(self) -> dict[str, float]:
-        seconds, count = time.monotonic() - self.began, len(self.parts)
-        mean = weighted_mean(self.parts, [1.0] * count)
-        self.parts, self.began = [], time.monotonic()
-        tokens = mean.pop("tokens") * count
-        return {**mean, "pairs_per_s": count * self.batch_size / seconds, "tokens_per_s": tokens / seconds}
 
 
 class _Best:

@@ -16,23 +16,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from dpo_lab.artifacts import MANIFEST, file_digest
-from dpo_lab.candidates.base import from_rows, padded
+from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
-from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.policies import Policy, load_policy
-from dpo_lab.records import Aggregate, CandidateBatch
+from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
+from dpo_lab.runners.base_policy import fit_base
 from dpo_lab.runners.context import Context
-from dpo_lab.sampler import batch_rows
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
-from dpo_lab.trainer import Hooks, Status, Trainer
 
 FORMAT = 1
 """Raised when a stage computes something else from the same settings: old artifacts are then left alone."""
@@ -86,7 +83,9 @@ class Stages:
         determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
         with self._stage("base", study.model.name) as stage:
-            path, key = self._artifact(stage, "base", determined_by, lambda d: self._fit_base(tokenizer, d))
+            path, key = self._artifact(
+                stage, "base", determined_by, lambda d: fit_base(self.context, self.corpus, tokenizer, d)
+            )
             policy = load_policy(path)
             count = sum(parameter.numel() for parameter in policy.module.parameters())
             fitted = json.loads((path / "fit.json").read_text())
@@ -192,48 +191,6 @@ class Stages:
                 f"  evaluated on all {len(prompts)} held-out prompts, fewer than evaluation.num_prompts={count}"
             )
         return [prompts[i] for i in order[:count]]
-
-    def _fit_base(self, tokenizer: Tokenizer, directory: Path) -> None:
-        study, fit = self.context.study, self.context.study.base
-        whole, broken = (tokenizer.encode_many(texts) for texts in (self.corpus.text, self.corpus.fragments))
-        rows = [[row[: fit.max_tokens]] for row in ([*ids, tokenizer.end] for ids in whole)]
-        rows += [[row[: fit.max_tokens]] for row in broken if row]
-        if not rows:
-            raise ValueError("the data has no text to fit a base policy on")
-        data = from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows)))
-        torch.manual_seed(fit.seed)
-        module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
-        steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
-        switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
-
-        def batch_of(step: int) -> Tensor:
-            return batch_rows(fit.seed, step, batch_size, len(rows) if step < switch else len(whole))
-
-        last: dict[str, float] = {}
-        with self.context.console.progress(steps, "base") as bar:
-
-            def log(step: int, metrics: Mapping[str, float]) -> None:
-                last.update(metrics)
-                bar.update(step, {"loss": metrics["loss"], "pairs_per_s": metrics["pairs_per_s"]})
-
-            outcome = Trainer(
-                policy=module,
-                loss=SFTLoss(aggregate=Aggregate.sum),
-                reference=lambda batch: None,
-                data=data,
-                optimizers=fit.optimizer.build(module),
-                schedule=fit.schedule,
-                settings=fit.trainer,
-                compute=study.compute,
-                seed=fit.seed,
-                hooks=Hooks(log=log, warn=self.context.console.warn),
-                rows=batch_of,
-            ).fit()
-        if outcome.status is Status.diverged:
-            raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")
-        Policy(study.model, module, tokenizer).write_files(directory)
-        last["nats_per_token"] = last["loss"] / last["length/chosen"]
-        (directory / "fit.json").write_text(json.dumps(last, indent=1))
 
     @contextmanager
     def _stage(self, title: str, detail: str) -> Iterator[Stage]:

@@ -1,0 +1,66 @@
+"""The base policy: maximum likelihood of the study's text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpo_lab.candidates.base import from_rows
+from dpo_lab.data import Corpus
+from dpo_lab.losses.sft import SFTLoss
+from dpo_lab.policies import Policy
+from dpo_lab.records import Aggregate
+from dpo_lab.runners.context import Context
+from dpo_lab.sampler import batch_rows
+from dpo_lab.tokenizers import Tokenizer
+from dpo_lab.trainer import Hooks, Status, Trainer
+
+
+def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> None:
+    """Fit the study's model to the corpus and write a policy directory, with the last metrics in fit.json.
+
+    Every text is a completion of the start token alone. Raises ValueError where there is no text, or where fitting diverges.
+    """
+    study, fit = context.study, context.study.base
+    whole, broken = (tokenizer.encode_many(texts) for texts in (corpus.text, corpus.fragments))
+    rows = [[row[: fit.max_tokens]] for row in ([*ids, tokenizer.end] for ids in whole)]
+    rows += [[row[: fit.max_tokens]] for row in broken if row]
+    if not rows:
+        raise ValueError("the data has no text to fit a base policy on")
+    torch.manual_seed(fit.seed)
+    module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
+    steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
+    switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
+
+    def batch_of(step: int) -> Tensor:
+        return batch_rows(fit.seed, step, batch_size, len(rows) if step < switch else len(whole))
+
+    last: dict[str, float] = {}
+    with context.console.progress(steps, "base") as bar:
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            last.update(metrics)
+            bar.update(step, {"loss": metrics["loss"], "pairs_per_s": metrics["pairs_per_s"]})
+
+        outcome = Trainer(
+            policy=module,
+            loss=SFTLoss(aggregate=Aggregate.sum),
+            reference=lambda batch: None,
+            data=from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows))),
+            optimizers=fit.optimizer.build(module),
+            schedule=fit.schedule,
+            settings=fit.trainer,
+            compute=study.compute,
+            seed=fit.seed,
+            hooks=Hooks(log=log, warn=context.console.warn),
+            rows=batch_of,
+        ).fit()
+    if outcome.status is Status.diverged:
+        raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")
+    Policy(study.model, module, tokenizer).write_files(directory)
+    last["nats_per_token"] = last["loss"] / last["length/chosen"]
+    (directory / "fit.json").write_text(json.dumps(last, indent=1))
