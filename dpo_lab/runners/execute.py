@@ -54,8 +54,8 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
         summary = study.runner.run(context)
         summary["wall_s"] = context.stage_seconds
         run.write_summary(summary)
+        status, code = "done", 0  # whatever the report does, the results are there
         report(context, summary)
-        status, code = "done", 0
     except DivergedError as error:
         status, reason = "diverged", str(error)
         console.warn(f"diverged: {error}")
@@ -67,7 +67,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
         console.warn(f"interrupted; what there is, is in {run.path}")
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason, code = f"{type(error).__name__}: {error}", 1
         traceback.print_exc()
     finally:
         run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
