@@ -46,9 +46,9 @@ class CandidateBatch:
     confidence: Float[Tensor, " b"]
     """P(chosen beats rejected); 1 where nothing says otherwise."""
     utilities: Float[Tensor, "k b"] | None = None
-    """Where there are more than two candidates: i beats j with probability sigmoid(utility i - utility j).
+    """Candidate i beats j with probability sigmoid(utility i - utility j); these then stand in for `confidence`.
 
-    Without them candidates are ordered, best first.
+    Without them more than two candidates are ordered, best first.
     """
     scores: Float[Tensor, "k b"] | None = None
     """Rewards that labelled the candidates, where a scorer did."""
@@ -67,11 +67,11 @@ class CandidateBatch:
     def preferences(self) -> Float[Tensor, "q b"]:
         """P(first beats second) for every pair of candidates, in the order of `pairs_of`."""
         first, second = pairs_of(self.num_candidates)
+        if self.utilities is not None:
+            return torch.sigmoid(self.utilities[first] - self.utilities[second])
         if self.num_candidates == 2:
             return repeat(self.confidence, "b -> 1 b")
-        if self.utilities is None:
-            return torch.ones(len(first), len(self), device=self.confidence.device, dtype=self.confidence.dtype)
-        return torch.sigmoid(self.utilities[first] - self.utilities[second])
+        return torch.ones(len(first), len(self), device=self.confidence.device, dtype=self.confidence.dtype)
 
     def select(self, rows: Int[Tensor, " n"]) -> CandidateBatch:
         """The given prompts, with columns that are padding in all of them cut off."""

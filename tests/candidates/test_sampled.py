@@ -182,3 +182,13 @@ WRONG: list[dict[str, Any]] = [
 def test_a_wrong_setting_is_refused_by_its_name(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"candidates\.{next(iter(settings))} must"):
         SampledCandidates(**settings)
+
+
+@pytest.mark.parametrize("pairing", list(Pairing))
+@pytest.mark.parametrize("labels", [Labels.hard, Labels.soft])
+def test_two_samples_make_the_same_pair_however_they_are_paired(pairing: Pairing, labels: Labels) -> None:
+    made, _ = SampledCandidates(pairing=pairing, labels=labels, samples_per_prompt=2).pairs(samples([[0, 2], [1, 0]]))
+    assert sorted(sides(made)) == [(0, 1, 0), (1, 0, 1)]
+    certain = {Labels.hard: [1.0, 1.0], Labels.soft: [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-1))]}[labels]
+    order = made.prompt[:, 0].argsort()
+    torch.testing.assert_close(made.preferences()[0][order], torch.tensor(certain))
