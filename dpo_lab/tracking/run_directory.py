@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 
 class RunDirectory:
-    """The writer of one run's files; the contract is in the design notes under "A run directory".
+    """The writer of one run's files.
 
     JSON has no nan and no inf: a number that is not finite is stored as null, and `read_metrics` gives nan for it.
     """
