@@ -43,12 +43,17 @@ class Policy:
         return twin.to(device)
 
 
+def policy_directory(path: Path) -> Path:
+    """`path` itself, or the policy directory in it if it is a run directory."""
+    return path / "policy" if (path / "policy").is_dir() else path
+
+
 def load_policy(path: Path) -> Policy:
     """The policy in a policy directory, or in the run directory that holds one.
 
     Raises ValueError where there is none, or where a file is missing or altered.
     """
-    directory = path / "policy" if (path / "policy").is_dir() else path
+    directory = policy_directory(path)
     try:
         verify_directory(directory)
         saved = OmegaConf.load(directory / CONFIG)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dpo_lab.artifacts import Store
 from dpo_lab.tracking import Console, RunDirectory
+from dpo_lab.tracking.console import Stage
 
 if TYPE_CHECKING:
     from dpo_lab.runners.study import Study
@@ -22,3 +26,15 @@ class Context:
     store: Store
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took, in order."""
+
+    @contextmanager
+    def stage(self, title: str, detail: str) -> Iterator[Stage]:
+        """A stage: one line on the console, and its seconds kept."""
+        with self.timed(title), self.console.stage(title, detail) as stage:
+            yield stage
+
+    @contextmanager
+    def timed(self, title: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.stage_seconds[title] = round(time.monotonic() - began, 2)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpo_lab.models.copying import freeze
 from dpo_lab.policies import load_policy
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
-from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
 
 if TYPE_CHECKING:
@@ -49,19 +47,9 @@ class EvaluateRunner(RunnerSpec):
             settings = replace(settings, seed=self.seed)
         study = replace(theirs, evaluation=settings, compute=context.study.compute, store=context.study.store)
         stages = Stages(replace(context, study=study))
-        base, _ = stages.base
-        proxy, gold = stages.scorers
-        judge = Judge(
-            tokenizer=base.tokenizer,
-            reference=freeze(base.module),
-            reference_samples=stages.reference_samples,
-            proxy=proxy,
-            gold=gold,
-            max_tokens=study.candidates.max_tokens,
-            seed=settings.seed + 1,
-        )
-        policy = load_policy(Path(run)).module.to(study.compute.torch_device)
-        with context.console.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
+        judge = stages.judge(freeze(stages.base[0].module))
+        policy = load_policy(run).module.to(study.compute.torch_device)
+        with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
             metrics, rows = judge.judge(policy, settings.num_prompts)
         context.run.write_samples(rows)
         return {**metrics, "best_of_n": judge.best_of_n(settings.sizes)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,33 +42,29 @@ class PreferenceRunner(RunnerSpec):
             )
 
     def run(self, context: Context) -> dict[str, Any]:
-        study, console = context.study, context.console
+        study = context.study
         stages = Stages(context)
         base, base_key = stages.base
         train, held_out, labelled = stages.pairs()
         # Built anew and given the weights: a deep copy of tied embeddings would keep the original's head.
         policy = base.copy(study.compute.torch_device)
         reference = freeze(base.copy(study.compute.torch_device))
-        began = time.monotonic()
-        with study.compute.autocast(), console.stage("reference", study.reference.name) as stage:
+        with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
             train = study.reference.prepare(reference, train, base_key, context.store)
             held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
             stage.reused = bool(events) and set(events) == {"reused"}
-        context.stage_seconds["reference"] = round(time.monotonic() - began, 2)
-        judge = _judge(stages, reference)
+        judge = stages.judge(reference)
         trainer, outcome = _train(context, judge, policy, reference, train, held_out, base)
         context.run.update(artifacts=context.store.used)
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
-        began = time.monotonic()
-        with console.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
+        with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
             metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
             best_of = judge.best_of_n(study.evaluation.sizes)
             pair_metrics = {} if held_out is None else evaluate_pairs(trainer, held_out)
-        context.stage_seconds["evaluation"] = round(time.monotonic() - began, 2)
         context.run.write_samples(rows)
         summary: dict[str, Any] = {
             "step": outcome.steps,
@@ -83,20 +78,6 @@ class PreferenceRunner(RunnerSpec):
         return summary
 
 
-def _judge(stages: Stages, reference: nn.Module) -> Judge:
-    study = stages.context.study
-    proxy, gold = stages.scorers
-    return Judge(
-        tokenizer=stages.base[0].tokenizer,
-        reference=reference,
-        reference_samples=stages.reference_samples,
-        proxy=proxy,
-        gold=gold,
-        max_tokens=study.candidates.max_tokens,
-        seed=study.evaluation.seed + 1,
-    )
-
-
 def _train(
     context: Context,
     judge: Judge,
@@ -108,9 +89,8 @@ def _train(
 ) -> tuple[Trainer, Outcome]:
     study, run = context.study, context.run
     settings = study.trainer
-    began = time.monotonic()
     start_logps: dict[str, float] = {}
-    with context.console.progress(settings.num_steps, "training") as bar:
+    with context.timed("training"), context.console.progress(settings.num_steps, "training") as bar:
 
         def log(step: int, metrics: Mapping[str, float]) -> None:
             run.log(step, "train", metrics, pairs=step * settings.batch_size)
@@ -141,7 +121,6 @@ def _train(
             hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
         )
         outcome = trainer.fit()
-    context.stage_seconds["training"] = round(time.monotonic() - began, 2)
     return trainer, outcome
 
 

@@ -6,9 +6,7 @@ Each link is an artifact under a key made of everything that determines it, so a
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from dpo_lab.artifacts import MANIFEST, file_digest
 from dpo_lab.candidates.base import padded
@@ -23,11 +22,12 @@ from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
-from dpo_lab.policies import Policy, load_policy
+from dpo_lab.policies import Policy, load_policy, policy_directory
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
 from dpo_lab.runners.base_policy import fit_base
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.judge import Judge
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 
@@ -56,7 +56,7 @@ class Stages:
     @cached_property
     def _tokenizer(self) -> tuple[Tokenizer, str]:
         spec = self.context.study.tokenizer
-        with self._stage("tokenizer", spec.name) as stage:
+        with self.context.stage("tokenizer", spec.name) as stage:
             path, key = self._artifact(
                 stage,
                 "tokenizer",
@@ -73,16 +73,15 @@ class Stages:
         study = self.context.study
         weights = study.model.weights()
         if weights is not None:
-            with self._stage("base", f"from {weights}") as stage:
+            with self.context.stage("base", f"from {weights}") as stage:
                 policy = load_policy(weights)
                 stage.reused = True
                 policy.module.to(study.compute.torch_device)
-                directory = weights / "policy" if (weights / "policy").is_dir() else weights
-                return policy, file_digest(directory / MANIFEST)[:16]
+                return policy, file_digest(policy_directory(weights) / MANIFEST)[:16]
         tokenizer, tokenizer_key = self._tokenizer
         determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
-        with self._stage("base", study.model.name) as stage:
+        with self.context.stage("base", study.model.name) as stage:
             path, key = self._artifact(
                 stage, "base", determined_by, lambda d: fit_base(self.context, self.corpus, tokenizer, d)
             )
@@ -101,7 +100,7 @@ class Stages:
             return spec.load(Path()), spec.load(Path())
         found = []
         for half, title in enumerate(("proxy reward", "gold reward")):
-            with self._stage(title, f"{spec.name}, fitted on one half of the labels") as stage:
+            with self.context.stage(title, f"{spec.name}, fitted on one half of the labels") as stage:
 
                 def build(directory: Path, half: int = half) -> None:
                     labelled = self.corpus.labelled
@@ -152,6 +151,20 @@ class Stages:
             console.note(f"  {len(batch):,} {title} pairs{left_out}")
         return found[0], found[1], None
 
+    def judge(self, reference: nn.Module) -> Judge:
+        """The judge of policies that start from `reference`, on the held-out prompts."""
+        study = self.context.study
+        proxy, gold = self.scorers
+        return Judge(
+            tokenizer=self.base[0].tokenizer,
+            reference=reference,
+            reference_samples=self.reference_samples,
+            proxy=proxy,
+            gold=gold,
+            max_tokens=study.candidates.max_tokens,
+            seed=study.evaluation.seed + 1,
+        )
+
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:
         policy, key = self.base
         proxy, _ = self.scorers
@@ -172,7 +185,9 @@ class Stages:
             )
             save_file({name: tensor.contiguous() for name, tensor in made.tensors().items()}, directory / "batch.safetensors")
 
-        with self._stage(kind.replace("_", " "), f"{drawn['k']} for each of {drawn['num_prompts']:,} {split} prompts") as stage:
+        with self.context.stage(
+            kind.replace("_", " "), f"{drawn['k']} for each of {drawn['num_prompts']:,} {split} prompts"
+        ) as stage:
             determined_by = {"base": key, "text": self.data_key, "reward": study.reward, "split": split, **drawn}
             path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build)
             batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
@@ -191,13 +206,6 @@ class Stages:
                 f"  evaluated on all {len(prompts)} held-out prompts, fewer than evaluation.num_prompts={count}"
             )
         return [prompts[i] for i in order[:count]]
-
-    @contextmanager
-    def _stage(self, title: str, detail: str) -> Iterator[Stage]:
-        began = time.monotonic()
-        with self.context.console.stage(title, detail) as stage:
-            yield stage
-        self.context.stage_seconds[title] = round(time.monotonic() - began, 2)
 
     def _artifact(
         self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]
