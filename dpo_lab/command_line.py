@@ -43,7 +43,7 @@ def run_command(arguments: Sequence[str]) -> int:
         if given.cfg:
             refuse_unknown_keys(composed(given.words, given.folders))
         elif not given.looking:
-            for words in jobs(given.words, given.multirun):
+            for words in jobs(given.words, given.multirun, given.folders):
                 validate(words, given.folders)
     except (ValueError, YAMLError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -39,11 +39,15 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
     they start from that loss's own defaults.
     """
+    return _composed(words, folders, lambda all_words: _with_own_choices(compose("config", overrides=all_words), all_words))
+
+
+def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:
     if folders:
         words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)}]"]
     with _outside_any_job(), initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:
-            return _with_own_choices(compose("config", overrides=list(words)), words)
+            return how(list(words))
         except MissingConfigException as error:
             group, _, name = (error.missing_cfg_file or "").rpartition("/")
             known = [option for option in error.options or [] if not option.startswith("schema")]
@@ -111,8 +115,11 @@ def _unreadable(error: OverrideParseException) -> str:
     return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
 
 
-def jobs(words: Sequence[str], multirun: bool) -> list[list[str]]:
-    """The override words of each job. Raises ValueError for several values of one setting without --multirun."""
+def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> list[list[str]]:
+    """The override words of each job, an experiment's own sweep included.
+
+    Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
+    """
     overrides = parsed(words)
     for override in overrides:
         if override.is_sweep_override() and not multirun:
@@ -120,13 +127,32 @@ def jobs(words: Sequence[str], multirun: bool) -> list[list[str]]:
                 f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
                 f"{override.get_key_element()}=[...]"
             )
+    swept = parsed(_own_sweep(words, folders))
     choices = [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
         else [override.input_line]
-        for override in overrides
+        for override in [*swept, *overrides]
     ]
-    return [[str(word) for word in job] for job in product(*choices)]
+    found = [[str(word) for word in job] for job in product(*choices)]
+    if swept and not multirun:
+        keys = ", ".join(override.get_key_element() for override in swept)
+        raise ValueError(
+            f"this experiment is a sweep over {keys}: add -m to run its {len(found)} jobs, or give a value for each"
+        )
+    return found
+
+
+def _own_sweep(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The words by which an experiment file sweeps (its hydra.sweeper.params), but for settings that `words` give."""
+    experiments = [word for word in words if word.lstrip("+~").partition("=")[0] == "experiment" and "," not in word]
+    if not experiments:
+        return []
+    given = {word.lstrip("+~").partition("=")[0] for word in words}
+    params = _composed(
+        experiments, folders, lambda words: compose("config", words, return_hydra_config=True)
+    ).hydra.sweeper.params
+    return [f"{key}={value}" for key, value in (params or {}).items() if key not in given]
 
 
 def parsed(words: Sequence[str]) -> list[Override]:

@@ -3,50 +3,86 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dpo_lab.aggregates import mean_weights
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of
+from dpo_lab.records import CandidateBatch, Logps, pairs_of
 
 SIDES = ("chosen", "rejected")
+
+Tally = dict[str, Tensor]
+"""Of each metric (total, count), on the batch's device: tallies of the parts of a batch add up to the whole's."""
 
 
 @torch.no_grad()
 def preference_metrics(
     loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
-) -> dict[str, Float[Tensor, ""]]:
-    """Means over the batch's pairs, still on its device.
+) -> dict[str, Float[Tensor, " 2"]]:
+    """Total and count of every metric over the batch's pairs; of unpaired feedback, over its completions.
 
     Rewards are those that the loss itself compares; an accuracy counts a tie as one half.
     """
-    found = {"loss": values.mean()}
-    rewards, sums, means, lengths = loss.rewards(logps), logps.policy_logps(), logps.policy_logps(Aggregate.mean), logps.lengths
-    alone = (torch.zeros(1, dtype=torch.long),)
-    pairs: tuple[Tensor, ...] = pairs_of(batch.num_candidates) if batch.num_candidates > 1 else alone
-    for name, of_pair in zip(SIDES, pairs, strict=False):
-        found[f"rewards/{name}"] = rewards[of_pair].mean()
-        found[f"logps/{name}"] = sums[of_pair].mean()
-        found[f"logps_mean/{name}"] = means[of_pair].mean()
-        if logps.reference is not None:
-            found[f"ref_logps/{name}"] = logps.reference_logps()[of_pair].mean()
-        found[f"length/{name}"] = lengths[of_pair].float().mean()
+    rewards = loss.rewards(logps, batch)
+    quantities = {
+        "rewards": rewards,
+        "logps": logps.policy_logps(),
+        "logps_mean": logps.policy_logps(mean_weights(logps.mask)),
+        "length": logps.lengths.float(),
+    }
+    if logps.reference is not None:
+        quantities["ref_logps"] = logps.reference_logps()
+    found = {"loss": _tally(values)}
     if batch.num_candidates > 1:
-        margins = rewards[pairs[0]] - rewards[pairs[1]]
-        found["rewards/margins"] = margins.mean()
-        found["rewards/accuracies"] = ((margins > 0).float() + 0.5 * (margins == 0).float()).mean()
-    return {name: value.detach() for name, value in found.items()}
+        first, second = pairs_of(batch.num_candidates)
+        for name, of in quantities.items():
+            for side, candidates in zip(SIDES, (first, second), strict=True):
+                found[f"{name}/{side}"] = _tally(of[candidates])
+        margins = rewards[first] - rewards[second]
+        found["rewards/margins"] = _tally(margins)
+        found["rewards/accuracies"] = _tally((margins > 0).float() + 0.5 * (margins == 0).float())
+    else:
+        chosen = torch.ones_like(batch.mask[:, :, 0]) if batch.desirable is None else batch.desirable
+        for name, of in quantities.items():
+            for side, which in zip(SIDES, (chosen, ~chosen), strict=True):
+                found[f"{name}/{side}"] = _tally(of, which)
+    for name, mean in loss.details(logps, batch).items():
+        found[name] = _tally(mean.expand(len(batch)))
+    return found
 
 
-def weighted_mean(parts: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, float]:
-    """The mean of each metric over parts of unequal size."""
-    total = sum(weights)
-    sums = {name: sum(part[name] * weight for part, weight in zip(parts, weights, strict=True)) for name in parts[0]}
-    return {name: float(value) / total for name, value in sums.items()}
+def _tally(values: Float[Tensor, "*s"], which: Bool[Tensor, "*s"] | None = None) -> Float[Tensor, " 2"]:
+    if which is None:
+        return torch.stack((values.sum(), values.new_tensor(values.numel())))
+    return torch.stack(((values * which).sum(), which.sum().to(values.dtype)))
+
+
+def once(value: Tensor) -> Float[Tensor, " 2"]:
+    """The tally of one number."""
+    return torch.stack((value.float(), torch.ones_like(value, dtype=torch.float32)))
+
+
+def added(tallies: Iterable[Mapping[str, Tensor]]) -> Tally:
+    """The tally of the whole, from those of its parts."""
+    total: Tally = {}
+    for tally in tallies:
+        for name, pair in tally.items():
+            total[name] = total[name] + pair if name in total else pair
+    return total
+
+
+def means(tally: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of each metric, without those that nothing was counted in."""
+    pairs = {name: pair.tolist() for name, pair in tally.items()}
+    found = {name: total / count for name, (total, count) in pairs.items() if count}
+    if {"rewards/chosen", "rewards/rejected"} <= found.keys():  # of unpaired feedback too, which has no margin of its own
+        found.setdefault("rewards/margins", found["rewards/chosen"] - found["rewards/rejected"])
+    return found
 
 
 class Meter:
@@ -54,11 +90,12 @@ class Meter:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.parts: list[dict[str, Tensor]] = []
+        self.parts: list[Tally] = []
         self.began = time.monotonic()
 
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        self.parts.append(metrics)
+    def add(self, tally: Tally) -> None:
+        """Of one optimiser step."""
+        self.parts.append(tally)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -69,7 +106,7 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         seconds, count = time.monotonic() - self.began, len(self.parts)
-        mean = weighted_mean(self.parts, [1.0] * count)
+        mean = means(added(self.parts))
         self.parts, self.began = [], time.monotonic()
         tokens = mean.pop("tokens") * count
         return {**mean, "pairs_per_s": count * self.batch_size / seconds, "tokens_per_s": tokens / seconds}

@@ -7,20 +7,28 @@ Log-probabilities are in nats.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Any
 
 import torch
-from einops import reduce, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 class Aggregate(Enum):
-    """How the log-probabilities of a completion's tokens become one number: their sum, or their mean per token."""
+    """How the log-probabilities of a completion's tokens become one number.
+
+    sum, or mean per token. shared: the sum, in which tokens beyond the length of the prompt's shortest candidate count only in
+    part (LD-DPO, Liu et al. 2024, arXiv:2409.06411). sampled: the sum over as many tokens as the shortest candidate has, drawn
+    without replacement, the same for policy and reference (SamPO, Lu et al. 2024, arXiv:2406.10957).
+    """
 
     sum = "sum"
     mean = "mean"
+    shared = "shared"
+    sampled = "sampled"
 
 
 def pairs_of(num_candidates: int) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
@@ -54,8 +62,14 @@ class CandidateBatch:
     """Rewards that labelled the candidates, where a scorer did."""
     desirable: Bool[Tensor, "k b"] | None = None
     """Unpaired feedback: is this completion a good one?"""
+    margin: Float[Tensor, " b"] | None = None
+    """How much better the first candidate should be than the second, in rewards, where the data says so."""
     reference: Float[Tensor, "k b m"] | None = None
     """Log-probabilities under the reference, where they were computed ahead; 0 at padding."""
+    mismatched: CandidateBatch | None = None
+    """The same prompts with one completion each that belongs to another prompt, for losses that need a baseline."""
+    step: int = 0
+    """Optimiser step that the batch is drawn for: varies what a loss draws at random."""
 
     def __len__(self) -> int:
         return self.prompt.shape[0]
@@ -87,20 +101,51 @@ class CandidateBatch:
             utilities=None if self.utilities is None else self.utilities[:, rows],
             scores=None if self.scores is None else self.scores[:, rows],
             desirable=None if self.desirable is None else self.desirable[:, rows],
+            margin=None if self.margin is None else self.margin[rows],
             reference=None if self.reference is None else self.reference[:, rows][:, :, m],
+            mismatched=None if self.mismatched is None else self.mismatched.select(rows),
+            step=self.step,
         )
 
+    def with_mismatched(self) -> CandidateBatch:
+        """The same, each row also with a completion of the next row that has another prompt (which candidate goes round).
+
+        Raises ValueError where all prompts are the same.
+        """
+        prompts = (self.prompt * self.prompt_mask, self.prompt_mask.long())
+        prompt = torch.unique(torch.cat(prompts, dim=1), dim=0, return_inverse=True)[1].tolist()
+        if len(set(prompt)) < 2:
+            raise ValueError("a baseline from mismatched completions needs at least 2 different prompts, the data has 1")
+        following = list(range(1, len(self) + 1))
+        for row in reversed(range(2 * len(self))):  # twice round: the last rows may have to look past the end
+            i, after = row % len(self), (row + 1) % len(self)
+            following[i] = following[after] if prompt[after] == prompt[i] else after
+        other = torch.tensor(following, device=self.prompt.device)
+        candidate = other % self.num_candidates
+        mismatched = CandidateBatch(
+            prompt=self.prompt,
+            prompt_mask=self.prompt_mask,
+            completions=rearrange(self.completions[candidate, other], "b m -> 1 b m"),
+            mask=rearrange(self.mask[candidate, other], "b m -> 1 b m"),
+            ids=self.ids,
+            confidence=torch.ones_like(self.confidence),
+        )
+        return replace(self, mismatched=mismatched)
+
     def to(self, device: torch.device | str) -> CandidateBatch:
-        return CandidateBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        mismatched = None if self.mismatched is None else self.mismatched.to(device)
+        return CandidateBatch(**moved, mismatched=mismatched, step=self.step)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields that are present, by name."""
+        """The tensors that are present, by name."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> CandidateBatch:
-        return cls(**tensors)
+        given: dict[str, Any] = dict(tensors)
+        return cls(**given)
 
 
 @dataclass
@@ -114,33 +159,38 @@ class Logps:
     policy: Float[Tensor, "k b m"]
     reference: Float[Tensor, "k b m"] | None
     mask: Bool[Tensor, "k b m"]
+    kl: Float[Tensor, "k b m"] | None = None
+    """KL(reference || policy) of the whole next-token distribution at each completion token, where a loss asked for it."""
+    collision: Float[Tensor, "k b m"] | None = None
+    """log of the sum over the vocabulary of the policy's squared probabilities, without gradient, where a loss asked for it."""
+    mismatched: Logps | None = None
+    """Of the batch's mismatched completions, without gradient."""
 
     @property
     def lengths(self) -> Int[Tensor, "k b"]:
         """Tokens in each completion."""
         return reduce(self.mask.long(), "k b m -> k b", "sum")
 
-    def policy_logps(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
-        return self._aggregated(_upcast(self.policy), aggregate)
+    def policy_logps(self, weights: Float[Tensor, "k b m"] | None = None) -> Float[Tensor, "k b"]:
+        """Sums over tokens, each counted with its weight (see `aggregates`); None: with 1."""
+        return _weighted(upcast(self.policy), weights)
 
-    def reference_logps(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
+    def reference_logps(self, weights: Float[Tensor, "k b m"] | None = None) -> Float[Tensor, "k b"]:
         assert self.reference is not None, "these Logps were made without a reference"
-        return self._aggregated(_upcast(self.reference.detach()), aggregate)
+        return _weighted(upcast(self.reference.detach()), weights)
 
-    def logratios(self, aggregate: Aggregate = Aggregate.sum) -> Float[Tensor, "k b"]:
+    def logratios(self, weights: Float[Tensor, "k b m"] | None = None) -> Float[Tensor, "k b"]:
         """Policy minus reference, of each completion."""
         assert self.reference is not None, "these Logps were made without a reference"
         # Subtracted per token, before the sum: two sums of some -1000 nats would cancel in float32.
-        return self._aggregated(_upcast(self.policy) - _upcast(self.reference.detach()), aggregate)
-
-    def _aggregated(self, per_token: Float[Tensor, "k b m"], aggregate: Aggregate) -> Float[Tensor, "k b"]:
-        total = reduce(per_token, "k b m -> k b", "sum")
-        if aggregate is Aggregate.sum:
-            return total
-        # An empty completion has the mean 0, as it has the sum 0.
-        return total / self.lengths.clamp(min=1)
+        return _weighted(upcast(self.policy) - upcast(self.reference.detach()), weights)
 
 
-def _upcast(logps: Float[Tensor, "k b m"]) -> Float[Tensor, "k b m"]:
+def _weighted(per_token: Float[Tensor, "k b m"], weights: Float[Tensor, "k b m"] | None) -> Float[Tensor, "k b"]:
+    return reduce(per_token if weights is None else per_token * weights.to(per_token.dtype), "k b m -> k b", "sum")
+
+
+def upcast(logps: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """float32, or float64 if it is that already: half precision is for storage."""
     # A bfloat16 sum over 512 tokens is off by nats, a float16 one overflows at 65504.
     return logps if logps.dtype == torch.float64 else logps.float()

@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
-from einops import reduce
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.metrics import Meter, preference_metrics
+from dpo_lab.metrics import Meter, Tally, once
+from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
 from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.references.base import Reference
 from dpo_lab.sampler import batch_rows
-from dpo_lab.scoring import score
-
-ReferenceScore = Callable[[CandidateBatch], Tensor | None]
 
 
 @dataclass
@@ -102,7 +99,8 @@ class Trainer:
 
     policy: nn.Module
     loss: PreferenceLoss
-    reference: ReferenceScore
+    reference: Reference | None
+    """None for losses that need none."""
     data: CandidateBatch
     optimizers: list[Optimizer]
     schedule: ScheduleSpec
@@ -119,22 +117,25 @@ class Trainer:
         settings, began = self.settings, time.monotonic()
         torch.manual_seed(self.seed)
         self.policy.train(settings.dropout)
+        self.loss.state = self.loss.initial_state()
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         best = _Best(settings)
         self._evaluate(0, best)
         meter = Meter(settings.batch_size)
         reason = ""
         for step in range(1, settings.num_steps + 1):
-            batch = self.data.select(self._rows(step - 1))
+            batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
-            metrics = self._gradients(batch, first=step == 1)
+            tally = self._gradients(batch, first=step == 1)
             for what in ("loss", "grad_norm"):
-                if not math.isfinite(metrics[what]):
+                if not tally[what][0].isfinite():
                     where = f"at step {step}, on the pairs with ids {batch.ids.tolist()}"
-                    return Outcome(Status.diverged, step - 1, f"{what} became {float(metrics[what])} {where}")
+                    return Outcome(Status.diverged, step - 1, f"{what} became {float(tally[what][0])} {where}")
             for optimizer in self.optimizers:
                 optimizer.step()
-            meter.add(metrics)
+            if self.reference is not None:
+                self.reference.follow(self.policy, step)
+            meter.add(tally)
             if settings.max_minutes is not None and time.monotonic() - began > 60 * settings.max_minutes:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
@@ -153,6 +154,17 @@ class Trainer:
         self.hooks.checkpoint("last", step, {})
         return Outcome(Status.done, step, reason)
 
+    def state(self) -> dict[str, Tensor]:
+        """What training carries from step to step beside the policy and its optimisers."""
+        found = {f"loss.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.loss.state.items()}
+        if self.reference is not None:
+            found |= {f"reference.{name}": tensor for name, tensor in self.reference.state().items()}
+        return found
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.policy, self.loss, self.reference, self.compute, self.settings.micro_batch_size)
+
     def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
         factor = self.schedule.factor(step, self.settings.num_steps)
         for optimizer, lrs in zip(self.optimizers, full, strict=True):
@@ -165,33 +177,14 @@ class Trainer:
             return self.rows(step)
         return batch_rows(self.seed, step, self.settings.batch_size, len(self.data))
 
-    def _gradients(self, batch: CandidateBatch, first: bool) -> dict[str, Tensor]:
-        """Fill the gradients of one optimiser step; its metrics. Every value counts 1 / (prompts of the whole step)."""
+    def _gradients(self, batch: CandidateBatch, first: bool) -> Tally:
+        """Fill the gradients of one optimiser step, clipped; its metrics."""
         self.policy.zero_grad(set_to_none=True)
-        rows = torch.arange(len(batch)).split(self.settings.micro_batch_size or len(batch))
-        parts: list[dict[str, Tensor]] = []
-        sizes: list[float] = []
-        for chosen in rows:
-            part = (batch if len(rows) == 1 else batch.select(chosen)).to(self.compute.torch_device)
-            values, logps = self.values(part)
-            if first and not parts:
-                self._check_start(values.detach(), logps)
-            (values.sum() / len(batch)).backward()
-            metrics = preference_metrics(self.loss, values, logps, part)
-            parts.append(metrics)
-            sizes.append(float(len(part)))
-        mean = {name: sum(p[name] * s for p, s in zip(parts, sizes, strict=True)) / len(batch) for name in parts[0]}
+        tally = self.objective.fill_gradients(batch, self._check_start if first else None)
         limit = self.settings.clip if self.settings.clip is not None else math.inf
-        mean["grad_norm"] = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        mean["tokens"] = reduce(batch.mask, "k b m -> ", "sum") + batch.num_candidates * batch.prompt_mask.sum()
-        return {name: torch.as_tensor(value) for name, value in mean.items()}
-
-    def values(self, batch: CandidateBatch) -> tuple[Float[Tensor, " b"], Logps]:
-        """The loss of each prompt, and the log-probabilities behind it."""
-        with self.compute.autocast():
-            policy, reference = score(self.policy, batch), self.reference(batch)
-        logps = Logps(policy, reference, batch.mask)
-        return self.loss(logps, batch), logps
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
+        return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}
 
     def _evaluate(self, step: int, best: _Best) -> None:
         if self.hooks.evaluate is None:
@@ -204,7 +197,7 @@ class Trainer:
 
     def _check_start(self, values: Tensor, logps: Logps) -> None:
         """Say so where the policy, which starts as the reference, does not score as it."""
-        expected = self.loss.value_at_reference()
+        expected = self.loss.value_at_reference(len(logps.mask))
         if not self.starts_at_reference or logps.reference is None or expected is None or not logps.mask.any():
             return
         furthest = float((logps.policy.detach() - logps.reference).abs().max())

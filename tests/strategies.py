@@ -1,21 +1,20 @@
-"""What the property tests draw from: comparisons, log-probabilities, losses; and models small enough to enumerate."""
+"""What the property tests draw from: comparisons as texts and in every layout, and models small enough to enumerate."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import rearrange
-from hypothesis import reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.check.drawing import comparisons as comparisons  # what losses are tested on, for tests of other things
+from dpo_lab.check.drawing import configured as configured
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
-from dpo_lab.records import Aggregate, CandidateBatch, Logps
+from dpo_lab.records import CandidateBatch
 
 VOCAB = 5
 
@@ -127,67 +126,6 @@ def layouts(draw: st.DrawFn, content: Texts, side: str | None = None) -> Candida
 @st.composite
 def batches(draw: st.DrawFn, **limits: Any) -> CandidateBatch:
     return draw(layouts(draw(texts(**limits))))
-
-
-def logps_and_batch(
-    policy: Tensor, reference: Tensor, mask: Tensor, confidence: Tensor | None = None
-) -> tuple[Logps, CandidateBatch]:
-    """Log-probabilities, and a batch of the same shape in which every optional field is present."""
-    k, b, m = policy.shape
-    ramp = torch.linspace(2, -1, k * b, dtype=torch.float64)
-    batch = CandidateBatch(
-        prompt=torch.zeros(b, 1, dtype=torch.long),
-        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
-        completions=torch.zeros(k, b, m, dtype=torch.long),
-        mask=mask,
-        ids=torch.arange(b),
-        confidence=torch.ones(b, dtype=torch.float64) if confidence is None else confidence,
-        scores=rearrange(ramp, "(k b) -> k b", k=k),
-        desirable=(torch.arange(k) == 0)[:, None].expand(k, b),
-    )
-    return Logps(policy.where(mask, 0.0), reference.where(mask, 0.0), mask), batch
-
-
-@st.composite
-def comparisons(draw: st.DrawFn, k: int = 2, uncertain: bool = False, lowest: float = -8.0) -> tuple[Logps, CandidateBatch]:
-    """Float64 log-probabilities of 1 to 4 prompts' candidates, of 1 to 4 tokens each, padding anywhere."""
-    b, m = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    nats = st.floats(lowest, 0.0, width=32)
-    policy, reference = (
-        torch.tensor(draw(st.lists(nats, min_size=k * b * m, max_size=k * b * m)), dtype=torch.float64).reshape(k, b, m)
-        for _ in range(2)
-    )
-    mask = torch.tensor(draw(st.lists(st.booleans(), min_size=k * b * m, max_size=k * b * m))).reshape(k, b, m)
-    mask[:, :, draw(st.integers(0, m - 1))] = True  # at least one token
-    chances = st.floats(0.0, 1.0) if uncertain else st.just(1.0)
-    confidence = torch.tensor(draw(st.lists(chances, min_size=b, max_size=b)), dtype=torch.float64)
-    return logps_and_batch(policy, reference, mask, confidence)
-
-
-def wide_pairs(k: int = 2, b: int = 512, m: int = 4, seed: int = 0) -> tuple[Logps, CandidateBatch]:
-    """Many comparisons from near 0 nats to hundreds: where a law that does not hold shows itself."""
-    draw = torch.Generator().manual_seed(seed)
-    scale = 10 ** (4 * torch.rand(b, generator=draw, dtype=torch.float64) - 2)
-    policy, reference = (-scale[:, None] * torch.rand(k, b, m, generator=draw, dtype=torch.float64) for _ in range(2))
-    mask = torch.rand(k, b, m, generator=draw) < 0.6
-    mask[:, :, 0] = True
-    return logps_and_batch(policy, reference, mask)
-
-
-@st.composite
-def configured(draw: st.DrawFn, loss_class: type[PreferenceLoss], **fixed: Any) -> PreferenceLoss:
-    """The loss with any strength, aggregation and label smoothing that it has and admits."""
-    options: dict[str, st.SearchStrategy[Any]] = {
-        "beta": st.sampled_from([0.05, 0.1, 0.5, 1.0, 5.0]),
-        "aggregate": st.sampled_from(list(Aggregate)),
-        "label_smoothing": st.sampled_from([0.0, 0.1, 0.4]),
-    }
-    known = {f.name for f in dataclasses.fields(loss_class)}
-    chosen = {name: draw(option) for name, option in options.items() if name in known and name not in fixed}
-    try:
-        return loss_class(**chosen, **{name: value for name, value in fixed.items() if name in known})
-    except ValueError:
-        reject()
 
 
 def oracle_score(model: nn.Module, batch: CandidateBatch) -> Tensor:

@@ -41,7 +41,7 @@ WRONG = {
     "experiment=quickstart": ("experiment", "'+experiment'"),
     "+expriment=quickstart": ("expriment", "'+experiment'"),
     # Unknown names, one of each group.
-    "loss=dop": ("loss 'dop'", "'dpo'"),
+    "loss=simop": ("loss 'simop'", "'simpo'"),
     "data=imbd": ("data 'imbd'", "'imdb'"),
     "tokenizer=wrod": ("tokenizer 'wrod'", "'word'"),
     "model=transformr": ("model 'transformr'", "'transformer'"),
@@ -61,7 +61,7 @@ WRONG = {
     "loss.beta=abc": ("loss.beta", "Float"),
     "seed=1.5": ("seed", "Integer"),
     "trainer.batch_size=null": ("trainer.batch_size", "not Optional"),
-    "loss.aggregate=average": ("loss.aggregate", "[sum, mean]"),
+    "loss.aggregate=average": ("loss.aggregate", "[sum, mean, shared, sampled]"),
     "compute.precision=fp16": ("compute.precision", "[fp32, bf16]"),
     "trainer=3": ("trainer", "TrainerSettings"),
     "evaluation.best_of=3": ("evaluation.best_of", "list"),
@@ -247,7 +247,7 @@ def test_help_offers_no_choices_that_are_none(capsys: pytest.CaptureFixture[str]
     with suppress(SystemExit):
         run_command(["--help"])
     shown = capsys.readouterr().out
-    assert "loss        dpo" in shown
+    assert "loss        of log-ratios   dpo" in shown
     assert "schema/" not in shown
 
 

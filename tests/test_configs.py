@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from dpo_lab.command_line import CONF, composed, validate
+from dpo_lab.composing import CONF, composed, jobs, validate
 from dpo_lab.registry import Registry
 from dpo_lab.runners.study import CHOICES, to_study
 
@@ -22,6 +22,8 @@ NEEDS = {
     "candidates/sampled": LEXICON,
     "reward/lexicon": LEXICON[1:],
     "reference/none": ["loss=sft"],
+    "loss/tdpo1": ["reference=frozen"],
+    "loss/tdpo2": ["reference=frozen"],
 }
 """What a choice cannot do without."""
 
@@ -151,3 +153,38 @@ def test_every_experiment_has_its_folder_and_every_folder_its_experiment() -> No
 
 def test_a_study_that_is_ready_to_run_passes_the_check() -> None:
     validate(["+experiment=quickstart"])
+
+
+SWEEPS = [name for name in EXPERIMENTS if "sweeper:" in (CONF / "experiment" / f"{name}.yaml").read_text()]
+
+
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_every_job_of_a_sweep_composes_and_its_losses_are_known(experiment: str) -> None:
+    found = jobs([f"+experiment={experiment}"], multirun=True)
+    assert len(found) > 1
+    assert len({tuple(words) for words in found}) == len(found)
+    for words in {tuple(word for word in words if not word.startswith("seed=")) for words in found}:
+        validate(words)
+
+
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_a_sweep_without_multirun_says_so_and_one_of_its_jobs_runs_alone(experiment: str) -> None:
+    with pytest.raises(ValueError, match=r"is a sweep over .*: add -m to run its \d+ jobs"):
+        jobs([f"+experiment={experiment}"], multirun=False)
+    one = jobs([f"+experiment={experiment}"], multirun=True)[-1]
+    assert jobs(one, multirun=False) == [one]
+
+
+def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
+    found = jobs(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], multirun=True)
+    assert [sorted(words) for words in found] == [
+        ["+experiment=loss_shootout", f"loss={loss}", "seed=7"] for loss in ("dpo", "ipo")
+    ]
+
+
+def test_the_shootout_has_every_loss_of_pairs() -> None:
+    swept = {
+        word.removeprefix("loss=") for words in jobs(["+experiment=loss_shootout"], True) for word in words if "loss=" in word
+    }
+    rankings_that_are_dpo_for_pairs = {"plackett_luce", "lipo_lambda"}
+    assert swept == built_in("loss") - rankings_that_are_dpo_for_pairs

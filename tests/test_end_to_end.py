@@ -103,7 +103,7 @@ def test_a_run_leaves_the_files_of_the_contract_and_no_others(quickstart: Finish
     steps = {Path(name).parts[1] for name in found if name.startswith("checkpoints/step-")}
     expected = {"config.yaml", "run.json", "metrics.jsonl", "summary.json", "samples.jsonl", "figure.png", "figure.svg", events}
     expected |= {"checkpoints/index.json", *(f"policy/{name}" for name in policy)}
-    expected |= {f"checkpoints/{step}/{name}" for step in steps for name in policy}
+    expected |= {f"checkpoints/{step}/{name}" for step in steps for name in {*policy, "training.safetensors"}}
     assert found == expected
     assert "step-00000004" in steps
     assert quickstart.path.parent == quickstart.folder / "runs" / "quickstart"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.metrics import preference_metrics, weighted_mean
+from dpo_lab.metrics import added, means, preference_metrics
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -37,8 +38,20 @@ def drawn(k: int = 2, b: int = 5, m: int = 3, seed: int = 0) -> tuple[Logps, Can
     return record(policy, reference, mask)
 
 
+def complete(loss: PreferenceLoss) -> tuple[Logps, CandidateBatch]:
+    """Pairs of which everything is known that a loss may read, seen once by the loss."""
+    logps, batch = drawn()
+    batch.scores = torch.tensor([[2.0], [1.0]], dtype=torch.float64).expand(2, 5)
+    assert logps.reference is not None
+    nats = logps.policy.abs()
+    logps = replace(logps, kl=nats, collision=-nats, mismatched=Logps(logps.policy[:1], logps.reference[:1], logps.mask[:1]))
+    if loss.couples_batch:
+        loss.observe(logps, batch)
+    return logps, batch
+
+
 def metrics_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, Any]:
-    return {name: float(value) for name, value in preference_metrics(loss, loss(logps, batch), logps, batch).items()}
+    return means(preference_metrics(loss, loss(logps, batch), logps, batch))
 
 
 @given(pairs=st.lists(st.tuples(st.integers(-3, 0), st.integers(-3, 0)), min_size=1, max_size=6))
@@ -52,19 +65,20 @@ def test_an_accuracy_counts_a_tie_as_one_half(pairs: list[tuple[int, int]]) -> N
 
 
 def test_a_policy_that_equals_its_reference_is_right_half_the_time(loss_class: type[PreferenceLoss]) -> None:
-    if not loss_class.needs_reference:
-        pytest.skip("its rewards are compared with nothing")
-    logps, batch = drawn(k=loss_class.num_candidates or 2)
-    logps.reference = logps.policy
-    found = metrics_of(loss_class(), logps, batch)
+    if not loss_class.laws.ratios_only:
+        pytest.skip("its rewards are not log-ratios")
+    loss = loss_class()
+    logps, batch = complete(loss)
+    logps = replace(logps, reference=logps.policy, kl=torch.zeros_like(logps.policy))
+    found = metrics_of(loss, logps, batch)
     assert (found["rewards/accuracies"], found["rewards/margins"]) == (0.5, 0.0)
 
 
 def test_the_rewards_are_those_of_the_loss(loss_class: type[PreferenceLoss]) -> None:
     loss = loss_class()
-    logps, batch = drawn(k=loss_class.num_candidates or 2)
+    logps, batch = complete(loss)
     found = metrics_of(loss, logps, batch)
-    rewards = loss.rewards(logps)
+    rewards = loss.rewards(logps, batch)
     assert found["loss"] == pytest.approx(float(loss(logps, batch).mean()))
     assert found["rewards/chosen"] == pytest.approx(float(rewards[0].mean()))
     assert found["rewards/rejected"] == pytest.approx(float(rewards[1].mean()))
@@ -109,7 +123,7 @@ def test_metrics_hold_no_graph() -> None:
 
 
 @given(cut=st.integers(1, 4), seed=st.integers(0, 5))
-def test_a_weighted_mean_of_parts_is_the_mean_of_the_whole(cut: int, seed: int) -> None:
+def test_the_tallies_of_parts_add_up_to_that_of_the_whole(cut: int, seed: int) -> None:
     logps, batch = drawn(seed=seed)
     loss = LOSSES["dpo"]()
     parts = []
@@ -119,6 +133,25 @@ def test_a_weighted_mean_of_parts_is_the_mean_of_the_whole(cut: int, seed: int) 
         _, part_batch = record(part.policy, part.reference, part.mask)
         parts.append(preference_metrics(loss, loss(part, part_batch), part, part_batch))
     # Lengths and accuracies are float32.
-    assert weighted_mean(parts, [float(cut), float(5 - cut)]) == pytest.approx(
-        metrics_of(loss, logps, batch), rel=1e-6, abs=1e-7
-    )
+    assert means(added(parts)) == pytest.approx(metrics_of(loss, logps, batch), rel=1e-6, abs=1e-7)
+
+
+def unpaired(desirable: list[bool], rewards: list[float]) -> dict[str, float]:
+    policy = torch.tensor(rewards, dtype=torch.float64)[None, :, None]
+    logps, batch = record(policy, torch.zeros_like(policy))
+    batch.desirable = torch.tensor([desirable])
+    return metrics_of(LOSSES["sft"](), logps, batch)
+
+
+def test_of_unpaired_feedback_the_desirable_completions_are_the_chosen_ones() -> None:
+    found = unpaired([True, False, True, False], [-1.0, -2.0, -3.0, -6.0])
+    assert found["rewards/chosen"] == pytest.approx(-2.0)
+    assert found["rewards/rejected"] == pytest.approx(-4.0)
+    assert found["rewards/margins"] == pytest.approx(2.0)
+    assert "rewards/accuracies" not in found
+
+
+def test_a_side_that_does_not_occur_is_not_logged() -> None:
+    found = unpaired([True, True], [-1.0, -3.0])
+    assert found["rewards/chosen"] == pytest.approx(-2.0)
+    assert not any(name.endswith("/rejected") or name == "rewards/margins" for name in found)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from strategies import batches, comparisons
 
+from dpo_lab.aggregates import token_weights
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 
@@ -24,8 +25,51 @@ def furnished(batch: CandidateBatch) -> CandidateBatch:
         confidence=torch.linspace(0.5, 1, b, dtype=torch.float64),
         scores=torch.arange(k * b).reshape(k, b).double(),
         desirable=torch.arange(k * b).reshape(k, b) % 2 == 0,
+        margin=torch.linspace(-1, 1, b, dtype=torch.float64),
         reference=numbers.where(batch.mask, 0.0),
     )
+
+
+def differ(batch: CandidateBatch, i: int, j: int) -> bool:
+    """Whether two rows have different prompts, or the same laid out differently."""
+    same_mask = torch.equal(batch.prompt_mask[i], batch.prompt_mask[j])
+    real = batch.prompt_mask[i]
+    return not (same_mask and torch.equal(batch.prompt[i][real], batch.prompt[j][real]))
+
+
+def test_rows_of_one_prompt_do_not_lend_each_other_completions() -> None:
+    prompt = torch.tensor([[1], [1], [2], [2], [2], [1]])
+    batch = CandidateBatch(
+        prompt=prompt,
+        prompt_mask=torch.ones_like(prompt, dtype=torch.bool),
+        completions=torch.arange(6)[None, :, None],
+        mask=torch.ones(1, 6, 1, dtype=torch.bool),
+        ids=torch.arange(6),
+        confidence=torch.ones(6),
+    )
+    other = batch.with_mismatched().mismatched
+    assert other is not None
+    assert other.completions.flatten().tolist() == [2, 2, 5, 5, 5, 2]
+
+
+@given(batches(), st.data())
+def test_a_mismatched_completion_is_another_prompts_and_follows_its_own(drawn: CandidateBatch, data: st.DataObject) -> None:
+    alike = torch.cat((drawn.prompt * drawn.prompt_mask, drawn.prompt_mask.long()), dim=1).unique(dim=0)
+    if len(alike) < 2:
+        with pytest.raises(ValueError, match="at least 2 different prompts"):
+            drawn.with_mismatched()
+        return
+    batch = drawn.with_mismatched()
+    rows = torch.tensor(data.draw(st.permutations(range(len(batch)))))
+    other = batch.select(rows).to("cpu").mismatched
+    assert other is not None
+    theirs = [
+        [row[mask].tolist() for row, mask in zip(*of, strict=True)] for of in zip(drawn.completions, drawn.mask, strict=True)
+    ]
+    for new, old in enumerate(rows.tolist()):
+        following = next(j % len(batch) for j in range(old + 1, old + len(batch) + 1) if differ(drawn, j % len(batch), old))
+        assert other.ids[new] == drawn.ids[old]
+        assert other.completions[0, new][other.mask[0, new]].tolist() == theirs[following % len(theirs)][following]
 
 
 @given(batches(), st.data())
@@ -106,10 +150,11 @@ def test_aggregates_are_sums_and_means_over_real_tokens(drawn: tuple[Logps, Cand
         real = logps.mask[c, b]
         policy, reference = logps.policy[c, b][real].tolist(), logps.reference[c, b][real].tolist()
         for aggregate, divisor in ((Aggregate.sum, 1), (Aggregate.mean, len(policy))):
-            assert logps.policy_logps(aggregate)[c, b].item() == pytest.approx(sum(policy) / divisor, rel=1e-12)
-            assert logps.reference_logps(aggregate)[c, b].item() == pytest.approx(sum(reference) / divisor, rel=1e-12)
+            weights = token_weights(aggregate, logps.mask, drawn[1].ids)
+            assert logps.policy_logps(weights)[c, b].item() == pytest.approx(sum(policy) / divisor, rel=1e-12)
+            assert logps.reference_logps(weights)[c, b].item() == pytest.approx(sum(reference) / divisor, rel=1e-12)
             ratio = (sum(policy) - sum(reference)) / divisor
-            assert logps.logratios(aggregate)[c, b].item() == pytest.approx(ratio, rel=1e-12, abs=1e-12)
+            assert logps.logratios(weights)[c, b].item() == pytest.approx(ratio, rel=1e-12, abs=1e-12)
         assert logps.lengths[c, b] == len(policy)
 
 
@@ -117,7 +162,7 @@ def test_aggregates_are_sums_and_means_over_real_tokens(drawn: tuple[Logps, Cand
 def test_an_empty_completion_has_sum_and_mean_0_and_a_finite_gradient(aggregate: Aggregate) -> None:
     policy = torch.zeros(2, 1, 3, requires_grad=True)
     mask = torch.tensor([[[False] * 3], [[True] * 3]])
-    found = Logps(policy, torch.zeros(2, 1, 3), mask).logratios(aggregate)
+    found = Logps(policy, torch.zeros(2, 1, 3), mask).logratios(token_weights(aggregate, mask, torch.zeros(1).long()))
     assert found[0].item() == 0
     (gradient,) = torch.autograd.grad(found.sum(), policy)
     assert gradient.isfinite().all()
@@ -141,5 +186,6 @@ def test_half_precision_is_aggregated_in_float32(dtype: torch.dtype, aggregate: 
     half = Logps(policy, reference, torch.ones(2, 2, 64, dtype=torch.bool))
     full = Logps(policy.float(), reference.float(), half.mask)
     for name in ("policy_logps", "reference_logps", "logratios"):
-        assert getattr(half, name)(aggregate).dtype == torch.float32
-        torch.testing.assert_close(getattr(half, name)(aggregate), getattr(full, name)(aggregate), rtol=0, atol=0)
+        weights = token_weights(aggregate, half.mask, torch.arange(2))
+        assert getattr(half, name)(weights).dtype == torch.float32
+        torch.testing.assert_close(getattr(half, name)(weights), getattr(full, name)(weights), rtol=0, atol=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.scoring import score
 from dpo_lab.tokenizers import TOKENIZERS
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer, TrainerSettings
@@ -75,12 +76,8 @@ def comparisons(b: int = 6, seed: int = 0) -> CandidateBatch:
     )
 
 
-def scored_by(model: nn.Module) -> Callable[[CandidateBatch], Tensor]:
-    @torch.no_grad()
-    def reference(batch: CandidateBatch) -> Tensor:
-        return score(model, batch)
-
-    return reference
+def scored_by(model: nn.Module) -> Reference:
+    return Reference(REFERENCES["frozen"](), model)
 
 
 def trainer(
@@ -88,7 +85,7 @@ def trainer(
     data: CandidateBatch,
     *,
     loss: PreferenceLoss | None = None,
-    reference: Callable[[CandidateBatch], Tensor | None] | None = None,
+    reference: Reference | None = None,
     optimizer: str = "sgd",
     lr: float = 0.1,
     seed: int = 0,
@@ -368,7 +365,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_the_pairs(report: Repor
     reference = score(policy, data).detach()
     reference[0, 5, 0] = NAN
     data.reference = reference
-    fit = trainer(policy, data, reference=lambda b: b.reference, batch_size=2, max_steps=4, hooks=report.hooks())
+    cached = Reference(REFERENCES["cached"](), policy)
+    fit = trainer(policy, data, reference=cached, batch_size=2, max_steps=4, hooks=report.hooks())
     kept: list[dict[str, Tensor]] = []
     fit.hooks.log = lambda step, metrics: kept.append(weights(policy))
     outcome = fit.fit()
@@ -386,11 +384,8 @@ def test_a_gradient_that_is_no_number_ends_the_run() -> None:
     class Cusp(PreferenceLoss):
         name: str = "cusp"
 
-        def __call__(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
             return (logps.logratios()[0] * 0).sqrt()
-
-        def rewards(self, logps: Logps) -> Float[Tensor, "k b"]:
-            return logps.logratios()
 
     policy = table()
     before = weights(policy)

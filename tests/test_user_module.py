@@ -28,7 +28,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from dpo_lab.losses.base import LOSSES, Laws, PairLoss
+from dpo_lab.losses import LOSSES, Laws, PairLoss
 
 
 @LOSSES.register
@@ -118,7 +118,7 @@ def test_a_users_experiment_is_swept_over_a_field_of_the_users_loss(started: lis
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["loss=mine"], ("there is no loss 'mine'", "dpo")),
+        (["loss=mine"], ("there is no loss 'mine'", "Did you mean")),
         (["user_modules=[my_lab.losses]", "loss=mien"], ("there is no loss 'mien'", "'mine'")),
         (["user_modules=[my_lab.losses]", "loss=mine", "loss.wieght=1"], ("'loss.wieght'", "'weight'")),
         (["user_modules=[my_lab.losses]", "loss=mine", "loss.weight=0"], ("loss.weight must be > 0, got 0",)),

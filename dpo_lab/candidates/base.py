@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dpo_lab.records import CandidateBatch
@@ -16,13 +16,18 @@ from dpo_lab.registry import Registry
 
 @dataclass
 class CandidatesSpec:
-    """How pairs come to be: read from the data, or sampled from the base policy and labelled by a reward."""
+    """How candidates come to be: read from the data, or sampled from the base policy and labelled by a reward."""
 
     name: str
     max_tokens: int = 32
     """Most tokens of a completion, its end token included."""
 
     sampled: ClassVar[bool] = False
+
+    @property
+    def num_candidates(self) -> int | None:
+        """Of each prompt, where the settings alone say so."""
+        return None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -56,3 +61,15 @@ def from_rows(
         ids=torch.arange(len(prompts)),
         confidence=confidence,
     )
+
+
+def certain_utilities(scores: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
+    """Utilities by which the higher score always wins, and equal scores are no preference. Best first."""
+    # Steps of 40 log-odds are certain in float32; equal scores stay at one half.
+    steps = (scores.diff(dim=0) != 0).float().cumsum(dim=0)
+    return torch.cat((torch.zeros(1, scores.shape[1]), -40 * steps))
+
+
+def noun(num_candidates: int) -> str:
+    """What a user calls prompts with so many candidates."""
+    return {1: "completions", 2: "pairs"}.get(num_candidates, f"rankings of {num_candidates}")

@@ -1,10 +1,9 @@
-"""Pairs of the base policy's own samples, labelled by a reward."""
+"""The base policy's own samples, labelled by a reward."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import ClassVar
 
 import torch
@@ -12,35 +11,12 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.candidates.base import CANDIDATES, CandidatesSpec
+from dpo_lab.candidates.base import CANDIDATES, CandidatesSpec, certain_utilities
+from dpo_lab.candidates.labelling import Labels, Pairing, unpaired
 from dpo_lab.generation import sample
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
 from dpo_lab.tokenizers import Tokenizer
-
-
-class Pairing(Enum):
-    """Which samples of a prompt are compared.
-
-    all: each with each, scored together in one pass (the most signal for the compute). The others make pairs, a sample in one
-    at most: extremes (best with worst, second best with second worst, ...), best_worst, random.
-    """
-
-    all = "all"
-    extremes = "extremes"
-    best_worst = "best_worst"
-    random = "random"
-
-
-class Labels(Enum):
-    """What the rewards r of a pair say of it, with P = sigmoid((r_chosen - r_rejected) / label_temperature).
-
-    hard: the higher reward wins. soft: P is the pair's confidence. bradley_terry: chance decides, with probability P.
-    """
-
-    hard = "hard"
-    soft = "soft"
-    bradley_terry = "bradley_terry"
 
 
 @CANDIDATES.register
@@ -59,6 +35,8 @@ class SampledCandidates(CandidatesSpec):
     pairing: Pairing = Pairing.all
     labels: Labels = Labels.hard
     label_temperature: float = 1.0
+    desirable_above: float | None = None
+    """With pairing=unpaired: the reward above which a sample is desirable. None: the mean reward of all samples."""
     seed: int = 0
 
     sampled: ClassVar[bool] = True
@@ -72,13 +50,38 @@ class SampledCandidates(CandidatesSpec):
         for field in ("temperature", "label_temperature"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"candidates.{field} must be > 0, got {getattr(self, field)}")
+        if self.pairing is Pairing.unpaired and self.labels is Labels.soft:
+            raise ValueError(
+                "candidates.labels=soft cannot be used with candidates.pairing=unpaired: a completion of its own is desirable "
+                "or it is not; choose hard or bradley_terry"
+            )
+        if self.desirable_above is not None and self.pairing is not Pairing.unpaired:
+            raise ValueError(
+                f"candidates.desirable_above is for candidates.pairing=unpaired, got it with pairing={self.pairing.value}"
+            )
+        if self.desirable_above is not None and not math.isfinite(self.desirable_above):
+            raise ValueError(f"candidates.desirable_above must be finite, got {self.desirable_above}")
 
-    def pairs(self, samples: CandidateBatch) -> tuple[CandidateBatch, dict[str, int]]:
-        """Pairs of labelled samples (k = all of them), and how many were left out because their rewards tie."""
+    @property
+    def num_candidates(self) -> int | None:
+        return {Pairing.all: self.samples_per_prompt, Pairing.unpaired: 1}.get(self.pairing, 2)
+
+    def pairs(self, samples: CandidateBatch, *, like: CandidateBatch | None = None) -> tuple[CandidateBatch, dict[str, int]]:
+        """What the samples teach (k of them compared, 2 or 1), and what was left out because rewards tie.
+
+        The mean reward that stands for `desirable_above` is that of the samples `like`, or else of these themselves.
+        """
         assert samples.scores is not None, "the samples have not been scored"
         if self.pairing is Pairing.all:
             return self._everyone(samples)
         generator = torch.Generator().manual_seed(self.seed)
+        if self.pairing is Pairing.unpaired:
+            measure = samples if like is None else like
+            assert measure.scores is not None, "the samples have not been scored"
+            # The double mean of equal float32 rewards is exact: they are then not above it.
+            threshold = float(measure.scores.double().mean()) if self.desirable_above is None else self.desirable_above
+            chance = self.label_temperature if self.labels is Labels.bradley_terry else None
+            return unpaired(samples, threshold, chance, generator)
         k = samples.num_candidates
         order = samples.scores.argsort(dim=0, descending=True, stable=True)
         first, second = self._partners(k, samples.scores, order, generator)
@@ -122,9 +125,7 @@ class SampledCandidates(CandidatesSpec):
         if self.labels is Labels.bradley_terry:
             known = None  # the draw has decided: the order is all there is
         elif self.labels is Labels.hard:
-            # Steps of 40 log-odds are certain in float32; equal rewards stay at one half.
-            steps = (samples.scores[order, keep].diff(dim=0) != 0).float().cumsum(dim=0)
-            known = torch.cat((torch.zeros(1, len(keep)), -40 * steps))
+            known = certain_utilities(samples.scores[order, keep])
         made = replace(
             samples,
             prompt=samples.prompt[keep],

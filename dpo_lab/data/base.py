@@ -10,13 +10,26 @@ from dpo_lab.registry import Registry
 
 
 @dataclass
-class Preference:
-    """A prompt and two completions of it, to be appended as they are. `confidence`: P(chosen beats rejected)."""
+class Feedback:
+    """A prompt, completions of it to be appended as they are, and what somebody has said of them.
+
+    Several completions are ordered, best first: two are a pair (chosen, rejected), more a ranking. Of a single one it is said
+    whether it is `desirable`.
+    """
 
     prompt: str
-    chosen: str
-    rejected: str
+    completions: tuple[str, ...]
     confidence: float = 1.0
+    """P(first beats second)."""
+    scores: tuple[float, ...] | None = None
+    """One for each completion; higher is better."""
+    margin: float | None = None
+    """How much better the first should be than the second, in rewards."""
+    desirable: bool | None = None
+
+    def __post_init__(self) -> None:
+        assert self.completions, self
+        assert self.scores is None or len(self.scores) == len(self.completions), self
 
 
 @dataclass
@@ -30,9 +43,9 @@ class Corpus:
     train_prompts: list[str] = field(default_factory=list)
     eval_prompts: list[str] = field(default_factory=list)
     """Prompts to sample completions for. No eval prompt comes from a document that anything is fitted on."""
-    train: list[Preference] = field(default_factory=list)
-    eval: list[Preference] = field(default_factory=list)
-    """Pairs that somebody has labelled."""
+    train: list[Feedback] = field(default_factory=list)
+    eval: list[Feedback] = field(default_factory=list)
+    """What somebody has labelled: all pairs, or all single completions, or all rankings of one length."""
     labelled: list[tuple[str, bool]] = field(default_factory=list)
     """Documents with a class, for rewards that are fitted."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -46,7 +59,7 @@ class DataSource:
     name: str
 
     has_pairs: ClassVar[bool] = False
-    """Whether pairs that somebody has labelled come with the text."""
+    """Whether pairs, rankings or single completions that somebody has labelled come with the text."""
 
     def load(self) -> Corpus:
         """Deterministic. Raises ValueError, naming file and line, for what cannot be read."""

@@ -1,26 +1,33 @@
-"""Labelled pairs from a JSON Lines file."""
+"""What somebody has labelled, from a JSON Lines file."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dpo_lab.artifacts import file_digest
-from dpo_lab.data.base import DATA, Corpus, DataSource, Preference, share_of
+from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, share_of
+from dpo_lab.data.rows import Form, read_feedback
 
-REQUIRED = ("prompt", "chosen", "rejected")
+EMPTY = "left out, empty completion"
+EQUAL = {Form.pairs: "left out, identical pair", Form.rankings: "left out, identical completions"}
+EQUAL_SCORES = "left out, equal scores"
 
 
 @DATA.register
 @dataclass
 class JSONLSource(DataSource):
-    """One object a line with the strings `prompt`, `chosen`, `rejected`, and optionally `confidence` in [.5, 1].
+    """One object a line. All lines are pairs, or labelled completions, or rankings of one length, by their fields.
+
+    Pairs: the strings `prompt`, `chosen`, `rejected`; optionally `confidence` in [.5, 1], the numbers `score_chosen` and
+    `score_rejected`, and `margin`. Completions: the strings `prompt` and `completion`, and `label`, true if it is desirable.
+    Rankings: the string `prompt`, and the list `completions`, best first; optionally the list `scores`, which then decides
+    the order (equal ones say nothing of it).
 
     Completions are appended to their prompt as they are: write the space between them. The split is by a hash of the prompt,
-    so a prompt is either trained on or held out, never both. Pairs without a choice to learn (an empty completion, or two
-    equal ones) are left out and counted.
+    so a prompt is either trained on or held out, never both. Rows with nothing to learn (an empty completion, two equal ones,
+    a ranking whose scores are all equal) are left out and counted.
     """
 
     name: str = "jsonl"
@@ -34,28 +41,32 @@ class JSONLSource(DataSource):
             raise ValueError(f"data.eval_share must be between 0 and 1, got {self.eval_share}")
 
     def load(self) -> Corpus:
-        pairs = self._read()
-        usable = [p for p in pairs if p.chosen and p.rejected and p.chosen != p.rejected]
-        train = [p for p in usable if share_of(p.prompt) >= self.eval_share]
-        held_out = [p for p in usable if share_of(p.prompt) < self.eval_share]
+        form, read = read_feedback(self._file(), self.path)
+        rows = [best_first(row) for row in read] if form is Form.rankings else read
+        reasons = [_nothing_to_learn(form, row) for row in rows]
+        usable = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
+        train = [row for row in usable if share_of(row.prompt) >= self.eval_share]
+        held_out = [row for row in usable if share_of(row.prompt) < self.eval_share]
         if not train or not held_out:
             raise ValueError(
-                f"{self.path}: {len(usable)} usable pairs leave {len(train)} to train on and {len(held_out)} held out; "
+                f"{self.path}: {len(usable)} usable {form.name} leave {len(train)} to train on and {len(held_out)} held out; "
                 "both are needed: give more prompts, or another data.eval_share"
             )
+        counts = {f"{form.name} read": len(rows), EMPTY: reasons.count(EMPTY)}
+        if form in EQUAL:
+            counts[EQUAL[form]] = reasons.count(EQUAL[form])
+        if rows[0].scores is not None:
+            counts |= _about_scores(form, read, rows, reasons)
+        counts |= {f"{form.name} to train on": len(train), f"{form.name} held out": len(held_out)}
+        if form is Form.completions:
+            counts["desirable ones to train on"] = sum(row.desirable is True for row in train)
         return Corpus(
-            text=[p.prompt + p.chosen for p in train],
-            train_prompts=list(dict.fromkeys(p.prompt for p in train)),
-            eval_prompts=list(dict.fromkeys(p.prompt for p in held_out)),
+            text=[row.prompt + row.completions[0] for row in train if row.desirable is not False],
+            train_prompts=list(dict.fromkeys(row.prompt for row in train)),
+            eval_prompts=list(dict.fromkeys(row.prompt for row in held_out)),
             train=train,
             eval=held_out,
-            counts={
-                "pairs read": len(pairs),
-                "left out, empty completion": sum(not (p.chosen and p.rejected) for p in pairs),
-                "left out, identical pair": sum(bool(p.chosen) and p.chosen == p.rejected for p in pairs),
-                "pairs to train on": len(train),
-                "pairs held out": len(held_out),
-            },
+            counts=counts,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -69,37 +80,31 @@ class JSONLSource(DataSource):
             raise ValueError(f"data.path: there is no file {self.path}")
         return file
 
-    def _read(self) -> list[Preference]:
-        pairs = []
-        with self._file().open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                where = f"{self.path}:{number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise ValueError(f"{where}: not UTF-8 (byte {error.start} of the line: {error.reason})") from error
-                if text.strip():
-                    pairs.append(_pair(text, where))
-        if not pairs:
-            raise ValueError(f"{self.path}: the file holds no pairs")
-        return pairs
+
+def best_first(row: Feedback) -> Feedback:
+    """The row in the order of its scores, if it has any. Completions of equal score stay as they stand."""
+    if row.scores is None:
+        return row
+    scores = row.scores
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return replace(row, completions=tuple(row.completions[i] for i in order), scores=tuple(scores[i] for i in order))
 
 
-def _pair(line: str, where: str) -> Preference:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object with {', '.join(REQUIRED)}, found {type(row).__name__}")
-    for key in REQUIRED:
-        if key not in row:
-            raise ValueError(f"{where}: no '{key}' field; found {sorted(row)}")
-        if not isinstance(row[key], str):
-            raise ValueError(f"{where}: '{key}' must be a string, found {type(row[key]).__name__}")
-        if any("\ud800" <= char <= "\udfff" for char in row[key]):
-            raise ValueError(f"{where}: '{key}' holds half a character (a lone surrogate, \\ud800 to \\udfff)")
-    confidence = row.get("confidence", 1.0)
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0.5 <= confidence <= 1:
-        raise ValueError(f"{where}: 'confidence' must be a number in [0.5, 1], found {confidence!r}")
-    return Preference(row["prompt"], row["chosen"], row["rejected"], float(confidence))
+def _nothing_to_learn(form: Form, row: Feedback) -> str | None:
+    """Why a row is left out, if it is."""
+    if not all(row.completions):
+        return EMPTY
+    if len(set(row.completions)) < len(row.completions):
+        return EQUAL[form]
+    if form is Form.rankings and row.scores is not None and len(set(row.scores)) == 1:
+        return EQUAL_SCORES
+    return None
+
+
+def _about_scores(form: Form, read: list[Feedback], rows: list[Feedback], reasons: list[str | None]) -> dict[str, int]:
+    """What the user should know of the scores in the file."""
+    if form is Form.pairs:
+        worse = sum(row.scores is not None and row.scores[0] < row.scores[1] for row in rows)
+        return {"pairs whose rejected completion has the higher score": worse}
+    reordered = sum(before != after for before, after in zip(read, rows, strict=True))
+    return {EQUAL_SCORES: reasons.count(EQUAL_SCORES), "rankings put in the order of their scores": reordered}

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws, PairLoss
+from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.pairs import PairLoss
 
 
 @LOSSES.register
@@ -22,7 +23,16 @@ class DPOLoss(PairLoss):
 
     name: str = "dpo"
 
-    laws: ClassVar[Laws] = Laws(shift_invariant=True, monotone=True, convex=True)
+    laws: ClassVar[Laws] = Laws(
+        shift_invariant=True,
+        ratios_only=True,
+        scaling=True,
+        monotone=True,
+        convex=True,
+        swap_linear=True,
+        rowwise=True,
+        nonnegative=True,
+    )
 
     def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return -F.logsigmoid(self.beta * gap)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws, PairLoss
+from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.pairs import PairLoss
 from dpo_lab.records import Aggregate
 
 
@@ -23,7 +24,12 @@ class IPOLoss(PairLoss):
     name: str = "ipo"
     aggregate: Aggregate = Aggregate.mean
 
-    laws: ClassVar[Laws] = Laws(shift_invariant=True, convex=True)
+    laws: ClassVar[Laws] = Laws(
+        shift_invariant=True, ratios_only=True, convex=True, swap_linear=True, rowwise=True, nonnegative=True
+    )
 
     def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return (gap - 1 / (2 * self.beta)) ** 2
+
+    def remarks(self) -> list[str]:
+        return []  # its target 1 / (2 beta) is meant for means

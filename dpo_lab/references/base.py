@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,11 @@ class ReferenceSpec:
 
     name: str
 
+    runs_model: ClassVar[bool] = True
+    """The reference's whole next-token distributions can be had, not just the log-probabilities of given tokens."""
+    moves: ClassVar[bool] = False
+    """Its weights change while the policy trains."""
+
     def prepare(self, model: nn.Module, data: CandidateBatch, key: str, store: Store) -> CandidateBatch:
         """`data`, with whatever can be computed once before training.
 
@@ -36,6 +42,38 @@ class ReferenceSpec:
     def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
         """The reference's log-probabilities of a batch, without gradients; None where there is no reference."""
         raise NotImplementedError
+
+    def follow(self, model: nn.Module, policy: nn.Module, step: int, memory: dict[str, Tensor]) -> None:
+        """Move the reference's weights after an optimiser step (the first is 1); `memory` is kept from call to call."""
+
+    def remarks(self, num_steps: int) -> list[str]:
+        """What a user would want to be told of these settings, in a run of so many steps."""
+        return []
+
+
+@dataclass
+class Reference:
+    """A reference at work. Calling it scores a batch."""
+
+    spec: ReferenceSpec
+    model: nn.Module
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What a moving reference keeps beside its weights."""
+
+    def __call__(self, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
+        return self.spec.score(self.model, batch)
+
+    @torch.no_grad()
+    def follow(self, policy: nn.Module, step: int) -> None:
+        """To be called after every optimiser step."""
+        self.spec.follow(self.model, policy, step, self.memory)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold to go on with this reference: nothing, if it never moves."""
+        if not self.spec.moves:
+            return {}
+        weights = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
+        return weights | {f"memory.{name}": tensor for name, tensor in self.memory.items()}
 
 
 REFERENCES: Registry[ReferenceSpec] = Registry("reference")
@@ -63,8 +101,12 @@ class CachedReference(ReferenceSpec):
 
     name: str = "cached"
 
+    runs_model: ClassVar[bool] = False
+
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: CandidateBatch, key: str, store: Store) -> CandidateBatch:
+        if data.mismatched is not None:
+            data = replace(data, mismatched=self.prepare(model, data.mismatched, key, store))
         device = next(model.parameters()).device
 
         def build(directory: Path) -> None:
@@ -91,6 +133,8 @@ class NoReference(ReferenceSpec):
     """No reference: for losses that need none."""
 
     name: str = "none"
+
+    runs_model: ClassVar[bool] = False
 
     def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
         return None

@@ -49,7 +49,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
         outcome = Trainer(
             policy=module,
             loss=SFTLoss(aggregate=Aggregate.sum),
-            reference=lambda batch: None,
+            reference=None,
             data=from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows))),
             optimizers=fit.optimizer.build(module),
             schedule=fit.schedule,

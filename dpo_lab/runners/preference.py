@@ -6,32 +6,34 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
-from dpo_lab.metrics import preference_metrics, weighted_mean
 from dpo_lab.models.copying import freeze
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
+from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
 
+TRAINING_STATE = "training.safetensors"
+
 if TYPE_CHECKING:
     from dpo_lab.runners.study import Study
-
-ROWS_AT_ONCE = 256
 
 
 @RUNNERS.register
 @dataclass
 class PreferenceRunner(RunnerSpec):
-    """Fit or load the base policy, get pairs, train against the frozen reference, judge on held-out prompts."""
+    """Fit or load the base policy, get pairs, train against the reference, judge on held-out prompts."""
 
     name: str = "preference"
 
@@ -46,17 +48,23 @@ class PreferenceRunner(RunnerSpec):
         stages = Stages(context)
         base, base_key = stages.base
         train, held_out, labelled = stages.pairs()
+        study.loss.check(train)
+        if study.loss.needs_mismatched:
+            train = train.with_mismatched()
+        for remark in remarks(study, train):
+            context.console.warn(remark)
         # Built anew and given the weights: a deep copy of tied embeddings would keep the original's head.
         policy = base.copy(study.compute.torch_device)
-        reference = freeze(base.copy(study.compute.torch_device))
+        start = freeze(base.copy(study.compute.torch_device))
+        reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
             train = study.reference.prepare(reference, train, base_key, context.store)
             held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
             stage.reused = bool(events) and set(events) == {"reused"}
-        judge = stages.judge(reference)
-        trainer, outcome = _train(context, judge, policy, reference, train, held_out, base)
+        judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
+        trainer, outcome = _train(context, judge, policy, Reference(study.reference, reference), train, held_out, base)
         context.run.update(artifacts=context.store.used)
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
@@ -64,7 +72,7 @@ class PreferenceRunner(RunnerSpec):
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
             metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
             best_of = judge.best_of_n(study.evaluation.sizes)
-            pair_metrics = {} if held_out is None else evaluate_pairs(trainer, held_out)
+            pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
         context.run.write_samples(rows)
         summary: dict[str, Any] = {
             "step": outcome.steps,
@@ -82,7 +90,7 @@ def _train(
     context: Context,
     judge: Judge,
     policy: nn.Module,
-    reference: nn.Module,
+    reference: Reference,
     train: CandidateBatch,
     held_out: CandidateBatch | None,
     base: Policy,
@@ -97,7 +105,7 @@ def _train(
             bar.update(step, metrics)
 
         def evaluate(step: int) -> Mapping[str, float]:
-            metrics = {} if held_out is None else evaluate_pairs(trainer, held_out)
+            metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
             if "logps/chosen" in metrics:
                 start_logps.setdefault("chosen", metrics["logps/chosen"])
                 metrics["displacement/chosen"] = metrics["logps/chosen"] - start_logps["chosen"]
@@ -106,12 +114,12 @@ def _train(
             return metrics
 
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
-            save_checkpoint(context, Policy(base.spec, policy, base.tokenizer), kind, step, metrics)
+            save_checkpoint(context, Policy(base.spec, policy, base.tokenizer), trainer.state(), kind, step, metrics)
 
         trainer = Trainer(
             policy=policy,
             loss=study.loss,
-            reference=lambda batch: study.reference.score(reference, batch),
+            reference=reference,
             data=train,
             optimizers=study.optimizer.build(policy),
             schedule=study.schedule,
@@ -124,26 +132,33 @@ def _train(
     return trainer, outcome
 
 
-@torch.no_grad()
-def evaluate_pairs(trainer: Trainer, pairs: CandidateBatch) -> dict[str, float]:
-    """The metrics of training, over all the given pairs."""
-    parts, sizes = [], []
-    for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE):
-        batch = pairs.select(rows).to(trainer.compute.torch_device)
-        values, logps = trainer.values(batch)
-        parts.append(preference_metrics(trainer.loss, values, logps, batch))
-        sizes.append(float(len(batch)))
-    return weighted_mean(parts, sizes)
+def remarks(study: Study, train: CandidateBatch) -> list[str]:
+    """What a user would want to be told of the settings, given the data."""
+    found = study.loss.remarks()
+    sure = train.preferences() if train.num_candidates > 1 else train.confidence
+    if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
+        found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
+    return found + study.reference.remarks(study.trainer.num_steps)
 
 
-def save_checkpoint(context: Context, policy: Policy, kind: str, step: int, metrics: Mapping[str, float]) -> None:
-    """Keep checkpoints/step-<step> as the `kind` ("best" or "last") one; what is neither any more is deleted."""
+def save_checkpoint(
+    context: Context, policy: Policy, state: Mapping[str, Tensor], kind: str, step: int, metrics: Mapping[str, float]
+) -> None:
+    """Keep checkpoints/step-<step> as the `kind` ("best" or "last") one; what is neither any more is deleted.
+
+    `state` is what training carries beside the policy's weights: of the loss, and of a reference that moves.
+    """
     root = context.run.path / "checkpoints"
     index_file = root / "index.json"
     index = json.loads(index_file.read_text()) if index_file.exists() else {}
     name = f"step-{step:08}"
     if not (root / name).exists():
-        policy.save(root / name)
+
+        def write(directory: Path) -> None:
+            policy.write_files(directory)
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / TRAINING_STATE)
+
+        write_directory(root / name, write)
     index[kind] = {"checkpoint": name, "step": step, **metrics}
     index_file.write_text(json.dumps(index, indent=1))
     kept = {entry["checkpoint"] for entry in index.values()}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dpo_lab.artifacts import MANIFEST, file_digest
-from dpo_lab.candidates.base import padded
+from dpo_lab.candidates.base import noun, padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
@@ -132,7 +132,7 @@ class Stages:
                 raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
             train, counts = spec.pairs(samples)
             first = torch.arange(min(self.context.study.evaluation.num_prompts_during, len(self.reference_samples)))
-            held_out, _ = spec.pairs(self.reference_samples.select(first))
+            held_out, _ = spec.pairs(self.reference_samples.select(first), like=samples)
             if not len(train):
                 raise ValueError("every prompt's samples have equal rewards, so no pair can be made; check the reward")
             console.note("  " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -148,7 +148,7 @@ class Stages:
             batch, counts = spec.encode(pairs, tokenizer)
             found.append(batch)
             left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-            console.note(f"  {len(batch):,} {title} pairs{left_out}")
+            console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
         return found[0], found[1], None
 
     def judge(self, reference: nn.Module) -> Judge:

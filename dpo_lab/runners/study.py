@@ -76,6 +76,13 @@ class Study:
         path_below(Path(self.runs), self.name)
         if self.loss.needs_reference and self.reference.name == "none":
             raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
+        if self.loss.needs_kl and not self.reference.runs_model:
+            raise ValueError(
+                f"loss={self.loss.name} compares whole next-token distributions, which reference={self.reference.name} does "
+                "not have: choose reference=frozen"
+            )
+        if self.candidates.num_candidates is not None:
+            self.loss.check_count(self.candidates.num_candidates)
         if self.candidates.sampled and self.reward.name == "none":
             raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
 

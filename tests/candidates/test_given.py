@@ -1,74 +1,141 @@
-"""The data's own pairs: every one is encoded or counted as left out."""
+"""The data's own feedback: every row is encoded with what was said of it, or counted as left out."""
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+from typing import Any
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.candidates import CANDIDATES
-from dpo_lab.data import Preference
+from dpo_lab.candidates.base import noun
+from dpo_lab.data import Feedback
+from dpo_lab.records import CandidateBatch
 from dpo_lab.tokenizers import TOKENIZERS
 
 BYTES = TOKENIZERS["byte"]().train([])
 WORDS = TOKENIZERS["word"]().train(["a b c"])
-PAIRS = st.builds(
-    Preference,
-    st.text("ab", max_size=6),
-    st.text("ab", min_size=1, max_size=6),
-    st.text("ab", min_size=1, max_size=6),
-    st.sampled_from([0.5, 0.75, 1.0]),
-)
+TEXT = st.text("ab", min_size=1, max_size=6)
+NUMBER = st.floats(-8, 8, width=32)
 
 
-@given(pairs=st.lists(PAIRS, min_size=1, max_size=6))
-def test_every_pair_is_encoded_or_counted(pairs: list[Preference]) -> None:
-    spec = CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5)
-    too_long = {
-        "left out, prompt over max_prompt_tokens": [p for p in pairs if len(p.prompt) + 1 > 5],
-        "left out, completion over max_tokens": [
-            p for p in pairs if len(p.prompt) + 1 <= 5 and max(len(p.chosen), len(p.rejected)) + 1 > 5
-        ],
-    }
-    left = [p for p in pairs if not any(p is q for rows in too_long.values() for q in rows)]
-    kept = [p for p in left if p.chosen != p.rejected]
+@st.composite
+def feedback(draw: st.DrawFn, text: st.SearchStrategy[str] = TEXT) -> list[dict[str, Any]]:
+    """Fields of rows of one kind: pairs, rankings or single completions, with or without scores and margins."""
+    k, scored = draw(st.integers(1, 4)), draw(st.booleans())
+    extra: dict[str, st.SearchStrategy[Any]] = {"prompt": st.text("ab", max_size=6), "completions": st.tuples(*[text] * k)}
+    if scored:
+        extra["scores"] = st.lists(NUMBER, min_size=k, max_size=k, unique=True).map(lambda s: tuple(sorted(s, reverse=True)))
+    if k == 1:
+        extra["desirable"] = st.booleans()
+    if k == 2:
+        extra["confidence"] = st.sampled_from([0.5, 0.75, 1.0])
+        extra |= {"margin": NUMBER} if draw(st.booleans()) else {}
+    return draw(st.lists(st.fixed_dictionaries(extra), min_size=1, max_size=6))
+
+
+def records(rows: list[dict[str, Any]]) -> list[Feedback]:
+    """Not made while drawing: the type checks of the record use chance, which a strategy must not."""
+    return [Feedback(**row) for row in rows]
+
+
+def decoded(batch: CandidateBatch, i: int) -> Feedback:
+    """Row i of a batch as it was in the data."""
+    prompt = batch.prompt[i][batch.prompt_mask[i]].tolist()
+    rows = [batch.completions[c, i][batch.mask[c, i]].tolist() for c in range(batch.num_candidates)]
+    assert prompt[0] == BYTES.start
+    assert all(row[-1] == BYTES.end for row in rows)
+    return Feedback(
+        BYTES.decode(prompt),
+        tuple(BYTES.decode(row) for row in rows),
+        confidence=float(batch.confidence[i]),
+        scores=None if batch.scores is None else tuple(batch.scores[:, i].tolist()),
+        margin=None if batch.margin is None else float(batch.margin[i]),
+        desirable=None if batch.desirable is None else bool(batch.desirable[0, i]),
+    )
+
+
+@given(fields=feedback())
+def test_every_row_is_encoded_with_what_was_said_of_it_or_counted(fields: list[dict[str, Any]]) -> None:
+    rows, spec = records(fields), CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5)
+    long_prompt = [row for row in rows if len(row.prompt) + 1 > 5]
+    short = [row for row in rows if len(row.prompt) + 1 <= 5]
+    fitting = [row for row in short if max(map(len, row.completions)) + 1 <= 5]
+    kept = [row for row in fitting if len(set(row.completions)) == len(row.completions)]
     if not kept:
-        with pytest.raises(ValueError, match=f"no pair of {len(pairs)} is left"):
-            spec.encode(pairs, BYTES)
+        with pytest.raises(ValueError, match=rf"of {len(rows)} {noun(len(rows[0].completions))} none is left"):
+            spec.encode(rows, BYTES)
         return
-    batch, counts = spec.encode(pairs, BYTES)
+    batch, counts = spec.encode(rows, BYTES)
     assert counts == {
-        **{name: len(rows) for name, rows in too_long.items()},
-        "left out, equal after tokenisation": len(left) - len(kept),
+        "left out, prompt over max_prompt_tokens": len(long_prompt),
+        "left out, completion over max_tokens": len(short) - len(fitting),
+        "left out, equal after tokenisation": len(fitting) - len(kept),
     }
-    assert len(batch) == len(kept)
-    assert batch.confidence.tolist() == [p.confidence for p in kept]
     assert batch.ids.tolist() == list(range(len(kept)))
-    for i, pair in enumerate(kept):
-        prompt = batch.prompt[i][batch.prompt_mask[i]].tolist()
-        assert prompt[0] == BYTES.start
-        assert BYTES.decode(prompt) == pair.prompt
-        for side, text in enumerate((pair.chosen, pair.rejected)):
-            row = batch.completions[side, i][batch.mask[side, i]].tolist()
-            assert row[-1] == BYTES.end
-            assert BYTES.decode(row) == text
+    assert [decoded(batch, i) for i in range(len(batch))] == kept
 
 
-def test_a_pair_that_the_tokenizer_cannot_tell_apart_is_left_out_and_counted() -> None:
-    pairs = [Preference("a", " b", " B"), Preference("a", " b", " c")]
-    batch, counts = CANDIDATES["given"]().encode(pairs, WORDS)
-    assert len(batch) == 1
-    assert counts["left out, equal after tokenisation"] == 1
+@given(fields=feedback(text=st.text(min_size=1, max_size=4)), data=st.data())
+def test_encoding_then_selecting_then_decoding_gives_back_every_row(fields: list[dict[str, Any]], data: st.DataObject) -> None:
+    rows = [replace(row, completions=tuple(f"{i}{t}" for i, t in enumerate(row.completions))) for row in records(fields)]
+    batch, _ = CANDIDATES["given"]().encode(rows, BYTES)
+    picked = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6))
+    chosen = batch.select(torch.tensor(picked))
+    assert [decoded(chosen, i) for i in range(len(picked))] == [rows[i] for i in picked]
 
 
-def test_where_no_pair_is_left_the_message_says_why_and_what_to_raise() -> None:
-    pairs = [Preference("a" * 9, "b", "c"), Preference("a", "b" * 9, "c")]
+@given(fields=feedback())
+def test_pairs_keep_their_confidence_and_rankings_are_certain_except_where_scores_tie(fields: list[dict[str, Any]]) -> None:
+    k = len(fields[0]["completions"])
+    rows = [replace(row, completions=tuple(map(str, range(k)))) for row in records(fields)]
+    if rows[0].scores is not None:
+        rows = [replace(row, scores=tuple(float(round(score) // 4) for score in row.scores or ())) for row in rows]
+    batch, _ = CANDIDATES["given"]().encode(rows, BYTES)
+    found = batch.preferences()
+    for b, row in enumerate(rows):
+        for q, (i, j) in enumerate(itertools.combinations(range(k), 2)):
+            tie = row.scores is not None and row.scores[i] == row.scores[j]
+            expected = row.confidence if k == 2 else 0.5 if tie else 1.0
+            assert float(found[q, b]) == expected
+
+
+def test_rows_that_the_tokenizer_cannot_tell_apart_are_left_out_and_counted() -> None:
+    for completions in ((" b", " B"), (" b", " B", " c"), (" b", " c", " B")):
+        rows = [Feedback("a", completions), Feedback("a", (" b", " c", " a")[: len(completions)])]
+        batch, counts = CANDIDATES["given"]().encode(rows, WORDS)
+        assert len(batch) == 1
+        assert counts["left out, equal after tokenisation"] == 1
+
+
+def test_where_no_row_is_left_the_message_says_why_and_what_to_raise() -> None:
     message = (
-        "no pair of 2 is left .1 left out, prompt over max_prompt_tokens, 1 left out, completion over max_tokens.; "
+        "of 2 pairs none is left .1 left out, prompt over max_prompt_tokens, 1 left out, completion over max_tokens.; "
         "raise candidates.max_tokens or candidates.max_prompt_tokens"
     )
-    with pytest.raises(ValueError, match=message.replace(".", r".")):
-        CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5).encode(pairs, BYTES)
+    rows = [Feedback("a" * 9, ("b", "c")), Feedback("a", ("b" * 9, "c"))]
+    with pytest.raises(ValueError, match=message):
+        CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5).encode(rows, BYTES)
+    rows = [Feedback("a", (" x", " y", " b"))]  # two words that the tokenizer does not know
+    with pytest.raises(ValueError, match=r"of 1 rankings of 3 none is left \(1 left out, equal .*\); choose a tokenizer that"):
+        CANDIDATES["given"]().encode(rows, WORDS)
+    assert [noun(k) for k in (1, 2, 3)] == ["completions", "pairs", "rankings of 3"]
+
+
+def test_rows_of_different_kinds_are_refused() -> None:
+    one = Feedback("a", ("b", "c"))
+    for other, message in (
+        (Feedback("a", ("b",), desirable=True), r"equally many completions, found rows with \[1, 2\]"),
+        (replace(one, scores=(1.0, 0.0)), "some rows of the data have scores and some have none"),
+        (replace(one, margin=1.0), "some rows of the data have margin and some have none"),
+        (replace(one, desirable=True), "some rows of the data have desirable and some have none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CANDIDATES["given"]().encode([one, other], BYTES)
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_prompt_tokens"])

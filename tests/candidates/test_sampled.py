@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.candidates.base import padded
-from dpo_lab.candidates.sampled import Labels, Pairing, SampledCandidates, draw, prompts_of, texts_of
+from dpo_lab.candidates.labelling import Labels, Pairing
+from dpo_lab.candidates.sampled import SampledCandidates, draw, prompts_of, texts_of
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.tokenizers import TOKENIZERS
 
 SCORES = st.lists(st.lists(st.integers(-2, 2), min_size=4, max_size=4), min_size=1, max_size=4)
 PAIRED = [Pairing.extremes, Pairing.best_worst, Pairing.random]
+COMPARED = [Pairing.all, *PAIRED]
+LABELLED = [case for case in itertools.product(Pairing, Labels) if case != (Pairing.unpaired, Labels.soft)]
 
 
 def samples(scores: list[list[int]]) -> CandidateBatch:
@@ -113,7 +116,7 @@ def test_of_all_pairs_those_of_equal_rewards_are_no_preference(labels: Labels, s
                 assert preferences[q, b] == 0.5, "a tie is trained on as a certain win"
 
 
-@pytest.mark.parametrize("pairing", list(Pairing))
+@pytest.mark.parametrize("pairing", COMPARED)
 @given(scores=SCORES, temperature=st.sampled_from([0.5, 1.0, 3.0]))
 def test_soft_labels_are_the_bradley_terry_probability(pairing: Pairing, scores: list[list[int]], temperature: float) -> None:
     spec = SampledCandidates(pairing=pairing, labels=Labels.soft, label_temperature=temperature)
@@ -136,8 +139,7 @@ def test_bradley_terry_labels_fall_with_their_probability(pairing: Pairing) -> N
     assert all(c == (3 if i == 1 else 0) for (_, i, _), c in zip(sides(made), made.scores[0].tolist(), strict=True))
 
 
-@pytest.mark.parametrize("pairing", list(Pairing))
-@pytest.mark.parametrize("labels", list(Labels))
+@pytest.mark.parametrize(("pairing", "labels"), LABELLED)
 def test_the_seed_decides_the_pairs(pairing: Pairing, labels: Labels) -> None:
     drawn = samples(torch.randint(-3, 4, (20, 6), generator=torch.Generator().manual_seed(0)).tolist())
     one, again = (SampledCandidates(pairing=pairing, labels=labels, seed=4).pairs(drawn)[0] for _ in range(2))
@@ -175,6 +177,7 @@ WRONG: list[dict[str, Any]] = [
     {"temperature": 0.0},
     {"label_temperature": -1.0},
     {"max_tokens": 0},
+    {"desirable_above": math.inf, "pairing": Pairing.unpaired},
 ]
 
 
@@ -184,7 +187,7 @@ def test_a_wrong_setting_is_refused_by_its_name(settings: dict[str, Any]) -> Non
         SampledCandidates(**settings)
 
 
-@pytest.mark.parametrize("pairing", list(Pairing))
+@pytest.mark.parametrize("pairing", COMPARED)
 @pytest.mark.parametrize("labels", [Labels.hard, Labels.soft])
 def test_two_samples_make_the_same_pair_however_they_are_paired(pairing: Pairing, labels: Labels) -> None:
     made, _ = SampledCandidates(pairing=pairing, labels=labels, samples_per_prompt=2).pairs(samples([[0, 2], [1, 0]]))

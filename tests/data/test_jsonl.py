@@ -1,4 +1,4 @@
-"""Labelled pairs from a file: bad rows are named, nothing leaks from one side of the split to the other."""
+"""Feedback from a file: nothing leaks from one side of the split to the other, and what is left out is counted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.data import Corpus
-from dpo_lab.data.jsonl import JSONLSource
-
-GOOD = {"prompt": "p", "chosen": " a", "rejected": " b"}
+from dpo_lab.data import Feedback
+from dpo_lab.data.jsonl import JSONLSource, best_first
 
 
 def written(path: Path, rows: list[Any], **options: Any) -> JSONLSource:
@@ -23,66 +21,6 @@ def written(path: Path, rows: list[Any], **options: Any) -> JSONLSource:
 
 def many(count: int = 60) -> list[dict[str, Any]]:
     return [{"prompt": f"prompt {i}", "chosen": " yes", "rejected": " no"} for i in range(count)]
-
-
-BAD = {
-    "no JSON": ('{"prompt": ', "not JSON"),
-    "a list": ("[1]", "expected an object with prompt, chosen, rejected, found list"),
-    "no field": ('{"prompt": "p", "chosen": "c", "x": 1}', r"no 'rejected' field; found \['chosen', 'prompt', 'x'\]"),
-    "no string": ('{"prompt": "p", "chosen": 3, "rejected": "r"}', "'chosen' must be a string, found int"),
-    "null": ('{"prompt": null, "chosen": "c", "rejected": "r"}', "'prompt' must be a string, found NoneType"),
-    "low confidence": (json.dumps(GOOD | {"confidence": 0.4}), r"'confidence' must be a number in \[0.5, 1\], found 0.4"),
-    "high confidence": (json.dumps(GOOD | {"confidence": 1.1}), "'confidence' must be"),
-    "confidence NaN": (json.dumps(GOOD | {"confidence": float("nan")}), "'confidence' must be"),
-    "confidence true": (json.dumps(GOOD | {"confidence": True}), "'confidence' must be"),
-    "confidence text": (json.dumps(GOOD | {"confidence": "0.7"}), "'confidence' must be"),
-    "half a character": ('{"prompt": "\\ud800", "chosen": "c", "rejected": "r"}', "surrogate"),
-    "too deep": ("[" * 100_000, "not JSON|too deep|nested|recursion"),
-}
-
-
-@pytest.mark.parametrize(("line", "message"), BAD.values(), ids=BAD)
-def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join([*map(json.dumps, many(3)), "", line, *map(json.dumps, many(3))]))
-    with pytest.raises(ValueError, match=rf"(?s){path}:5: .*({message})"):
-        JSONLSource(path=str(path)).load()
-
-
-@pytest.mark.parametrize("before", [0, 2000])
-def test_a_byte_that_is_no_utf_8_is_refused_with_its_file_and_line(tmp_path: Path, before: int) -> None:
-    path = tmp_path / "pairs.jsonl"
-    path.write_bytes("".join(json.dumps(row) + "\n" for row in many(before)).encode() + b'{"prompt": "\xff"}\n')
-    with pytest.raises(ValueError, match=f"{path}:{before + 1}: .*UTF-8"):
-        JSONLSource(path=str(path)).load()
-
-
-ROWS = st.fixed_dictionaries(
-    {"prompt": st.text(max_size=3), "chosen": st.text(max_size=2), "rejected": st.text(max_size=2)},
-    optional={"confidence": st.floats(0.5, 1) | st.just("x")},
-)
-LINES = st.one_of(st.binary(max_size=30), ROWS.map(lambda row: json.dumps(row).encode()), st.text(max_size=20).map(str.encode))
-
-
-@settings(max_examples=100)
-@given(lines=st.lists(LINES, max_size=6))
-@example(lines=[b"[" * 100_000])
-@example(lines=[b'{"a": ' * 100_000])
-@example(lines=[b'{"confidence": 1' + b"0" * 5000 + b"}"])
-@example(lines=[b"\xef\xbb\xbf", b"\xef\xbb\xbf"])
-def test_any_bytes_give_a_corpus_or_a_message(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
-    path.write_bytes(b"\n".join(lines))
-    message = None
-    try:
-        corpus = JSONLSource(path=str(path), eval_share=0.5).load()
-    except ValueError as error:
-        message = str(error)
-    else:
-        assert isinstance(corpus, Corpus)
-        assert corpus.train
-        assert corpus.eval
-    assert message is None or str(path) in message
 
 
 @given(
@@ -103,7 +41,7 @@ def test_a_prompt_is_trained_on_or_held_out_never_both(
     assert train | held_out == set(prompts)
     assert (set(corpus.train_prompts), set(corpus.eval_prompts)) == (train, held_out)
     assert len(set(corpus.train_prompts)) == len(corpus.train_prompts)
-    assert corpus.text == [p.prompt + p.chosen for p in corpus.train]
+    assert corpus.text == [p.prompt + p.completions[0] for p in corpus.train]
     assert len(corpus.train) + len(corpus.eval) == len(rows)
 
 
@@ -123,7 +61,7 @@ def test_pairs_without_a_choice_are_left_out_and_counted(tmp_path: Path) -> None
     choices = [("", "b"), ("a", ""), ("", ""), ("a", "a"), ("a", "b")]
     rows = [{"prompt": f"{i} {j}", "chosen": c, "rejected": r} for i in range(30) for j, (c, r) in enumerate(choices)]
     corpus = written(tmp_path / "a", rows).load()
-    assert {(p.chosen, p.rejected) for p in corpus.train + corpus.eval} == {("a", "b")}
+    assert {p.completions for p in corpus.train + corpus.eval} == {("a", "b")}
     counts = corpus.counts
     assert counts["pairs read"] == 150
     assert counts["left out, empty completion"] == 90
@@ -136,7 +74,7 @@ def test_pairs_without_a_choice_are_left_out_and_counted(tmp_path: Path) -> None
 def test_the_text_and_the_confidence_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = [row | {"confidence": 0.75, "chosen": "  é\u2028 "} for row in many()]
     corpus = written(tmp_path / "a", rows).load()
-    assert {(p.chosen, p.rejected, p.confidence) for p in corpus.train} == {("  é\u2028 ", " no", 0.75)}
+    assert {(p.completions, p.confidence) for p in corpus.train} == {(("  é\u2028 ", " no"), 0.75)}
     (tmp_path / "b").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a").read_bytes().replace(b"\n", b"\r\n"))
     assert JSONLSource(path=str(tmp_path / "b")).load() == corpus
 
@@ -151,10 +89,85 @@ def test_a_missing_file_an_empty_one_and_an_impossible_split_are_refused(tmp_pat
         JSONLSource().load()
     with pytest.raises(ValueError, match=r"data\.path: there is no file .*nowhere"):
         JSONLSource(path=str(tmp_path / "nowhere")).load()
-    with pytest.raises(ValueError, match="holds no pairs"):
+    with pytest.raises(ValueError, match="holds no rows"):
         written(tmp_path / "a", []).load()
     with pytest.raises(ValueError, match=r"1 usable pairs leave [01] to train on and [01] held out; both are needed"):
         written(tmp_path / "a", many(1)).load()
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=r"data\.eval_share must be between 0 and 1"):
             JSONLSource(path="x", eval_share=share)
+
+
+def ranked(count: int, completions: list[str], scores: list[float] | None) -> list[dict[str, Any]]:
+    extra = {} if scores is None else {"scores": scores}
+    return [{"prompt": f"prompt {i}", "completions": completions, **extra} for i in range(count)]
+
+
+SCORED = st.lists(st.tuples(st.text(max_size=2), st.integers(-2, 2).map(float)), min_size=2, max_size=5)
+
+
+@given(items=SCORED)
+def test_best_first_is_a_stable_order_that_takes_each_completion_with_its_score(items: list[tuple[str, float]]) -> None:
+    texts, scores = zip(*items, strict=True)
+    row = best_first(Feedback("p", texts, scores=scores))
+    assert row.scores is not None
+    left = list(items)
+    for text, score in zip(row.completions, row.scores, strict=True):
+        # By hand: the first of those that are left with the highest score comes next.
+        best = next(item for item in left if item[1] == max(s for _, s in left))
+        assert (text, score) == best
+        left.remove(best)
+    assert best_first(row) == row
+
+
+def test_rankings_are_put_in_the_order_of_their_scores_and_that_is_counted(tmp_path: Path) -> None:
+    rows = ranked(40, ["a", "b", "c"], [3, 3, 1]) + ranked(40, ["a", "b", "c"], [1.5, 2, 9])
+    corpus = written(tmp_path / "a", rows).load()
+    found = {(row.completions, row.scores) for row in corpus.train + corpus.eval}
+    assert found == {(("a", "b", "c"), (3, 3, 1)), (("c", "b", "a"), (9, 2, 1.5))}
+    assert corpus.counts["rankings put in the order of their scores"] == 40
+    assert corpus.text == [row.prompt + row.completions[0] for row in corpus.train]
+
+
+def test_rankings_with_nothing_to_learn_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = ranked(30, ["a", "b", "c"], [3, 2, 1]) + ranked(3, ["a", "", "c"], [3, 2, 1])
+    rows += ranked(4, ["a", "b", "a"], [3, 2, 1]) + ranked(5, ["a", "b", "c"], [2, 2, 2])
+    corpus = written(tmp_path / "a", rows).load()
+    assert corpus.counts == {
+        "rankings read": 42,
+        "left out, empty completion": 3,
+        "left out, identical completions": 4,
+        "left out, equal scores": 5,
+        "rankings put in the order of their scores": 0,
+        "rankings to train on": len(corpus.train),
+        "rankings held out": len(corpus.eval),
+    }
+    assert len(corpus.train) + len(corpus.eval) == 30
+    unscored = written(tmp_path / "b", ranked(30, ["z", "b", "c"], None)).load()
+    assert {(row.completions, row.scores) for row in unscored.train} == {(("z", "b", "c"), None)}
+
+
+def test_labelled_completions_keep_their_label_and_the_base_is_fitted_on_desirable_ones(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{i} ", "completion": "yes" if i % 3 else "no", "label": bool(i % 3)} for i in range(60)]
+    rows.append({"prompt": "x", "completion": "", "label": True})
+    corpus = written(tmp_path / "a", rows).load()
+    both = corpus.train + corpus.eval
+    assert {(row.completions, row.desirable) for row in both} == {(("yes",), True), (("no",), False)}
+    assert corpus.text == [row.prompt + "yes" for row in corpus.train if row.desirable]
+    assert corpus.counts == {
+        "completions read": 61,
+        "left out, empty completion": 1,
+        "completions to train on": len(corpus.train),
+        "completions held out": len(corpus.eval),
+        "desirable ones to train on": len(corpus.text),
+    }
+    assert len(both) == 60
+
+
+def test_a_pair_keeps_its_label_where_its_scores_say_otherwise_and_that_is_counted(tmp_path: Path) -> None:
+    rows = [row | {"score_chosen": i % 2, "score_rejected": 0.5, "margin": -i} for i, row in enumerate(many())]
+    corpus = written(tmp_path / "a", rows).load()
+    assert corpus.counts["pairs whose rejected completion has the higher score"] == 30
+    for row in corpus.train + corpus.eval:
+        i = int(row.prompt.split()[1])
+        assert (row.completions, row.scores, row.margin) == ((" yes", " no"), (i % 2, 0.5), -i)

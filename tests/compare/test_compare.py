@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dpo_lab.compare import END, START, find_runs, grouped, main, rows_of, spread
+from dpo_lab.compare.__main__ import main
+from dpo_lab.compare.matched import at_kl, paired_difference
+from dpo_lab.compare.runs import find_runs, grouped
+from dpo_lab.compare.tables import END, START, rows_of, spread
 
 
 def write_run(root: Path, name: str, *, beta: float, seed: int, kl: float, status: str = "done") -> Path:
@@ -74,3 +77,67 @@ def test_a_readme_without_a_place_for_the_table_is_left_alone(sweep: Path, capsy
 def test_nothing_to_compare_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: there is no finished run in ")
+
+
+PATH = [{"kl": 0.0, "proxy": 0.0}, {"kl": 1.0, "proxy": 2.0}, {"kl": 0.5, "proxy": 9.0}, {"kl": 3.0, "proxy": 4.0}]
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"), [(0.0, 0.0), (0.25, 0.5), (1.0, 2.0), (2.0, 6.0), (3.0, 4.0), (3.1, None), (-0.1, None)]
+)
+def test_a_metric_at_a_kl_is_where_the_path_first_crosses_it(kl: float, expected: float | None) -> None:
+    assert at_kl(PATH, "proxy", kl) == (None if expected is None else pytest.approx(expected))
+
+
+def test_evaluations_without_the_metric_or_the_kl_are_passed_over() -> None:
+    assert at_kl([{"kl": 0.0, "proxy": 1.0}, {"kl": 0.5}, {"proxy": 5.0}, {"kl": 1.0, "proxy": 3.0}], "proxy", 0.5) == 2.0
+    assert at_kl([], "proxy", 0.5) is None
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    mean, error, count = paired_difference({0: 1.0, 1: 3.0, 2: 9.0}, {0: 0.5, 1: 2.0, 7: 0.0})
+    assert (mean, count) == (0.75, 2)
+    assert error == pytest.approx(0.25)
+    assert paired_difference({0: 1.0}, {0: 3.0}) == (-2.0, None, 1)
+
+
+def test_rows_by_one_setting_at_a_kl_with_a_baseline(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, top in (("a", 2.0), ("b", 4.0), ("c", 3.0)):
+        lines = [{"step": 0, "split": "eval", "kl": 0.0, "proxy/policy": 0.0}, {"step": 1, "split": "train", "kl": 9.0}]
+        lines.append({"step": 1, "split": "eval", "kl": 2.0, "proxy/policy": top})
+        (sweep / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [
+        "--by",
+        "loss.beta",
+        "--metric",
+        "proxy/policy",
+        "--at-kl",
+        "1",
+        "--baseline",
+        "0.1",
+        "--save",
+        str(sweep / "study"),
+    ]
+    assert main([str(sweep), *words]) == 0
+    table = (sweep / "study" / "README.md").read_text().splitlines()
+    assert "| loss.beta | seeds | proxy/policy at KL 1 | difference |" in table
+    assert "| 0.1 | 2 | 1.500 ± 0.707 |  |" in table
+    assert "| 0.03 | 1 | 1.500 | +0.500 |" in table
+    results = [json.loads(line) for line in (sweep / "study" / "results.jsonl").read_text().splitlines()]
+    assert [(row["loss.beta"], row["seed"], row["proxy/policy at KL 1"]) for row in results] == [
+        (0.1, 0, 1.0),
+        (0.1, 1, 2.0),
+        (0.03, 0, 1.5),
+    ]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--by", "loss.bta"], "Did you mean 'loss.beta'?"), (["--by", "loss.beta", "--baseline", "7"], "no row has '7'")],
+)
+def test_a_setting_or_baseline_that_no_run_has_is_named(
+    sweep: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(sweep), *words]) == 2
+    assert message in capsys.readouterr().err

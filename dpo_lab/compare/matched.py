@@ -1,0 +1,31 @@
+"""Runs at the same distance from the reference: the only fair way to compare rewards that are bought with KL."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+
+def at_kl(evaluations: Sequence[Mapping[str, Any]], metric: str, kl: float) -> float | None:
+    """The metric where the path of the evaluations first crosses `kl`, between two of them on a straight line.
+
+    None where it never does.
+    """
+    points = [(row["kl"], row[metric]) for row in evaluations if row.get("kl") is not None and row.get(metric) is not None]
+    for (kl_before, before), (kl_after, after) in pairwise(points):
+        if kl_before <= kl <= kl_after and kl_after > kl_before:
+            share = (kl - kl_before) / (kl_after - kl_before)
+            return float(before + share * (after - before))
+    return None
+
+
+def paired_difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float | None, int]:
+    """Mean and standard error of value - baseline over the seeds that both have, and how many those are.
+
+    No standard error for fewer than two.
+    """
+    found = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
+    return (statistics.fmean(found) if found else float("nan")), error, len(found)

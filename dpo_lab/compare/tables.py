@@ -1,0 +1,94 @@
+"""Comparisons as tables: printed, and kept with a study."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpo_lab.compare.matched import paired_difference
+from dpo_lab.compare.runs import FinishedRun, Group
+from dpo_lab.tracking.json_files import to_line, write_atomically
+
+METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")
+START, END = "<!-- results -->", "<!-- end of results -->"
+
+
+def rows_of(
+    groups: Sequence[Group], metrics: Sequence[str] = METRICS, baseline: Group | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """A table: differing settings, number of seeds, mean and standard deviation of each metric that any run has.
+
+    With a baseline, behind each metric the mean difference from it over common seeds, with its standard error.
+    """
+    metrics = [metric for metric in metrics if any(group.values(metric) for group in groups)]
+    columns = [*groups[0].settings, "seeds"]
+    for metric in metrics:
+        columns += [metric] if baseline is None else [metric, "difference"]
+    rows = []
+    for group in groups:
+        row = [*(str(value) for value in group.settings.values()), str(len(group.runs))]
+        for metric in metrics:
+            row.append(spread(group.values(metric)))
+            if baseline is not None:
+                row.append(difference(group, baseline, metric))
+        rows.append(row)
+    return columns, rows
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, for two and more, standard deviation."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def difference(group: Group, baseline: Group, metric: str) -> str:
+    """From the baseline, over the seeds of both, with the standard error of the mean."""
+    if group is baseline:
+        return ""
+    mean, error, count = paired_difference(group.by_seed(metric), baseline.by_seed(metric))
+    if not count:
+        return ""
+    return f"{mean:+.3f}" if error is None else f"{mean:+.3f} ± {error:.3f}"
+
+
+def save(
+    runs: Sequence[FinishedRun],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    folder: Path,
+    settings: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+) -> None:
+    """results.jsonl (one line a run, with the given settings and metrics at a KL), and the table in README.md.
+
+    The table stands between the file's two markers. Raises ValueError where it has none.
+    """
+    lines = [
+        to_line(
+            {
+                "command": run.facts.get("command"),
+                "seed": run.facts.get("seed"),
+                "git": run.facts.get("git"),
+                "hardware": run.facts.get("hardware"),
+                "threads": run.facts.get("threads"),
+                "run_wall_s": run.facts.get("wall_s"),
+                **{key: run.settings.get(key) for key in settings},
+                **{key: value for key, value in run.summary.items() if key != "ideal_frontier"},
+                **{metric: run.value(metric) for metric in metrics if " at KL " in metric},
+            }
+        )
+        for run in runs
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "results.jsonl", "".join(lines))
+    table = "\n".join(["| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]])
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n\n{START}\n{END}\n"
+    before, found, rest = text.partition(START)
+    _, closed, after = rest.partition(END)
+    if not found or not closed:
+        raise ValueError(f"{readme} has no place for the table: give it the lines {START} and {END}")
+    write_atomically(readme, f"{before}{START}\n{table}\n{END}{after}")

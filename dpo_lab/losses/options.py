@@ -1,0 +1,74 @@
+"""Settings that loss functions share, each written once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from dpo_lab.records import CandidateBatch, Logps, pairs_of, upcast
+
+
+class Weighting(Enum):
+    """What a pair counts. wpo: by how likely the policy would be to sample it (Zhou et al. 2024, arXiv:2406.11827)."""
+
+    none = "none"
+    wpo = "wpo"
+
+
+@dataclass
+class Margin:
+    """How far the chosen reward has to lie above the rejected one: the sum of these, each 0 if not set. In rewards.
+
+    A margin belongs to the pair: where the label may be wrong, the swapped pair has the negative one.
+    """
+
+    constant: float = 0.0
+    length_penalty: float = 0.0
+    """Times (tokens of rejected - of chosen): the policy is trained for the reward less so much per token. R-DPO, Park et al.
+    2024, arXiv:2403.19159. The labels knew nothing of the penalty, so a longer chosen completion needs the smaller gap.
+    """
+    score: float = 0.0
+    """Times log(score of chosen - of rejected). ODPO, Amini et al. 2024, arXiv:2402.10571."""
+    data: float = 0.0
+    """Times the data's own margins."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                raise ValueError(f"loss.margin.{name} must be finite, got {value}")
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+    def of_pairs(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
+        """The margin of every pair, in the order of `pairs_of`."""
+        first, second = pairs_of(batch.num_candidates)
+        lengths = logps.lengths.to(batch.confidence.dtype)
+        found = self.constant + self.length_penalty * (lengths[second] - lengths[first])
+        if self.score:
+            assert batch.scores is not None, "the batch has no scores"
+            # Scores that tie, or contradict the label, would give -inf or nan: the smallest float stands for "no better".
+            better = (batch.scores[first] - batch.scores[second]).clamp(min=torch.finfo(batch.scores.dtype).tiny)
+            found = found + self.score * better.log()
+        if self.data:
+            assert batch.margin is not None, "the batch has no margins"
+            found = found + self.data * batch.margin
+        return found
+
+
+def wpo_weights(logps: Logps) -> Float[Tensor, "q b"]:
+    """Of every pair, the product of both completions' exp(mean over tokens of logp - log sum_v p_v^2). No gradient.
+
+    About 1 for completions that the policy would sample, near 0 for those it would not.
+    """
+    assert logps.collision is not None, "these Logps were made without the collision probability"
+    excess = upcast(logps.policy).detach() - upcast(logps.collision)
+    means = reduce(excess * logps.mask, "k b m -> k b", "sum") / logps.lengths.clamp(min=1)
+    first, second = pairs_of(len(means))
+    return torch.exp(means[first] + means[second])

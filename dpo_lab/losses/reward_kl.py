@@ -1,0 +1,76 @@
+"""Reward-aware preference optimisation: the policy prefers a completion as firmly as the scores do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.pairs import Pair, PairLoss
+from dpo_lab.losses.rebel import SYMMETRIC, score_gap
+
+
+class Distance(Enum):
+    """Of the policy's preference q from the scores' preference p: the authors' names.
+
+    backward KL(p || q), forward KL(q || p) (many call these two the other way round), squared difference of the log-odds.
+    """
+
+    backward = "backward"
+    forward = "forward"
+    squared = "squared"
+
+
+@LOSSES.register
+@dataclass
+class RewardKLLoss(PairLoss):
+    """D(sigmoid(beta * gap), sigmoid(eta * (score of chosen - score of rejected))). NVIDIA 2024, arXiv:2406.11704 (RPO).
+
+    Least, 0, where beta * gap is eta times the difference of the scores: no reason to push a pair further apart than it is.
+    """
+
+    name: str = "reward_kl"
+    eta: float = 1.0
+    """Log-odds of the preference for one unit of score."""
+    distance: Distance = Distance.backward
+
+    laws: ClassVar[Laws] = Laws(
+        shift_invariant=True, ratios_only=True, scaling=True, convex=True, rowwise=True, nonnegative=True
+    )
+    needs_scores: ClassVar[bool] = True
+    reads_confidence: ClassVar[bool] = False
+    refuses: ClassVar[Mapping[str, str]] = {
+        "label_smoothing": SYMMETRIC,
+        "margin": "the scores already say how large the gap should be",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.eta < math.inf:
+            raise ValueError(f"loss.eta must be > 0 and finite, got {self.eta}")
+
+    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
+        implicit, given = self.beta * pair.gap, self.eta * score_gap(pair)
+        if self.distance is Distance.squared:
+            return (implicit - given) ** 2
+        if self.distance is Distance.forward:
+            return kl_of_coins(implicit, given)
+        return kl_of_coins(given, implicit)
+
+    def value_at_reference(self, num_candidates: int = 2) -> float | None:
+        return None  # it depends on the scores
+
+
+def kl_of_coins(p: Float[Tensor, "*s"], q: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """KL divergence of a coin with log-odds p from one with log-odds q, in nats."""
+    heads = torch.sigmoid(p) * (F.logsigmoid(p) - F.logsigmoid(q))
+    tails = torch.sigmoid(-p) * (F.logsigmoid(-p) - F.logsigmoid(-q))
+    return heads + tails

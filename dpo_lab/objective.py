@@ -1,0 +1,130 @@
+"""A preference loss of a policy against its reference: its gradient and its value, in portions that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpo_lab.compute import Compute
+from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.measuring import measure
+from dpo_lab.metrics import Tally, added, means, preference_metrics
+from dpo_lab.ranks import Ranks
+from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.references.base import Reference
+from dpo_lab.scoring import evaluating
+
+OnFirst = Callable[[Tensor, Logps], None]
+"""Is shown the first values of a step, and the log-probabilities behind them."""
+
+
+Part = tuple[Tensor, CandidateBatch]
+"""Row numbers, and those rows of the step's batch."""
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass
+class Objective:
+    """What training descends. How a step is cut into micro-batches changes memory and time, nothing else."""
+
+    policy: nn.Module
+    loss: PreferenceLoss
+    reference: Reference | None
+    compute: Compute
+    micro_batch_size: int | None = None
+    """Prompts in one forward and backward pass; None: all."""
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def fill_gradients(self, batch: CandidateBatch, on_first: OnFirst | None = None) -> Tally:
+        """Add the gradient of the mean loss over the batch's prompts to the policy's; the metrics of the batch.
+
+        With several ranks each is given the whole batch, and each ends with the whole gradient.
+        """
+        mine = self.ranks.rows(len(batch))
+        rows = mine.split(self.micro_batch_size or max(len(mine), 1))
+        parts = [batch] if len(mine) == len(batch) and len(rows) == 1 else [batch.select(chosen) for chosen in rows]
+        if self.loss.couples_batch and parts[0] is not batch:
+            tally = self._in_two_passes(batch.to(self.compute.torch_device), list(zip(rows, parts, strict=True)), on_first)
+        else:
+            tallies: list[Tally] = []
+            for part in (part.to(self.compute.torch_device) for part in parts):
+                logps = self.measured(part)
+                if self.loss.couples_batch:
+                    self.loss.observe(_detached(logps), part)
+                values = self.loss(logps, part)
+                if on_first is not None and not tallies:
+                    on_first(values.detach(), logps)
+                (values.sum() / len(batch)).backward()
+                tallies.append(preference_metrics(self.loss, values.detach(), _detached(logps), part))
+            tally = {name: self.ranks.sum(pair) for name, pair in added(tallies).items()}
+        self.ranks.sum_gradients(self.policy)
+        return tally
+
+    @torch.no_grad()
+    def evaluate(self, pairs: CandidateBatch) -> dict[str, float]:
+        """The metrics of training, over all the given comparisons, with the loss's state as it is."""
+        batch = pairs.to(self.compute.torch_device)
+        with evaluating(self.policy):
+            parts = [(rows, pairs.select(rows)) for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE)]
+            logps = self._joined(parts, batch, Ranks(alone=True))
+        return means(preference_metrics(self.loss, self.loss(logps, batch), logps, batch))
+
+    def measured(self, batch: CandidateBatch) -> Logps:
+        """Policy and reference on a batch."""
+        with self.compute.autocast():
+            return measure(self.policy, batch, self.loss, self.reference)
+
+    def _in_two_passes(self, batch: CandidateBatch, parts: Sequence[Part], on_first: OnFirst | None) -> Tally:
+        """For a loss whose values depend on the whole step: first all log-probabilities and the loss's gradient with respect
+        to them, then, micro-batch by micro-batch, from there to the weights.
+        """
+        with torch.random.fork_rng(), torch.no_grad():  # the second pass draws the same dropout
+            logps = self._joined(parts, batch, self.ranks)
+        self.loss.observe(logps, batch)
+        inputs = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+        values = self.loss(replace(logps, **leaves), batch)
+        if on_first is not None:
+            on_first(values.detach(), logps)
+        found = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
+        of_leaf = {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
+        for rows, part in parts:
+            part = part.to(self.compute.torch_device)
+            again = self.measured(part)
+            outputs = [getattr(again, name)[part.mask] for name in of_leaf]
+            torch.autograd.backward(outputs, [grad[:, rows][batch.mask[:, rows]] for grad in of_leaf.values()])
+        return preference_metrics(self.loss, values.detach(), logps, batch)
+
+    def _joined(self, parts: Sequence[Part], batch: CandidateBatch, ranks: Ranks) -> Logps:
+        """Policy and reference on the whole batch, measured part by part, and rank by rank."""
+        found = [(rows, self.measured(part.to(self.compute.torch_device))) for rows, part in parts]
+        return _side_by_side(found, batch, ranks)
+
+
+def _side_by_side(parts: Sequence[tuple[Tensor, Logps]], batch: CandidateBatch, ranks: Ranks) -> Logps:
+    """Logps of some rows each as those of the batch, as wide as the batch's own padding makes them."""
+
+    def of(name: str) -> Float[Tensor, "k b m"] | None:
+        if getattr(parts[0][1], name) is None:
+            return None
+        wide = getattr(parts[0][1], name).new_zeros(batch.mask.shape)
+        for rows, part in parts:
+            wide[:, rows] = wide[:, rows].masked_scatter(batch.mask[:, rows], getattr(part, name)[part.mask])
+        return ranks.sum(wide)  # the rows of other ranks are 0 here
+
+    mismatched = None
+    if batch.mismatched is not None and parts[0][1].mismatched is not None:
+        others = [(rows, part.mismatched) for rows, part in parts if part.mismatched is not None]
+        mismatched = _side_by_side(others, batch.mismatched, ranks)
+    policy = of("policy")
+    assert policy is not None
+    return Logps(policy, of("reference"), batch.mask, of("kl"), of("collision"), mismatched)
+
+
+def _detached(logps: Logps) -> Logps:
+    return replace(logps, policy=logps.policy.detach(), kl=None if logps.kl is None else logps.kl.detach())

@@ -1,0 +1,125 @@
+"""The gradient of a step does not depend on how the step is cut, whatever the loss reads of the other prompts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from einops import reduce
+from jaxtyping import Float
+from strategies import tiny_transformer
+from test_measuring import comparisons
+from torch import Tensor, nn
+
+from dpo_lab import objective as module
+from dpo_lab.compute import Compute
+from dpo_lab.losses import PairLoss, PreferenceLoss
+from dpo_lab.measuring import measure
+from dpo_lab.metrics import means
+from dpo_lab.models.copying import freeze
+from dpo_lab.objective import Objective
+from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.references import REFERENCES, Reference
+
+
+@dataclass
+class Coupled(PairLoss):
+    """Every pair against the mean of all pairs of the step, by gap, KL and mismatched completions; counts what it observes."""
+
+    name: str = "coupled"
+    needs_kl: ClassVar[bool] = True
+    needs_mismatched: ClassVar[bool] = True
+    couples_batch: ClassVar[bool] = True
+
+    def initial_state(self) -> dict[str, float]:
+        return {"gap": 0.0, "calls": 0.0}
+
+    def observe(self, logps: Logps, batch: CandidateBatch) -> None:
+        assert logps.mismatched is not None
+        gap = self.pairs(logps, batch).gap.mean() + logps.mismatched.logratios().mean()
+        self.state = {"gap": float(gap), "calls": self.state["calls"] + 1}
+
+    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        assert logps.kl is not None
+        kl = reduce(logps.kl, "k b m -> b", "sum")
+        gap = self.pairs(logps, batch).gap[0] + 0.1 * kl
+        return (gap - gap.mean() - self.state["gap"]) ** 2 + gap.sort().values * torch.arange(len(gap))
+
+
+def prepared(loss: PreferenceLoss, b: int = 5) -> CandidateBatch:
+    batch = replace(comparisons(b=b), scores=torch.tensor([[2.0], [1.0]], dtype=torch.float64).expand(2, b), step=3)
+    return batch.with_mismatched() if loss.needs_mismatched else batch
+
+
+def stepped(loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module) -> tuple[list[Tensor], dict[str, float]]:
+    loss = copy.deepcopy(loss)
+    reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
+    objective = Objective(policy, loss, reference, Compute(device="cpu"), micro_batch_size)
+    policy.zero_grad()
+    metrics = means(objective.fill_gradients(prepared(loss)))
+    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | loss.state
+
+
+def compare(loss: PreferenceLoss, policy: nn.Module) -> None:
+    whole, metrics = stepped(loss, None, policy)
+    assert any(gradient.abs().max() > 1e-6 for gradient in whole)
+    for micro_batch_size in (1, 2, 4):
+        parts, of_parts = stepped(loss, micro_batch_size, policy)
+        torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-11)
+        assert of_parts == pytest.approx(metrics, rel=1e-6)
+
+
+def test_micro_batches_change_no_gradient_and_no_metric(loss_class: type[PreferenceLoss]) -> None:
+    compare(loss_class(), tiny_transformer(seed=0))
+
+
+def test_micro_batches_change_nothing_of_a_loss_that_couples_everything() -> None:
+    compare(Coupled(), tiny_transformer(seed=0))
+
+
+def test_a_coupled_loss_that_does_not_say_so_does_depend_on_the_micro_batch() -> None:
+    @dataclass
+    class Silent(Coupled):
+        name: str = "silent"
+        couples_batch: ClassVar[bool] = False
+
+    with pytest.raises(AssertionError):
+        compare(Silent(), tiny_transformer(seed=0))
+
+
+def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def watched(*arguments: Any) -> Logps:
+        logps = measure(*arguments)
+        seen.append(logps.policy.detach())
+        return logps
+
+    monkeypatch.setattr(module, "measure", watched)
+    policy = tiny_transformer(seed=0, dropout=0.3).train()
+    stepped(Coupled(), 2, policy)
+    first, second = seen[:3], seen[3:]
+    assert len(first) == len(second)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    before = [logps.clone() for logps in seen]
+    stepped(Coupled(), 2, policy)
+    assert not torch.equal(seen[6], before[0]), "dropout is on"
+
+
+def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_transformer(seed=0, dropout=0.3).train()
+    loss = Coupled()
+    loss.state = {"gap": 0.25, "calls": 7.0}
+    reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
+    objective = Objective(policy, loss, reference, Compute(device="cpu"))
+    found: list[dict[str, Any]] = []
+    for rows in (256, 2, 1):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", rows)
+        found.append(objective.evaluate(prepared(loss)))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0] == pytest.approx(found[2], rel=1e-9)
+    assert loss.state == {"gap": 0.25, "calls": 7.0}
+    assert policy.training
