@@ -32,6 +32,7 @@ imports: $(VENV)/.test  ## which module may import which
 	$(BIN)/lint-imports
 
 experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
+	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
 
 clean:  ## remove .venv and caches, keep runs and artifacts
