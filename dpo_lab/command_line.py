@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,21 +20,29 @@ from yaml import YAMLError
 
 from dpo_lab.composing import CONF, VERSION_BASE, composed, jobs, parsed, validate
 from dpo_lab.registry import Registry, load_user_modules
-from dpo_lab.runners.execute import execute
+from dpo_lab.runners.execute import execute, finished_run
 from dpo_lab.runners.study import refuse_unknown_keys, to_study
+from dpo_lab.tracking import Console
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit status of a whole command; see `__main__`."""
-    codes: list[int] = []
+    ended: list[Ended] = []
 
     def job(_: DictConfig) -> int:
         words = [str(word) for word in HydraConfig.get().overrides.task]
         config = composed(words, given.folders)
-        codes.append(execute(to_study(config), config, words, command=f"python -m dpo_lab {shlex.join(arguments)}"))
-        return codes[-1]
+        study = to_study(config)
+        before = finished_run(study) if given.multirun else None
+        if before is None:
+            code = execute(study, config, words, command=f"python -m dpo_lab {shlex.join(arguments)}")
+        else:
+            code = 0
+            Console().note(f"{' '.join(words)}: finished before, in {before} (delete it to run it again)")
+        ended.append(Ended(words, code, before is not None))
+        return code
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -53,7 +62,28 @@ def run_command(arguments: Sequence[str]) -> int:
         hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(job)()
     except KeyboardInterrupt:
         return 130
-    return max(codes, default=0)
+    finally:
+        if given.multirun and len(ended) > 1:
+            sum_up(ended)
+    return max((job.code for job in ended), default=0)
+
+
+@dataclass
+class Ended:
+    """A job of a sweep: its override words, its exit status, whether it had been run before."""
+
+    words: list[str]
+    code: int
+    reused: bool
+
+
+def sum_up(ended: Sequence[Ended]) -> None:
+    """Last lines of a sweep: how many jobs ended how, and which ones badly."""
+    console, bad = Console(), [job for job in ended if job.code]
+    reused = sum(job.reused for job in ended)
+    console.note(f"sweep: {len(ended) - len(bad) - reused} done, {reused} finished before, {len(bad)} failed or diverged")
+    for job in bad:
+        console.warn(f"exit status {job.code}: {' '.join(job.words)}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,7 +17,8 @@ from dpo_lab.runners.base import DivergedError
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.report import report
 from dpo_lab.runners.study import Study
-from dpo_lab.tracking import Console, RunDirectory
+from dpo_lab.tracking import Console, RunDirectory, read_run
+from dpo_lab.tracking.run_directory import path_below
 
 
 def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str) -> int:
@@ -45,7 +46,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
             "threads": torch.get_num_threads(),
             "world_size": 1,
             "device": str(study.compute.torch_device),
-            "config_key": digest(study),
+            "config_key": config_key(study),
         }
     )
     run.log_hparams(plain, group_name=f"{study.name}-{digest(replace(study, seed=0))[:8]}")
@@ -73,6 +74,22 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
         run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
         run.close()
     return code
+
+
+def config_key(study: Study) -> str:
+    """The same for two runs that compute the same: all settings and the data's files, but not where results are put."""
+    return digest([replace(study, runs="runs", store="artifacts"), study.data.fingerprint()])
+
+
+def finished_run(study: Study) -> Path | None:
+    """The newest finished run of exactly this study, if there is one."""
+    key = config_key(study)
+    folders = sorted(path_below(Path(study.runs), study.name).glob("*/summary.json"), reverse=True)
+    for folder in (file.parent for file in folders):
+        facts = read_run(folder)
+        if facts.get("status") == "done" and facts.get("config_key") == key:
+            return folder
+    return None
 
 
 def _label(overrides: Sequence[str]) -> str:
