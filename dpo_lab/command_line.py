@@ -50,7 +50,11 @@ def run_command(arguments: Sequence[str]) -> int:
         load_user_modules(_user_modules(given.words, given.folders))
         _offer_without_yaml(given.folders)
         if given.cfg:
-            refuse_unknown_keys(composed(given.words, given.folders))
+            config = composed(given.words, given.folders)
+            refuse_unknown_keys(config)
+            if given.cfg == "job":  # Hydra's own would show an experiment's settings for a choice that the words replace
+                print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
+                return 0
         elif not given.looking:
             for words in jobs(given.words, given.multirun, given.folders):
                 validate(words, given.folders)
@@ -123,6 +127,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         if not key or not (equals or word.startswith("~")):
             raise ValueError(f"'{word}' is no setting: write key=value, such as loss.beta=0.1")
     return given
+
+
+def _part_of(config: DictConfig, package: str | None) -> Any:
+    """The setting or group at a dotted path; all of it without one."""
+    part = config if package is None else OmegaConf.select(config, package)
+    if part is None:
+        raise ValueError(f"--package: there is no setting '{package}'")
+    return part if isinstance(part, DictConfig | ListConfig) else OmegaConf.create({str(package).rpartition(".")[2]: part})
 
 
 def _user_modules(words: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -83,3 +83,5 @@ def load_user_modules(names: Iterable[str]) -> None:
             importlib.import_module(name)
         except (ImportError, SyntaxError) as error:
             raise ValueError(f"user_modules: cannot import '{name}' ({error})") from error
+        except Exception as error:  # whatever the module does while it is imported
+            raise ValueError(f"user_modules: cannot import '{name}' ({type(error).__name__}: {error})") from error

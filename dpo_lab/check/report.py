@@ -48,9 +48,7 @@ def show(console: Console, rows: Sequence[Row], examples: int) -> None:
     console.note("   ".join(f"{verdict.value} {meaning}" for verdict, meaning in MEANING.items()) + "\n")
     for row in rows:
         for broken in row.violations:
-            console.note(
-                "\n".join([f"{row.name} breaks {broken.law.name}", *(f"    {line}" for line in explained(broken)), ""])
-            )
+            console.note("\n".join([f"{row.name}: {broken.law.name}", *(f"    {line}" for line in explained(broken)), ""]))
     broken_by = [row.name for row in rows if row.violations]
     console.note(f"violated by {', '.join(broken_by)}" if broken_by else "no law is violated")
 

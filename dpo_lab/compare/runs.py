@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,8 +53,17 @@ class Group:
     def values(self, metric: str) -> list[float]:
         return [value for run in self.runs if (value := run.value(metric)) is not None]
 
+    @property
+    def seeds(self) -> set[Any]:
+        return {run.facts.get("seed") for run in self.runs}
+
     def by_seed(self, metric: str) -> dict[Any, float]:
-        return {run.facts.get("seed"): value for run in self.runs if (value := run.value(metric)) is not None}
+        """The metric for each seed: the mean over its runs, where they differ in what is not grouped by."""
+        found: dict[Any, list[float]] = {}
+        for run in self.runs:
+            if (value := run.value(metric)) is not None:
+                found.setdefault(run.facts.get("seed"), []).append(value)
+        return {seed: statistics.fmean(values) for seed, values in found.items()}
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -86,6 +96,12 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> list[Group]:
         settings = {key: run.settings.get(key) for key in differing}
         groups.setdefault(json.dumps(settings), Group(settings)).runs.append(run)
     return sorted(groups.values(), key=lambda group: [_sortable(value) for value in group.settings.values()])
+
+
+def known_metrics(runs: Sequence[FinishedRun]) -> set[str]:
+    """Every number that any run has, at its end or on the way."""
+    rows = [run.summary for run in runs] + [row for run in runs for row in run.evaluations[-1:]]
+    return {name for row in rows for name, value in row.items() if isinstance(value, int | float)}
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

@@ -17,17 +17,18 @@ START, END = "<!-- results -->", "<!-- end of results -->"
 def rows_of(
     groups: Sequence[Group], metrics: Sequence[str] = METRICS, baseline: Group | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """A table: differing settings, number of seeds, mean and standard deviation of each metric that any run has.
+    """A table: differing settings, number of seeds (and of runs, where that is more), mean and standard deviation of metrics.
 
     With a baseline, behind each metric the mean difference from it over common seeds, with its standard error.
     """
-    metrics = [metric for metric in metrics if any(group.values(metric) for group in groups)]
-    columns = [*groups[0].settings, "seeds"]
+    several = any(len(group.runs) > len(group.seeds) for group in groups)
+    columns = [*groups[0].settings, "seeds", *(["runs"] if several else [])]
     for metric in metrics:
         columns += [metric] if baseline is None else [metric, "difference"]
     rows = []
     for group in groups:
-        row = [*(str(value) for value in group.settings.values()), str(len(group.runs))]
+        row = [*(str(value) for value in group.settings.values()), str(len(group.seeds))]
+        row += [str(len(group.runs))] if several else []
         for metric in metrics:
             row.append(spread(group.values(metric)))
             if baseline is not None:
@@ -83,7 +84,6 @@ def save(
         for run in runs
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "results.jsonl", "".join(lines))
     table = "\n".join(["| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]])
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n\n{START}\n{END}\n"
@@ -92,3 +92,4 @@ def save(
     if not found or not closed:
         raise ValueError(f"{readme} has no place for the table: give it the lines {START} and {END}")
     write_atomically(readme, f"{before}{START}\n{table}\n{END}{after}")
+    write_atomically(folder / "results.jsonl", "".join(lines))

@@ -41,6 +41,12 @@ class AOTUnpairedLoss(UnpairedLoss):
         "divergence": "it compares completions of different prompts, whose normalisers under other divergences differ",
     }
 
+    def check(self, batch: CandidateBatch) -> None:
+        super().check(batch)
+        if batch.num_candidates == 1 and batch.desirable is not None and bool((batch.desirable == batch.desirable[0, 0]).all()):
+            kind = "desirable" if batch.desirable[0, 0] else "undesirable"
+            raise ValueError(f"loss=aot_unpaired compares desirable completions with others, and all of this data are {kind}")
+
     def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
         ratios = rearrange(self.compared(logps, batch), "k b -> (k b)")
         good, bad = self.sides(ratios, batch)

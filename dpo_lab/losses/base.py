@@ -98,6 +98,13 @@ class PreferenceLoss:
             raise ValueError(f"loss.shared_rest must be in [0, 1], got {self.shared_rest}")
         if not 0 < self.divergence_alpha <= 1:
             raise ValueError(f"loss.divergence_alpha must be in (0, 1], got {self.divergence_alpha}")
+        if self.shared_rest != default_of(type(self), "shared_rest") and self.aggregate is not Aggregate.shared:
+            raise ValueError(f"loss.shared_rest is for loss.aggregate=shared, got it with {self.aggregate.value}")
+        alpha = default_of(type(self), "divergence_alpha")
+        if self.divergence_alpha != alpha and self.divergence is not Divergence.alpha:
+            raise ValueError(f"loss.divergence_alpha is for loss.divergence=alpha, got it with {self.divergence.value}")
+        if self.margin.score and self.label_smoothing:
+            raise ValueError("loss.label_smoothing cannot be used with loss.margin.score: that is a margin of certain pairs")
         if not 0 <= self.nll < math.inf:
             raise ValueError(f"loss.nll must be >= 0 and finite, got {self.nll}")
         if not self.needs_reference and self.divergence is not Divergence.reverse_kl:
@@ -167,14 +174,10 @@ class PreferenceLoss:
 
     def check(self, batch: CandidateBatch) -> None:
         """Raises ValueError where the data lacks what the loss needs."""
-        k = batch.num_candidates
-        self.check_count(k)
-        if (self.needs_scores or self.margin.score) and batch.scores is None:
+        self.check_count(batch.num_candidates)
+        self.margin.check(batch)
+        if self.needs_scores and batch.scores is None:
             raise ValueError(f"loss={self.name} needs the candidates' scores, which this data does not have")
-        if self.margin.data and batch.margin is None:
-            raise ValueError("loss.margin.data needs margins in the data, which this data does not have")
-        if self.margin.data and k > 2:
-            raise ValueError(f"loss.margin.data is for pairs, and the data has {k} candidates for each prompt")
 
     def remarks(self) -> list[str]:
         """What a user would want to be told of these settings."""

@@ -111,6 +111,13 @@ class MixLoss(PreferenceLoss):
         """Those of the parts, and the mean of each part's own loss under its name."""
         return _prefixed(*[{loss.name: loss(logps, batch).mean(), **loss.details(logps, batch)} for loss in self.losses])
 
+    def check_count(self, num_candidates: int) -> None:
+        for position, loss in enumerate(self.losses):
+            try:
+                loss.check_count(num_candidates)
+            except ValueError as error:
+                raise ValueError(f"loss.parts[{position}]: {error}") from error
+
     def check(self, batch: CandidateBatch) -> None:
         for loss in self.losses:
             loss.check(batch)

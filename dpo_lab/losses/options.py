@@ -34,7 +34,7 @@ class Margin:
     2024, arXiv:2403.19159. The labels knew nothing of the penalty, so a longer chosen completion needs the smaller gap.
     """
     score: float = 0.0
-    """Times log(score of chosen - of rejected). ODPO, Amini et al. 2024, arXiv:2402.10571."""
+    """Times log(score of chosen - of rejected), for pairs that are certain. ODPO, Amini et al. 2024, arXiv:2402.10571."""
     data: float = 0.0
     """Times the data's own margins."""
 
@@ -53,13 +53,38 @@ class Margin:
         found = self.constant + self.length_penalty * (lengths[second] - lengths[first])
         if self.score:
             assert batch.scores is not None, "the batch has no scores"
-            # Scores that tie, or contradict the label, would give -inf or nan: the smallest float stands for "no better".
+            # Training data is checked. In an evaluation a score that ties or contradicts its label asks for as good as nothing.
             better = (batch.scores[first] - batch.scores[second]).clamp(min=torch.finfo(batch.scores.dtype).tiny)
             found = found + self.score * better.log()
         if self.data:
             assert batch.margin is not None, "the batch has no margins"
             found = found + self.data * batch.margin
         return found
+
+    def check(self, batch: CandidateBatch) -> None:
+        """Raises ValueError where the data lacks what the margin is made of."""
+        k = batch.num_candidates
+        if self.data and batch.margin is None:
+            raise ValueError("loss.margin.data needs margins in the data, which this data does not have")
+        if self.data and k > 2:
+            raise ValueError(f"loss.margin.data is for pairs, and the data has {k} candidates for each prompt")
+        if not self.score:
+            return
+        if batch.scores is None:
+            raise ValueError("loss.margin.score needs the candidates' scores, which this data does not have")
+        preferred = batch.preferences()
+        if ((preferred > 1e-6) & (preferred < 1 - 1e-6)).any():
+            raise ValueError(
+                "loss.margin.score is a margin of pairs that are certain, and this data has soft labels or ties: choose hard "
+                "labels, and pairs without ties (candidates.pairing=extremes)"
+            )
+        first, second = pairs_of(k)
+        unsupported = int((batch.scores[first] <= batch.scores[second]).sum())
+        if unsupported:
+            raise ValueError(
+                f"loss.margin.score needs the chosen score above the rejected one; of {unsupported:,} of {preferred.numel():,} "
+                "pairs it is not: leave those out"
+            )
 
 
 def wpo_weights(logps: Logps) -> Float[Tensor, "q b"]:

@@ -66,7 +66,7 @@ class PairLoss(PreferenceLoss):
 
     def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """The loss of pairs whose order is certain, where it depends on the gap only."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__qualname__} defines neither of_gap nor of_pair")
 
     def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
         """The loss of pairs whose order is certain."""

@@ -138,7 +138,10 @@ def remarks(study: Study, train: CandidateBatch) -> list[str]:
     sure = train.preferences() if train.num_candidates > 1 else train.confidence
     if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
         found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
-    return found + study.reference.remarks(study.trainer.num_steps)
+    if train.num_candidates == 1 and train.desirable is not None and bool((train.desirable == train.desirable[0, 0]).all()):
+        kind = "desirable" if train.desirable[0, 0] else "undesirable"
+        found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
+    return found + (study.reference.remarks(study.trainer.num_steps) if study.loss.needs_reference else [])
 
 
 def save_checkpoint(

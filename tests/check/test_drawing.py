@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from dpo_lab.check.drawing import OPTIONS, comparisons, configured, numbers_of_candidates, sample, strengths, wide_pairs
@@ -57,18 +58,9 @@ def test_the_sample_has_many_prompts_of_different_lengths() -> None:
     assert {(a, b) for a, b in logps.lengths.T.tolist()} >= {(1, 3), (3, 1), (2, 2)}
 
 
-def test_every_value_of_every_setting_is_drawn() -> None:
-    seen: dict[str, list[object]] = {name: [] for name in OPTIONS}
-
-    @given(configured(DPOLoss))
-    def look(loss: PreferenceLoss) -> None:
-        for name, values in seen.items():
-            values.append(getattr(loss, name))
-
-    for _ in range(12):
-        look()
-    for name, values in OPTIONS.items():
-        assert all(value in seen[name] for value in values), name
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values], ids=str)
+def test_every_value_of_every_setting_is_drawn(name: str, value: object) -> None:
+    find(configured(DPOLoss), lambda loss: getattr(loss, name) == value, settings=settings(max_examples=2000))
 
 
 @given(configured(SFTLoss, beta=7.0, label_smoothing=0.3))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dpo_lab.compare.__main__ import main
+from dpo_lab.compare.figure import _composed
 from dpo_lab.compare.matched import at_kl, paired_difference
 from dpo_lab.compare.runs import find_runs, grouped
 from dpo_lab.compare.tables import END, START, rows_of, spread
@@ -33,7 +34,7 @@ def sweep(tmp_path: Path) -> Path:
 
 def test_only_what_differs_is_a_column_and_seeds_are_one_row(sweep: Path) -> None:
     runs, others = find_runs([sweep])
-    columns, rows = rows_of(grouped(runs))
+    columns, rows = rows_of(grouped(runs), ["kl"])
     assert columns == ["loss.beta", "seeds", "kl"]
     assert rows == [["0.03", "1", "5.000"], ["0.1", "2", "1.500 ± 0.707"]]
     assert [line.split(": ")[1] for line in others] == ["failed, left out"]
@@ -134,10 +135,48 @@ def test_rows_by_one_setting_at_a_kl_with_a_baseline(sweep: Path, capsys: pytest
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--by", "loss.bta"], "Did you mean 'loss.beta'?"), (["--by", "loss.beta", "--baseline", "7"], "no row has '7'")],
+    [
+        (["--by", "loss.bta"], "Did you mean 'loss.beta'?"),
+        (["--by", "loss.beta", "--baseline", "7"], "no row has '7'"),
+        (["--by", "loss.beta", "optimizer.lr", "--baseline", "0.1"], "'0.1' is in 2 rows"),
+        (["--metric", "lk"], "Did you mean 'kl'?"),
+        (["--at-kl", "nan"], "--at-kl must be >= 0"),
+    ],
 )
 def test_a_setting_or_baseline_that_no_run_has_is_named(
     sweep: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(sweep), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_runs_of_one_seed_that_differ_elsewhere_are_counted_and_averaged_before_they_are_compared(sweep: Path) -> None:
+    write_run(sweep, "e", beta=0.3, seed=0, kl=4.0)
+    runs, _ = find_runs([sweep])
+    groups = grouped(runs, by=["loss.name"])
+    columns, rows = rows_of(groups, ["kl"])
+    assert columns == ["loss.name", "seeds", "runs", "kl"]
+    assert rows[0][:3] == ["dpo", "2", "4"]
+    assert groups[0].by_seed("kl") == {0: pytest.approx((1 + 5 + 4) / 3), 1: 2.0}
+
+
+def test_a_kl_that_no_run_reaches_is_an_empty_column_and_not_a_missing_one(sweep: Path) -> None:
+    runs, _ = find_runs([sweep])
+    columns, rows = rows_of(grouped(runs), ["kl at KL 100"])
+    assert columns[-1] == "kl at KL 100"
+    assert {row[-1] for row in rows} == {""}
+
+
+def test_the_figure_draws_every_run_and_the_baseline_behind(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        rows = [{"step": i, "split": "eval", "kl": float(i), "proxy/policy": float(i)} for i in range(4)]
+        (sweep / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = sweep / "figures" / "paths.png"
+    words = ["--by", "loss.beta", "--metric", "proxy/policy", "--at-kl", "1", "--baseline", "0.1", "--figure", str(file)]
+    assert main([str(sweep), *words]) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+    groups = grouped(find_runs([sweep])[0], ["loss.beta"])
+    axes = _composed(groups, "proxy/policy", groups[1], 1.5).axes
+    shown = {panel.get_title(loc="left"): panel.get_lines() for panel in axes if panel.get_visible()}
+    assert {name: len(lines) for name, lines in shown.items()} == {"0.03": 3, "0.1": 4}
+    assert shown["0.03"][-1].get_xdata().tolist() == [0.0, 1.0]  # up to the KL asked for

@@ -94,7 +94,7 @@ def test_a_rest_that_counts_in_full_is_the_sum(loss_class: Loss, data: st.DataOb
     if issubclass(loss_class, PairLoss) and "aggregate" not in loss_class.refuses:
         shared = data.draw(configured(loss_class, aggregate=Aggregate.shared, shared_rest=1.0))
         logps, batch = data.draw(comparisons(uncertain=True))
-        sums = dataclasses.replace(shared, aggregate=Aggregate.sum)
+        sums = dataclasses.replace(shared, aggregate=Aggregate.sum, shared_rest=loss_class.shared_rest)
         same(values(shared, logps, batch), values(sums, logps, batch), "shared_rest=1 against the sum")
 
 

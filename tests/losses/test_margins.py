@@ -101,6 +101,25 @@ def test_odpo_asks_for_the_logarithm_of_the_difference_in_score(alpha: float) ->
         assert found.item() == pytest.approx(math.log1p(math.exp(-0.4) * difference**alpha), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": None}, "needs the candidates' scores"),
+        ({"confidence": torch.tensor([0.9], dtype=torch.float64)}, "soft labels or ties"),
+        ({"scores": torch.tensor([[1.0], [1.0]])}, "of 1 of 1 pairs it is not"),
+        ({"scores": torch.tensor([[1.0], [2.0]])}, "of 1 of 1 pairs it is not"),
+    ],
+)
+def test_odpo_takes_pairs_that_are_certain_and_that_their_scores_support(change: dict[str, Any], message: str) -> None:
+    loss = DPOLoss(margin=Margin(score=1.0))
+    _, batch = compared(completion(1.0, score=2.0), completion(0.0, score=1.0))
+    loss.check(batch)
+    with pytest.raises(ValueError, match=message):
+        loss.check(replace(batch, **change))
+    with pytest.raises(ValueError, match=r"loss\.label_smoothing cannot be used with loss\.margin\.score"):
+        DPOLoss(margin=Margin(score=1.0), label_smoothing=0.1)
+
+
 @pytest.mark.parametrize("scores", [(1.0, 1.0), (-1.0, 2.0)])
 def test_a_pair_that_the_scores_do_not_support_asks_for_nothing(scores: tuple[float, float]) -> None:
     logps, batch = compared(completion(-3.0, score=scores[0]), completion(0.0, score=scores[1]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from losses.oracles.base import sigmoid, softplus
+from losses.oracles.base import Completion, Prompt, sigmoid, softplus, tensors
 
 from dpo_lab.check.drawing import complete
 from dpo_lab.losses import LOSSES, PreferenceLoss
@@ -172,3 +172,12 @@ def test_sharing_no_settings_with_pairs_is_said_with_the_reason(name: str) -> No
         assert reason.count(".") == 0, f"{setting}: one sentence"
     with pytest.raises(ValueError, match="no chosen completion to imitate"):
         LOSSES[name](nll=1.0)
+
+
+def test_aot_refuses_data_of_one_kind() -> None:
+    _, batch = tensors([Prompt([Completion([-1.0], [-2.0], desirable=False)]) for _ in range(3)])
+    with pytest.raises(ValueError, match="all of this data are undesirable"):
+        LOSSES["aot_unpaired"]().check(batch)
+    assert batch.desirable is not None
+    batch.desirable[0, 1] = True
+    LOSSES["aot_unpaired"]().check(batch)
