@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+import logging
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.scoring import evaluating
+from dpo_lab.scoring import SplitsHead, evaluating
 
+NOTES = logging.getLogger(__name__)
 COMPACT_BELOW = 0.8
 """Once fewer than this share of a batch's rows still run, the ended ones are dropped, and their cache with them."""
+LOOK_EVERY = {"cpu": 1}
+"""Tokens between two looks at which rows still run, 8 on any other device: to look is to wait for it."""
+ROWS_ON_CPU, ROWS_ON_GPU = 512, 4096
+"""Rows of a batch, as far as their keys and values fit: on a CPU more gain nothing, fewer pay more for each call."""
+CACHE_ON_CPU = 2**30
+"""Bytes for a batch's keys and values. On a GPU half of what is free."""
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """The rows of a batch under way, all at one column; padding stands on the left."""
+
+    def read(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
+        """Logits after the last of `tokens`, which follow those read before."""
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        """Go on with these rows in their place, each given once, several times or not at all."""
+
+
+Begin = Callable[[Int[Tensor, " r"], int], Decoding]
+"""(each row's first column, the most columns that will be read) -> its decoding"""
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """A model that can go on from a cached state.
+    """A model that can go on from what it has read: `decoding(starts, width)`, see `Begin`.
 
-    `decode(tokens, state)` gives the logits after the last token and the state; `keep(state, rows)` drops the other rows.
+    `cache_bytes(width)` is what the decoding keeps of each row.
     """
 
-    def decode(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]: ...
-    def keep(self, state: Any, rows: Tensor) -> Any: ...
+    def decoding(self, starts: Tensor, width: int) -> Decoding: ...
+    def cache_bytes(self, width: int) -> int: ...
+
+
+class WholeRows:
+    """The decoding of any model: every row is run again, from its beginning, for each token."""
+
+    def __init__(self, model: nn.Module, starts: Int[Tensor, " r"], width: int | None = None) -> None:
+        self.model = model
+        self.starts = starts
+        self.tokens = starts.new_zeros(len(starts), 0)
+
+    def read(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
+        self.tokens = torch.cat((self.tokens, tokens), dim=1)
+        # Padding moves to the end, where a causal model never looks.
+        starts = rearrange(self.starts, "r -> r 1")
+        last = self.tokens.shape[1] - 1
+        columns = torch.arange(last + 1 - int(starts.min()), device=tokens.device)
+        rows = self.tokens.gather(1, (columns + starts).clamp(max=last))
+        at = torch.arange(len(rows), device=tokens.device), last - self.starts
+        if isinstance(self.model, SplitsHead):
+            return self.model.head(self.model.hidden(rows)[at])
+        return self.model(rows)[at]
+
+    def keep(self, rows: Int[Tensor, " n"]) -> None:
+        self.starts, self.tokens = self.starts[rows], self.tokens[rows]
 
 
 @torch.no_grad()
@@ -35,13 +86,14 @@ def sample(
     end: int,
     generator: torch.Generator,
     temperature: float = 1.0,
-    rows_at_once: int = 1024,
+    rows_at_once: int | None = None,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """One completion for each prompt, drawn token by token, and its mask; at most `max_tokens` long.
 
     A completion ends with the token `end`, which belongs to it, or is cut at `max_tokens`. Temperature 1 draws from the
-    model's own distribution; 0 takes the most likely token. Prompts of one length run together, so none is padded.
-    Deterministic given the generator's state. Raises ValueError where prompt + completion exceed the model's context.
+    model's own distribution; 0 takes the most likely token. Prompts of like length run together, equal ones are read once.
+    Deterministic given the generator's state: each row has its own random numbers, whatever runs beside it. `rows_at_once`
+    None: as many as are fast. Raises ValueError where prompt + completion exceed the model's context.
     """
     lengths = prompt_mask.sum(dim=1)
     if not lengths.all():
@@ -51,49 +103,112 @@ def sample(
         raise ValueError(
             f"a prompt of {int(lengths.max())} tokens and {max_tokens} sampled ones exceed the model's context of {context}"
         )
-    completions = prompt.new_full((len(prompt), max_tokens), end)
-    mask = torch.zeros_like(completions, dtype=torch.bool)
-    with evaluating(model):
-        for length in lengths.unique().tolist():
-            for rows in (lengths == length).nonzero()[:, 0].split(rows_at_once):
-                starts = prompt[rows][prompt_mask[rows]].reshape(len(rows), length)
-                completions[rows], mask[rows] = _sample_rows(model, starts, max_tokens, end, generator, temperature)
+    uniform = torch.rand(len(prompt), max_tokens, generator=generator, device=prompt.device)
+    out = prompt.new_full((len(prompt), max_tokens), end)
+    if len(prompt) and max_tokens:
+        # Padding is -1 and on the left: sorted, prompts stand by length, and equal ones together.
+        right = prompt.masked_fill(~prompt_mask, -1).gather(1, prompt_mask.byte().argsort(dim=1, stable=True))
+        distinct, which = right[:, -int(lengths.max()) :].unique(dim=0, return_inverse=True)
+        with evaluating(model):
+            begin = _begin(model, distinct, max_tokens)
+            at_once = rows_at_once or _rows_at_once(model, distinct.shape[1] + max_tokens - 1, prompt.device)
+            for rows in which.argsort(stable=True).split(at_once):
+                here, copies = which[rows].unique(return_inverse=True)
+                out[rows] = _sample_rows(begin, distinct[here], copies, uniform[rows], end, temperature)
+    ended = (out == end).cumsum(dim=1) - (out == end).long()
+    mask = ended == 0
     used = int(mask.sum(dim=1).max()) if len(mask) else 0
-    return completions[:, :used], mask[:, :used]
+    return out[:, :used], mask[:, :used]
+
+
+def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
+    most, room = ROWS_ON_CPU, CACHE_ON_CPU
+    if device.type == "cuda":
+        most, room = ROWS_ON_GPU, torch.cuda.mem_get_info(device)[0] // 2
+    return max(min(most, room // max(model.cache_bytes(width), 1)), 1) if isinstance(model, Decodes) else most
+
+
+def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Begin:
+    """How rows of these prompts are run: by the model's decoding, if that gives what the model's own forward gives.
+
+    Asked at each call, of the longest rows there will be: no option or weight of a model makes its decoding wrong unnoticed.
+    """
+    if not isinstance(model, Decodes):
+        return partial(WholeRows, model)
+    try:
+        reason = _difference(model, prompts, max_tokens)
+    except Exception as error:  # whatever it is that the decoding does not know
+        reason = f"{type(error).__name__}: {error}"
+    if reason is None:
+        return model.decoding
+    NOTES.warning(
+        "sampling runs the whole row for each token: the model's decoding does not do what its forward does (%s)", reason
+    )
+    return partial(WholeRows, model)
+
+
+def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> str | None:
+    """By how much the decoding's logits differ from the forward's, where that is more than rounding.
+
+    Of a few prompts, from the shortest to the longest, brought to full length with tokens that occur in them.
+    """
+    assert isinstance(model, Decodes)
+    few = prompts[torch.linspace(0, len(prompts) - 1, min(len(prompts), 4)).long()]
+    known = few[few >= 0]
+    more = torch.randint(len(known), (len(few), max_tokens - 1), generator=torch.Generator().manual_seed(0))
+    rows = torch.cat((few, known[more.to(few.device)]), dim=1)
+    starts, width = (rows < 0).sum(dim=1), rows.shape[1]
+    decoding, forward = model.decoding(starts, width), WholeRows(model, starts)
+    for start, stop in pairwise([0, width] if max_tokens == 1 else [0, width - 1, width]):
+        found, right = (way.read(rows[:, start:stop].clamp(min=0)) for way in (decoding, forward))
+        error = float((found - right).abs().max() / right.abs().max())
+        if not error <= torch.finfo(right.dtype).eps ** 0.5:
+            return f"after {stop} tokens logits differ by {error:.1e} of the largest"
+        order = torch.arange(len(rows), device=rows.device).roll(1)
+        rows = rows[order]
+        decoding.keep(order)
+        forward.keep(order)
+    return None
 
 
 def _sample_rows(
-    model: nn.Module, tokens: Int[Tensor, "r p"], max_tokens: int, end: int, generator: torch.Generator, temperature: float
-) -> tuple[Int[Tensor, "r m"], Bool[Tensor, "r m"]]:
-    """Completions of prompts without padding, and their mask."""
-    out = tokens.new_full((len(tokens), max_tokens), end)
-    mask = torch.zeros_like(out, dtype=torch.bool)
-    running = torch.arange(len(tokens), device=tokens.device)
+    begin: Begin,
+    prompts: Int[Tensor, "d p"],
+    copies: Int[Tensor, " r"],
+    uniform: Float[Tensor, "r m"],
+    end: int,
+    temperature: float,
+) -> Int[Tensor, "r m"]:
+    """A completion of `prompts[copies[r]]` for each r; behind its end stand more end tokens."""
+    prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
+    max_tokens = uniform.shape[1]
+    out = prompts.new_full(uniform.shape, end)
+    decoding = begin((prompts < 0).sum(dim=1), prompts.shape[1] + max_tokens - 1)
+    logits = decoding.read(prompts.clamp(min=0))[copies]
+    decoding.keep(copies)
+    running = torch.arange(len(out), device=out.device)
     alive = torch.ones_like(running, dtype=torch.bool)
-    state, fresh = None, tokens
     for t in range(max_tokens):
-        if isinstance(model, Decodes):
-            logits, state = model.decode(fresh, state)
-        else:
-            logits = model(torch.cat((tokens[running], out[running, :t]), dim=1))[:, -1]
-        drawn = _draw(logits, generator, temperature).masked_fill(~alive, end)
-        out[running, t], mask[running, t] = drawn, alive
+        drawn = _draw(logits, uniform[:, t, None], temperature).masked_fill(~alive, end)
+        out[running, t] = drawn
         alive = alive & (drawn != end)
-        still = int(alive.sum())
-        if still == 0:
+        if t + 1 == max_tokens:
             break
-        if still < COMPACT_BELOW * len(alive):
-            rows = alive.nonzero()[:, 0]
-            running, alive, drawn = running[rows], alive[rows], drawn[rows]
-            state = model.keep(state, rows) if isinstance(model, Decodes) else None
-        fresh = drawn[:, None]
-    return out, mask
+        if (t + 1) % LOOK_EVERY.get(out.device.type, 8) == 0:
+            still = int(alive.sum())
+            if still == 0:
+                break
+            if still < COMPACT_BELOW * len(alive):
+                rows = alive.nonzero()[:, 0]
+                running, alive, drawn, uniform = running[rows], alive[rows], drawn[rows], uniform[rows]
+                decoding.keep(rows)
+        logits = decoding.read(drawn[:, None])
+    return out
 
 
-def _draw(logits: Float[Tensor, "r v"], generator: torch.Generator, temperature: float) -> Int[Tensor, " r"]:
+def _draw(logits: Float[Tensor, "r v"], uniform: Float[Tensor, "r 1"], temperature: float) -> Int[Tensor, " r"]:
     if temperature == 0:
         return logits.argmax(dim=-1)
     # By inverse distribution function, from one uniform number a row: half the time of torch.multinomial on a CPU.
     chances = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
-    drawn = torch.rand(len(chances), 1, generator=generator, device=chances.device) * chances[:, -1:]
-    return torch.searchsorted(chances, drawn, right=True)[:, 0].clamp(max=chances.shape[1] - 1)
+    return torch.searchsorted(chances, uniform * chances[:, -1:], right=True)[:, 0].clamp(max=chances.shape[1] - 1)

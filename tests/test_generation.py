@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ForwardOnly, RecurrentTable, models, tiny_transformer
 from torch import Tensor, nn
+from x_transformers import AutoregressiveWrapper, Decoder, TransformerWrapper
 
-from dpo_lab.generation import Decodes, sample
-from dpo_lab.models.transformer import TransformerSpec
+from dpo_lab import generation
+from dpo_lab.generation import Decodes, Decoding, sample
+from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 
 END = 2
 Completion = tuple[int, ...]
@@ -191,18 +193,157 @@ def test_chunks_leave_rows_in_their_places(rows_at_once: int) -> None:
     assert len(set(whole)) > 1
 
 
-@given(st.integers(0, 3), st.booleans(), st.lists(st.integers(0, 4), min_size=2, max_size=8), st.data())
-def test_cached_decoding_equals_the_full_forward(seed: int, tie: bool, row: list[int], data: st.DataObject) -> None:
-    model = tiny_transformer(seed=seed, tie_embedding=tie, depth=2)
+KNOWN: dict[str, dict[str, object]] = {
+    "rotary": {"rotary_pos_emb": True},
+    "no positions": {},
+    "learned positions": {"use_abs_pos_emb": True},
+    "grouped queries": {"rotary_pos_emb": True, "attn_kv_heads": 1},
+    "layer norm and other blocks": {"rotary_pos_emb": True, "use_rmsnorm": False, "ff_glu": True, "use_scalenorm": True},
+    "RMS norm without its offset": {"rotary_pos_emb": True, "norm_add_unit_offset": False},
+    "scaled residuals": {"rotary_pos_emb": True, "scale_residual": True},
+}
+UNKNOWN: dict[str, dict[str, object]] = {
+    "alibi": {"alibi_pos_bias": True},
+    "relative position bias": {"rel_pos_bias": True},
+    "xpos": {"rotary_xpos": True},
+    "normed queries and keys": {"rotary_pos_emb": True, "attn_qk_norm": True},
+    "memory keys": {"rotary_pos_emb": True, "attn_num_mem_kv": 2},
+    "shifted tokens": {"rotary_pos_emb": True, "shift_tokens": 1},
+    "a window": {"rotary_pos_emb": True, "attn_max_attend_past": 6},
+    "gated values": {"rotary_pos_emb": True, "attn_gate_values": True},
+    "residual streams": {"rotary_pos_emb": True, "num_residual_streams": 2},
+    "norms behind the blocks": {"rotary_pos_emb": True, "sandwich_norm": True},
+    "T5-like scaling of what comes out": {"rotary_pos_emb": True, "softclamp_output": True, "softclamp_output_value": 1.0},
+}
+
+
+def network(options: dict[str, object], tie: bool = False) -> TransformerPolicy:
+    """A float64 decoder of x-transformers with these options."""
+    options = {"use_rmsnorm": "use_scalenorm" not in options, **options}
+    absolute = bool(options.pop("use_abs_pos_emb", False))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = Decoder(
+            dim=16, depth=2, heads=2, attn_dim_head=16, attn_flash="rel_pos_bias" not in options, verbose=False, **options
+        )
+        wrapper = TransformerWrapper(
+            num_tokens=5, max_seq_len=16, attn_layers=layers, tie_embedding=tie, use_abs_pos_emb=absolute
+        )
+        for parameter in wrapper.parameters():
+            torch.nn.init.normal_(parameter, std=0.4)
+    return TransformerPolicy(wrapper.double().eval())
+
+
+@pytest.mark.parametrize("tie", [False, True])
+@pytest.mark.parametrize("options", KNOWN.values(), ids=KNOWN.keys())
+@torch.no_grad()
+def test_decoding_from_buffers_equals_the_full_forward(options: dict[str, object], tie: bool) -> None:
+    model = network(options, tie)
     assert isinstance(model, Decodes)
-    tokens = torch.tensor([row, row[::-1]])
-    full = model(tokens)
-    start = data.draw(st.integers(1, len(row) - 1))
-    logits, state = model.decode(tokens[:, :start])
-    torch.testing.assert_close(logits, full[:, start - 1], rtol=1e-10, atol=1e-10)
-    for t in range(start, len(row)):
-        logits, state = model.decode(tokens[:, t : t + 1], state)
-        torch.testing.assert_close(logits, full[:, t], rtol=1e-10, atol=1e-10)
+    rows = torch.randint(5, (4, 9), generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([0, 3, 1, 3])
+    decoding = model.decoding(starts, 9)
+    logits, stop = decoding.read(rows[:, :4]), 4
+    for kept, fresh in [([0, 1, 2, 3], 1), ([3, 1, 1, 0, 2], 1), ([4, 3, 1], 2), ([2, 0], 1)]:
+        for row, start, found in zip(rows, starts, logits, strict=True):
+            right = model(row[None, start:stop])[0, -1]
+            torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-10)
+        rows, starts = rows[kept], starts[kept]
+        decoding.keep(torch.tensor(kept))
+        logits, stop = decoding.read(rows[:, stop : stop + fresh]), stop + fresh
+
+
+@pytest.mark.parametrize("options", [*KNOWN.values(), *UNKNOWN.values()], ids=[*KNOWN.keys(), *UNKNOWN.keys()])
+def test_an_option_is_decoded_rightly_or_not_from_buffers(options: dict[str, object], caplog: pytest.LogCaptureFixture) -> None:
+    model = network(options)
+    rows = [[1], [3, 1], [4], [0, 1, 3, 3]] * 5
+    assert drawn(model, rows, max_tokens=9) == drawn(ForwardOnly(model), rows, max_tokens=9)
+    assert ("the whole row for each token" in caplog.text) == (options in UNKNOWN.values())
+
+
+class Drifting(TransformerPolicy):
+    """A network with something that its decoding does not know, of no effect until it is trained."""
+
+    drift = 0.0
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        return super().hidden(tokens) + self.drift * (tokens == 1)[..., None]
+
+
+def test_what_only_training_makes_wrong_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+    model = Drifting(network({"rotary_pos_emb": True}).net)
+    rows = [[1], [3, 1], [4]] * 10
+    for drift, seen in [(0.0, False), (3.0, True)]:
+        model.drift = drift
+        assert drawn(model, rows, max_tokens=5) == drawn(ForwardOnly(model), rows, max_tokens=5)
+        assert ("logits differ" in caplog.text) == seen
+
+
+def test_greedy_output_is_that_of_the_wrapper() -> None:
+    model = tiny_transformer(context=32, depth=2, seed=3)
+    rows = [[1], [3, 1], [4], [0, 1, 3], [3, 3, 4, 0, 1]]
+    generate = AutoregressiveWrapper(model.net, pad_value=0).generate  # with END, it takes the padding of prompts for their end
+    greedy = generate([torch.tensor(row) for row in rows], 20, eos_token=END, temperature=0.0)
+    ends = [row.index(END) + 1 if END in row else len(row) for row in greedy.tolist()]
+    assert drawn(model, rows, max_tokens=20, temperature=0.0) == [
+        tuple(row[:n]) for row, n in zip(greedy.tolist(), ends, strict=True)
+    ]
+    assert len(set(ends)) > 1
+
+
+@each_model
+@pytest.mark.parametrize(
+    "setting", [{"COMPACT_BELOW": 0}, {"COMPACT_BELOW": 2}, {"LOOK_EVERY": {"cpu": 3}}, {"ROWS_ON_CPU": 5}]
+)
+def test_how_rows_are_run_changes_no_sample(
+    model: nn.Module, setting: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [[1], [1, 0, 1], [0]] * 10
+    before = drawn(model, rows, max_tokens=7)
+    for name, value in setting.items():
+        monkeypatch.setattr(generation, name, value)
+    assert drawn(model, rows, max_tokens=7) == before
+
+
+class Counting:
+    """A decoding that notes how many rows it was given at each read."""
+
+    def __init__(self, decoding: Decoding, rows: list[int]) -> None:
+        self.decoding, self.rows = decoding, rows
+
+    def read(self, tokens: Tensor) -> Tensor:
+        self.rows.append(len(tokens))
+        return self.decoding.read(tokens)
+
+    def keep(self, rows: Tensor) -> None:
+        self.decoding.keep(rows)
+
+
+def test_equal_prompts_are_read_once_and_ended_rows_no_longer() -> None:
+    model, sizes = tiny_transformer(), list[int]()
+    decoding = model.decoding
+    model.decoding = lambda starts, width: Counting(decoding(starts, width), sizes)  # type: ignore[method-assign]
+    completions = drawn(model, [[1, 3], [4], [1, 3]] * 20, max_tokens=20)
+    checked, (prompts, *steps) = sizes[:2], sizes[2:]
+    assert checked == [2, 2]
+    assert prompts == 2
+    assert len(steps) == max(map(len, completions)) - 1
+    for t, rows in enumerate(steps, start=1):
+        running = sum(len(c) > t for c in completions)
+        assert running <= rows <= max(running / generation.COMPACT_BELOW, 1)
+
+
+def test_a_batch_is_as_large_as_its_cache_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = tiny_transformer(), list[int]()
+    made = model.decoding(torch.zeros(3, dtype=torch.long), 11)
+    made.read(torch.zeros(3, 2, dtype=torch.long))
+    assert sum(t.nbytes for layer in made.buffers for t in layer) == 3 * model.cache_bytes(11)
+    model.decoding = lambda starts, width: sizes.append(len(starts)) or made  # type: ignore[method-assign]
+    monkeypatch.setattr(generation, "CACHE_ON_CPU", 7 * model.cache_bytes(4))
+    monkeypatch.setattr(generation, "_difference", lambda *_: None)
+    monkeypatch.setattr(generation, "_sample_rows", lambda begin, prompts, copies, *_: sizes.append(len(copies)) or END)
+    drawn(model, [[1, 3]] * 20, max_tokens=3)
+    assert sizes == [7, 7, 6]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

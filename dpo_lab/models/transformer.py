@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
 from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
 
 
 class TransformerPolicy(nn.Module):
-    """An x-transformers decoder whose body, head and cached decoding step can be called on their own."""
+    """An x-transformers decoder whose body, head and cached decoding can be called on their own."""
 
     def __init__(self, net: TransformerWrapper) -> None:
         super().__init__()
@@ -34,16 +34,11 @@ class TransformerPolicy(nn.Module):
         """The weight matrices between embedding and head."""
         return [parameter for parameter in self.net.attn_layers.parameters() if parameter.ndim == 2]
 
-    def decode(self, tokens: Int[Tensor, "r n"], state: Any = None) -> tuple[Float[Tensor, "r v"], Any]:
-        """Logits after the last of `tokens`, which follow those already in `state`, and the state that holds them too."""
-        hidden, state = self.net(tokens, cache=state, input_not_include_cache=True, return_embeddings_and_intermediates=True)
-        return self.head(hidden[:, -1]), state
+    def decoding(self, starts: Int[Tensor, " r"], width: int) -> BufferedDecoding:
+        return BufferedDecoding(self.net, starts, width)
 
-    def keep(self, state: Any, rows: Int[Tensor, " n"]) -> Any:
-        """The state of the given rows only."""
-        for layer in state.attn_intermediates:
-            layer.cached_kv = tuple(cached[rows] for cached in layer.cached_kv)
-        return state
+    def cache_bytes(self, width: int) -> int:
+        return cache_bytes(self.net, width)
 
 
 class FeedForward(Enum):
