@@ -118,7 +118,7 @@ def sample(
     ended = (out == end).cumsum(dim=1) - (out == end).long()
     mask = ended == 0
     used = int(mask.sum(dim=1).max()) if len(mask) else 0
-    return out[:, :used], mask[:, :used]
+    return out.masked_fill(~mask, end)[:, :used], mask[:, :used]
 
 
 def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
@@ -179,7 +179,7 @@ def _sample_rows(
     end: int,
     temperature: float,
 ) -> Int[Tensor, "r m"]:
-    """A completion of `prompts[copies[r]]` for each r; behind its end stand more end tokens."""
+    """A completion of `prompts[copies[r]]` for each r; behind its end may stand anything."""
     prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
     max_tokens = uniform.shape[1]
     out = prompts.new_full(uniform.shape, end)
@@ -189,7 +189,7 @@ def _sample_rows(
     running = torch.arange(len(out), device=out.device)
     alive = torch.ones_like(running, dtype=torch.bool)
     for t in range(max_tokens):
-        drawn = _draw(logits, uniform[:, t, None], temperature).masked_fill(~alive, end)
+        drawn = _draw(logits, uniform[:, t, None], temperature)
         out[running, t] = drawn
         alive = alive & (drawn != end)
         if t + 1 == max_tokens:

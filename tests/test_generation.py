@@ -138,7 +138,7 @@ def test_temperature_0_takes_the_most_likely_token(model: nn.Module, prompt: lis
 def test_a_completion_ends_with_its_first_end_token_or_is_cut(model: nn.Module, seed: int, max_tokens: int) -> None:
     tokens, mask = sample(
         model,
-        *prompts([[1], [3, 1], [4], [0, 1, 3]]),
+        *prompts([[1], [3, 1], [4], [0, 1, 3]] * 4),
         max_tokens=max_tokens,
         end=END,
         generator=torch.Generator().manual_seed(seed),
@@ -149,6 +149,7 @@ def test_a_completion_ends_with_its_first_end_token_or_is_cut(model: nn.Module, 
         length = int(real.sum())
         assert real.tolist() == [True] * length + [False] * (len(real) - length)
         assert END not in row[: length - 1].tolist()
+        assert set(row[length:].tolist()) <= {END}
         assert 1 <= length <= max_tokens
         assert length == max_tokens or row[length - 1] == END
 

@@ -61,7 +61,8 @@ class BufferedDecoding:
         self.buffers = [(keys[rows], values[rows]) for keys, values in self.buffers]
 
     def _mask(self, columns: Int[Tensor, " n"]) -> Bool[Tensor, "r 1 n c"]:
-        """Which of the columns up to now each column sees: its row's, up to itself; padding sees itself, or it would be nan."""
+        """Which of the columns up to now each column sees: its row's, up to itself."""
+        # Padding sees itself: some kernels make nan of nothing, and what nobody sees must not be nan either.
         seen, at = torch.arange(self.column + len(columns), device=columns.device), rearrange(columns, "n -> n 1")
         own = (seen >= rearrange(self.starts, "r -> r 1 1 1")) | (seen == at)
         return own & (seen <= at)
