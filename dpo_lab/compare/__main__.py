@@ -1,47 +1,36 @@
-"""Runs side by side: `python -m dpo_lab.compare runs/imdb_sentiment [--save experiments/imdb_sentiment]`."""
+"""Runs side by side: `python -m dpo_lab.compare runs/imdb_sentiment --baseline 0.1 --html report.html`."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.exports import to_csv, to_json, to_latex
 from dpo_lab.compare.figure import draw_paths
-from dpo_lab.compare.runs import FinishedRun, Group, find_runs, grouped, known_metrics
-from dpo_lab.compare.tables import METRICS, rows_of, save
-from dpo_lab.registry import suggestion
+from dpo_lab.compare.tables import contrast_rows, overview, rows_of, save, side_by_side
 from dpo_lab.tracking import Console
+from dpo_lab.tracking.json_files import write_atomically
+
+EXPORTS = {"csv": to_csv, "json": to_json, "latex": to_latex}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; with --save also keep it. Exit status 2 where there is nothing to compare."""
-    given = _parser().parse_args(arguments)
-    console = Console()
-    runs, others = find_runs(given.runs)
-    for line in others:
-        console.note(line)
+    """Print the tables, write what was asked for. Exit status 2 where there is nothing to compare."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    piped = [name for name in EXPORTS if str(getattr(given, name)) == "-"]
+    if len(piped) > 1:
+        parser.error(f"one output fits on stdout; asked for {' and '.join(piped)}")
+    console = Console(sys.stderr if piped else None)
     try:
-        if not runs:
-            raise ValueError(f"there is no finished run in {', '.join(map(str, given.runs))}")
-        metrics = _metrics(runs, given.metric, given.at_kl)
-        groups = grouped(runs, given.by)
-        baseline = _baseline(groups, given.baseline)
-        if given.at_kl:
-            groups.sort(key=lambda group: -statistics.fmean(group.values(metrics[0]) or [-math.inf]))  # best first
-        columns, rows = rows_of(groups, metrics, baseline)
-        console.table(f"{len(runs)} runs", columns, rows)
-        if given.figure is not None:
-            most_kl = 1.5 * max(given.at_kl) if given.at_kl else None
-            console.path(
-                "figure",
-                draw_paths(groups, given.metric[0] if given.metric else "proxy/policy", baseline, given.figure, most_kl),
-            )
-        if given.save is not None:
-            save(runs, columns, rows, given.save, list(groups[0].settings), metrics)
-    except ValueError as error:
+        comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline)
+        _print(console, comparison)
+        _write(console, comparison, given)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -53,34 +42,48 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--by", nargs="+", default=[], metavar="SETTING", help="what tells runs apart, such as loss.name")
     parser.add_argument("--metric", nargs="+", default=[], help="which numbers")
     parser.add_argument("--at-kl", nargs="+", type=float, default=[], help="the numbers where a run's path crosses these KLs")
-    parser.add_argument("--baseline", metavar="VALUE", help="show differences from the row whose setting has this value")
+    parser.add_argument("--baseline", metavar="VALUE", help="test differences, seed by seed, from the row with this value")
     parser.add_argument("--figure", type=Path, help="draw the paths through KL and the first metric, a panel for each row")
+    for name in EXPORTS:
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"the results as {name}; - for stdout")
     parser.add_argument("--save", type=Path, help="a study's folder: writes results.jsonl and the table in README.md")
     return parser
 
 
-def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[float]) -> list[str]:
-    """What the table shows. Raises ValueError for a metric that no run has, and for a KL that is none."""
-    known = known_metrics(runs)
-    for metric in wanted:
-        if metric not in known:
-            raise ValueError(f"--metric: no run has '{metric}'.{suggestion(metric, known)}")
-    for kl in kls:
-        if not 0 <= kl < math.inf:
-            raise ValueError(f"--at-kl must be >= 0 and finite, got {kl:g}")
-    shown = list(wanted) or [metric for metric in METRICS if metric in known and (not kls or metric != "kl")]
-    return [f"{metric} at KL {kl:g}" for metric in shown for kl in kls] or shown
+def _print(console: Console, comparison: Comparison) -> None:
+    for line in comparison.left_out:
+        console.note(line)
+    for line in comparison.remarks:
+        console.warn(line)
+    for line in comparison.differences:
+        console.note(line)
+    title = f"{len(comparison.runs)} runs, by setting"
+    for metrics in side_by_side(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
+        console.table(title, *overview(comparison.groups, metrics))
+    console.note("mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean (Student)")
+    for metric, found in comparison.contrasts.items():
+        if comparison.baseline is not None and found:
+            console.table(f"{metric}: difference from {comparison.baseline.label}, seed by seed", *contrast_rows(found))
+            for line in comparison.sentences[metric]:
+                console.note(line)
 
 
-def _baseline(groups: Sequence[Group], wanted: str | None) -> Group | None:
-    if wanted is None:
-        return None
-    found = [group for group in groups if wanted in (str(value) for value in group.settings.values())]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(f"--baseline: '{wanted}' is in {len(found)} rows; tell runs apart --by one setting")
-    raise ValueError(f"--baseline: no row has '{wanted}' among its settings ({', '.join(groups[0].settings)})")
+def _write(console: Console, comparison: Comparison, given: argparse.Namespace) -> None:
+    if given.figure is not None:
+        most_kl = 1.5 * max(given.at_kl) if given.at_kl else None
+        metric = given.metric[0] if given.metric else "proxy/policy"
+        console.path("figure", draw_paths(comparison.groups, metric, comparison.baseline, given.figure, most_kl))
+    for name, export in EXPORTS.items():
+        path = getattr(given, name)
+        if str(path) == "-":
+            sys.stdout.write(export(comparison))
+        elif path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, export(comparison))
+            console.path(name, path)
+    if given.save is not None:
+        columns, rows = rows_of(comparison.groups, comparison.metrics, comparison.baseline)
+        save(comparison.runs, columns, rows, given.save, list(comparison.groups[0].settings), comparison.metrics)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpo_lab.compare.contrasts import Contrast
 from dpo_lab.compare.matched import paired_difference
 from dpo_lab.compare.runs import FinishedRun, Group
+from dpo_lab.compare.statistics import Estimate, estimate
 from dpo_lab.tracking.json_files import to_line, write_atomically
 
-METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")
+CELL = len("[-12.345, -12.345]")
 START, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def rows_of(
-    groups: Sequence[Group], metrics: Sequence[str] = METRICS, baseline: Group | None = None
+    groups: Sequence[Group], metrics: Sequence[str], baseline: Group | None = None
 ) -> tuple[list[str], list[list[str]]]:
     """A table: differing settings, number of seeds (and of runs, where that is more), mean and standard deviation of metrics.
 
@@ -35,6 +37,44 @@ def rows_of(
                 row.append(difference(group, baseline, metric))
         rows.append(row)
     return columns, rows
+
+
+def overview(groups: Sequence[Group], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Settings and seeds, then of each metric the mean and standard deviation over them the 95 % interval of the mean."""
+    columns, rows = rows_of(groups, metrics)
+    first = len(columns) - len(metrics)
+    for row, group in zip(rows, groups, strict=True):
+        for place, metric in enumerate(metrics, start=first):
+            row[place] = "\n".join(filter(None, [row[place], interval(estimate(group.values(metric)))]))
+    return columns, rows
+
+
+def side_by_side(groups: Sequence[Group], metrics: Sequence[str], width: int) -> list[list[str]]:
+    """The metrics in lists of as many as fit beside the settings into so many characters, at least one each."""
+    settings = groups[0].settings
+    used = 12 + sum(3 + max(len(key), *(len(str(group.settings[key])) for group in groups)) for key in settings)
+    parts: list[list[str]] = [[]]
+    for metric in metrics:
+        if parts[-1] and used + sum(3 + max(len(name), CELL) for name in [*parts[-1], metric]) > width:
+            parts.append([])
+        parts[-1].append(metric)
+    return parts
+
+
+def contrast_rows(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
+    """Differences from the baseline: mean, 95 % interval, p-values and what Holm's correction leaves of them."""
+    columns = ["", "pairs", "difference", "95 % interval", "p", "Holm", "p (t test)", "Holm"]
+    rows = []
+    for each in found:
+        p_values = ["" if p is None else f"{p:.3f}" for p in (each.p, each.p_holm, each.p_t, each.p_t_holm)]
+        numbers = [str(each.difference.n), f"{each.difference.mean:+.3f}", interval(each.difference, "+.3f")]
+        rows.append([each.group.label, *numbers, *p_values])
+    return columns, rows
+
+
+def interval(found: Estimate, form: str = ".3f") -> str:
+    """[low, high], nothing where one value gives none."""
+    return "" if found.low is None or found.high is None else f"[{found.low:{form}}, {found.high:{form}}]"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -140,14 +140,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def read_summary(path: Path) -> dict[str, Any]:
     """summary.json of a run directory, {} if the run has not written one."""
-    file = path / "summary.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return _read_object(path / "summary.json")
 
 
 def read_run(path: Path) -> dict[str, Any]:
     """run.json of a run directory, {} if the run has not started."""
-    file = path / "run.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return _read_object(path / "run.json")
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: not a JSON object but {type(found).__name__}")
+    return found
 
 
 def sanitise(label: str) -> str:

@@ -10,7 +10,8 @@ import pytest
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.figure import _composed
 from dpo_lab.compare.matched import at_kl, paired_difference
-from dpo_lab.compare.runs import find_runs, grouped
+from dpo_lab.compare.reading import find_runs
+from dpo_lab.compare.runs import grouped
 from dpo_lab.compare.tables import END, START, rows_of, spread
 
 

@@ -1,0 +1,114 @@
+"""A comparison: what was asked of which runs, and the answer that every table, picture and page shows."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
+from dpo_lab.compare.reading import find_runs
+from dpo_lab.compare.runs import FinishedRun, Group, grouped, known_metrics
+from dpo_lab.compare.settings import described
+from dpo_lab.registry import suggestion
+
+METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")
+TASK = ("data.", "reward.", "tokenizer.")
+
+
+@dataclass
+class Comparison:
+    """Runs in groups, the metrics asked for, the group that others are measured against, and what was left out."""
+
+    runs: list[FinishedRun]
+    groups: list[Group]
+    metrics: list[str]
+    baseline: Group | None
+    left_out: list[str]
+
+    @cached_property
+    def differences(self) -> list[str]:
+        """Which settings differ, a line each."""
+        return described([run.settings for run in self.runs], list(self.groups[0].settings))
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What makes the runs hard to compare."""
+        found = []
+        tasks = sorted({key for run in self.runs for key in run.settings if key.startswith(TASK)})
+        moved = [key for key in tasks if len({str(run.settings.get(key)) for run in self.runs}) > 1]
+        if moved:
+            found.append(f"the runs differ in {', '.join(moved)}: their rewards and log-probabilities are not on one scale")
+        commits = {str((run.facts.get("git") or {}).get("sha")) for run in self.runs}
+        if len(commits) > 1:
+            found.append(f"the runs are of {len(commits)} versions of the code")
+        return found
+
+    @cached_property
+    def contrasts(self) -> dict[str, list[Contrast]]:
+        """Of each metric the differences from the baseline, none without one."""
+        if self.baseline is None:
+            return {}
+        return {metric: contrasts(self.groups, metric, self.baseline) for metric in self.metrics}
+
+    def contrast(self, group: Group, metric: str) -> Contrast | None:
+        """The group's difference from the baseline, None where there is none."""
+        return next((each for each in self.contrasts.get(metric, []) if each.group is group), None)
+
+    @cached_property
+    def sentences(self) -> dict[str, list[str]]:
+        """Of each metric, in plain words, what differs from the baseline and what cannot be said."""
+        if self.baseline is None:
+            return {}
+        return {metric: verdict(found, self.baseline.label) for metric, found in self.contrasts.items() if found}
+
+
+def compared(
+    paths: Sequence[Path],
+    by: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    kls: Sequence[float] = (),
+    baseline: str | None = None,
+) -> Comparison:
+    """Raises ValueError where there is nothing to compare, and for a setting, metric, KL or baseline that there is not."""
+    runs, left_out = find_runs(paths)
+    if not runs:
+        reasons = "".join(f"\n  {line}" for line in left_out)
+        raise ValueError(f"there is no finished run in {', '.join(map(str, paths))}{reasons}")
+    shown = _metrics(runs, metrics, kls)
+    groups = grouped(runs, by)
+    against = None if baseline is None else _baseline(groups, baseline)
+    if kls:
+        groups.sort(key=lambda group: -statistics.fmean(group.values(shown[0]) or [-math.inf]))  # best first
+    return Comparison(runs, groups, shown, against, left_out)
+
+
+def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[float]) -> list[str]:
+    """What the table shows. Raises ValueError for a metric that no run has, and for a KL that is none."""
+    known = known_metrics(runs)
+    for metric in wanted:
+        if metric not in known:
+            raise ValueError(f"--metric: no run has '{metric}'.{suggestion(metric, known)}")
+    for kl in kls:
+        if not 0 <= kl < math.inf:
+            raise ValueError(f"--at-kl must be >= 0 and finite, got {kl:g}")
+    shown = list(wanted) or [metric for metric in METRICS if metric in known and (not kls or metric != "kl")]
+    if not shown:
+        raise ValueError(f"no run has any of {', '.join(METRICS)}: say which --metric. Known: {', '.join(sorted(known))}")
+    return [f"{metric} at KL {kl:g}" for metric in shown for kl in kls] or shown
+
+
+def _baseline(groups: Sequence[Group], wanted: str) -> Group:
+    found = [group for group in groups if group.label == wanted]
+    found = found or [group for group in groups if wanted in (str(value) for value in group.settings.values())]
+    if len(found) == 1:
+        return found[0]
+    labels = "; ".join(f"'{group.label}'" for group in (found or groups)[:12])
+    if found:
+        raise ValueError(
+            f"--baseline: '{wanted}' is in {len(found)} rows; name one of them ({labels}), or tell runs apart --by it"
+        )
+    raise ValueError(f"--baseline: no row has '{wanted}' among its settings ({', '.join(groups[0].settings)}): {labels}")

@@ -1,0 +1,104 @@
+"""Settings against a baseline, seed by seed: the differences, and in plain words what they do and do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dpo_lab.compare.runs import Group
+from dpo_lab.compare.statistics import EXACT_UP_TO, Estimate, estimate, holm, paired_p, smallest_p, student_p
+
+ALPHA = 0.05
+NAMED = 6
+
+
+@dataclass
+class Contrast:
+    """One setting minus the baseline over the seeds of both.
+
+    `p` is the sign-flip test's or the bootstrap's, `p_t` the paired t test's; `*_holm` are corrected for all the settings that
+    this metric was compared in. None where there are fewer than two pairs.
+    """
+
+    group: Group
+    metric: str
+    difference: Estimate
+    p: float | None = None
+    p_t: float | None = None
+    p_holm: float | None = None
+    p_t_holm: float | None = None
+
+
+def contrasts(groups: Sequence[Group], metric: str, baseline: Group) -> list[Contrast]:
+    """Every other setting that shares a seed with the baseline, in the order of `groups`."""
+    found, base = [], baseline.by_seed(metric)
+    for group in groups:
+        values = group.by_seed(metric)
+        differences = [values[seed] - base[seed] for seed in values if seed in base]
+        if group is not baseline and differences:
+            found.append(Contrast(group, metric, estimate(differences), paired_p(differences), student_p(differences)))
+    tested = [contrast for contrast in found if contrast.p is not None]
+    corrected = holm([contrast.p or 0.0 for contrast in tested])
+    corrected_t = holm([contrast.p_t or 0.0 for contrast in tested])
+    for contrast, p, p_t in zip(tested, corrected, corrected_t, strict=True):
+        contrast.p_holm, contrast.p_t_holm = p, p_t
+    return found
+
+
+def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
+    """What is and what is not distinguishable from the baseline, a sentence each."""
+    if not found:
+        return []
+    tested = [contrast for contrast in found if contrast.p is not None]
+    if not tested:
+        return ["One seed in common: no interval and no p-value, so chance cannot be told from effect. Run more seeds."]
+    pairs, many = max(contrast.difference.n for contrast in tested), len(tested)
+    sure = [contrast for contrast in tested if (contrast.p_holm or 0.0) <= ALPHA]
+    by_t = [contrast for contrast in tested if contrast not in sure and (contrast.p_t_holm or 0.0) <= ALPHA]
+    rest = [contrast for contrast in tested if contrast not in sure and contrast not in by_t]
+    lines = []
+    if many * smallest_p(pairs) > ALPHA:
+        lines.append(_cannot(pairs, many))
+    elif sure:
+        lines.append(f"Distinguishable from {baseline} ({_test(pairs)}, Holm's p at most .05): {_sides(sure)}.")
+    if by_t:
+        lines.append(
+            f"Distinguishable only if differences between seeds are normal (paired t, Holm's p at most .05): {_sides(by_t)}."
+        )
+    if rest:
+        reach = max(max(-(c.difference.low or 0.0), c.difference.high or 0.0) for c in rest)
+        lines.append(
+            f"Not distinguishable from {baseline}: {_names(rest)}. That is not the same as equal: "
+            f"95 % intervals reach differences of {reach:.3g}."
+        )
+    single = [contrast for contrast in found if contrast.p is None]
+    if single:
+        lines.append(f"One seed in common, so nothing can be said: {_names(single)}.")
+    return lines
+
+
+def _cannot(pairs: int, many: int) -> str:
+    text = f"With {pairs} seeds the smallest p of the {_test(pairs)} (two-sided) is {smallest_p(pairs):.2g}"
+    if many > 1:
+        text += f", times {many} comparisons (Holm)"
+    return f"{text}: this test can distinguish nothing at .05, whatever the data; it would take {_needed(many)} seeds."
+
+
+def _needed(many: int) -> int:
+    return next(n for n in range(2, 64) if many * 2.0 / 2**n <= ALPHA)
+
+
+def _test(pairs: int) -> str:
+    return "exact sign-flip test" if pairs <= EXACT_UP_TO else "paired bootstrap"
+
+
+def _sides(found: Sequence[Contrast]) -> str:
+    above = [contrast for contrast in found if (contrast.difference.mean or 0.0) > 0]
+    below = [contrast for contrast in found if contrast not in above]
+    return "; ".join(f"{side} it {_names(some)}" for side, some in (("above", above), ("below", below)) if some)
+
+
+def _names(found: Sequence[Contrast]) -> str:
+    names = [contrast.group.label for contrast in found]
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "") if more != 1 else ", ".join(names)

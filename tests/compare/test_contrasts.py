@@ -1,0 +1,124 @@
+"""Settings against a baseline: pairs are seeds, and the sentences say no more than the numbers do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from written_runs import betas, write_run
+
+from dpo_lab.compare.__main__ import main
+from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.exports import escaped, to_latex
+from dpo_lab.compare.settings import telling
+
+
+def sweep(root: Path, effects: dict[float, list[float]]) -> Comparison:
+    return compared([betas(root, effects)], metrics=["kl"], baseline="0.1")
+
+
+def test_pairs_are_seeds_and_not_places_in_a_list(tmp_path: Path) -> None:
+    betas(tmp_path, {0.1: [1.0, 2.0, 3.0]})
+    for seed, value in ((2, 4.0), (0, 2.0), (7, 99.0)):
+        write_run(tmp_path, f"other-{seed}", {"loss": {"name": "dpo", "beta": 0.3}}, {"kl": value}, seed=seed)
+    (found,) = compared([tmp_path], metrics=["kl"], baseline="0.1").contrasts["kl"]
+    assert (found.difference.n, found.difference.mean, found.difference.sd) == (2, 1.0, 0.0)
+    assert (found.p, found.p_t) == (0.5, 0.0)
+
+
+def test_three_seeds_are_told_what_they_cannot_show(tmp_path: Path) -> None:
+    comparison = sweep(tmp_path, {0.1: [1.0, 2.0, 3.0], 0.3: [2.0, 3.01, 4.02], 0.5: [1.5, 1.7, 3.1]})
+    cannot, normal, rest = comparison.sentences["kl"]
+    assert "smallest p of the exact sign-flip test (two-sided) is 0.25, times 2 comparisons (Holm)" in cannot
+    assert "it would take 7 seeds" in cannot
+    assert normal.startswith("Distinguishable only if differences between seeds are normal")
+    assert normal.endswith("above it 0.3.")
+    assert rest.startswith("Not distinguishable from 0.1: 0.5. That is not the same as equal")
+
+
+def test_seven_seeds_can_show_two_effects(tmp_path: Path) -> None:
+    base = [float(seed) for seed in range(7)]
+    effects = {0.1: base, 0.3: [x + 1 + 0.01 * x for x in base], 0.5: [x - 2 + 0.02 * x * x for x in base]}
+    (sure,) = sweep(tmp_path, effects).sentences["kl"]
+    assert sure == "Distinguishable from 0.1 (exact sign-flip test, Holm's p at most .05): above it 0.3; below it 0.5."
+
+
+def test_one_seed_says_nothing(tmp_path: Path) -> None:
+    (line,) = sweep(tmp_path, {0.1: [1.0], 0.3: [2.0]}).sentences["kl"]
+    assert line.startswith("One seed in common")
+
+
+def test_csv_json_and_latex_hold_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    betas(tmp_path, {0.1: [1.0, 2.0, 3.0], 0.3: [2.0, 3.5, 4.0]})
+    out = tmp_path / "out"
+    words = [str(tmp_path), "--metric", "kl", "proxy/policy", "--baseline", "0.1"]
+    assert main([*words, "--json", str(out / "a.json"), "--latex", str(out / "a.tex"), "--csv", "-"]) == 0
+    streams = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(streams.out)))  # stdout holds the table and nothing else
+    read = json.loads((out / "a.json").read_text())
+    assert [row["metric"] for row in rows] == ["kl", "proxy/policy"] * 2
+    for row, record in zip(rows, read["results"], strict=True):
+        assert {key: float(value) for key, value in row.items() if key != "metric" and value} == {
+            key: value for key, value in record.items() if key != "metric" and value is not None
+        }
+    assert (rows[2]["pairs"], rows[2]["p"], rows[0]["p"]) == ("3", "0.25", "")
+    assert float(rows[2]["difference"]) == pytest.approx(3.5 / 3)
+    assert [run["kl"] for run in read["runs"]] == [1.0, 2.0, 3.0, 2.0, 3.5, 4.0]
+    assert read["settings"] == ["loss.beta: 0.1, 0.3"]
+    assert r"0.1 & 3 & $2.000 \pm 2.484$ & $2.000 \pm 1.242$ \\" in (out / "a.tex").read_text()
+    assert "smallest p" in streams.err
+
+
+def test_latex_marks_what_survives_the_correction_and_escapes_names(tmp_path: Path) -> None:
+    base = [float(seed) for seed in range(7)]
+    text = to_latex(sweep(tmp_path, {0.1: base, 0.3: [x + 1 + 0.01 * x for x in base]}))
+    assert "^{*}$" in text.splitlines()[-3]
+    assert "^{*}" not in text.splitlines()[-4]
+    assert escaped(r"a_b & 5% \ {x}") == r"a\_b \& 5\% \textbackslash{} \{x\}"
+
+
+def test_two_outputs_do_not_fit_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), "--csv", "-", "--json", "-"])
+    assert "asked for csv and json" in capsys.readouterr().err
+
+
+def test_a_few_settings_tell_all_apart_and_the_rest_is_said_to_move_along(tmp_path: Path) -> None:
+    for name, beta in (("dpo", 0.1), ("ipo", 0.5)):
+        write_run(tmp_path, name, {"loss": {"name": name, "beta": beta, "x": 1}, "candidates": {"seed": 0}})
+        write_run(tmp_path, f"{name}1", {"loss": {"name": name, "beta": beta, "x": 1}, "candidates": {"seed": 1}}, seed=1)
+    comparison = compared([tmp_path], metrics=["kl"])
+    assert [group.label for group in comparison.groups] == ["dpo", "ipo"]
+    assert comparison.differences == ["loss.name: dpo, ipo", "also different: loss.beta"]
+    grid = [{"a": a, "b": b, "c": a} for a in (1, 2) for b in (1, 2)]
+    assert telling(grid, ["a", "b", "c"]) == ["a", "b"]
+
+
+def test_every_run_that_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+    betas(tmp_path, {0.1: [1.0, 2.0], 0.3: [1.0]})
+    write_run(tmp_path, "torn").joinpath("summary.json").write_text("{")
+    write_run(tmp_path, "badyaml").joinpath("config.yaml").write_text("a: [")
+    write_run(tmp_path, "noconfig").joinpath("config.yaml").unlink()
+    write_run(tmp_path, "empty", summary={})
+    write_run(tmp_path, "odd", {"runner": {"name": "evaluate"}})
+    write_run(tmp_path, "stopped", status="preempted")
+    write_run(tmp_path, "half").joinpath("metrics.jsonl").write_text("3\n")
+    (tmp_path / "notjson").mkdir()
+    (tmp_path / "notjson" / "run.json").write_text("[]")
+    comparison = compared([tmp_path, tmp_path / "none"], metrics=["kl"])
+    assert len(comparison.runs) == 3
+    reasons = {Path(line.split(": ")[0]).name: line.split(": ", 1)[1] for line in comparison.left_out}
+    assert reasons.keys() == {"torn", "badyaml", "noconfig", "empty", "odd", "stopped", "half", "notjson", "none"}
+    assert reasons["stopped"] == "preempted, left out"
+    assert reasons["odd"] == "runner=evaluate, most are None, left out"
+    assert "no number to compare" in reasons["empty"]
+
+
+def test_rewards_of_different_data_are_warned_of(tmp_path: Path) -> None:
+    for name in ("imdb", "synthetic"):
+        write_run(tmp_path, name, {"data": {"name": name}})
+    (remark,) = compared([tmp_path], metrics=["kl"]).remarks
+    assert remark.startswith("the runs differ in data.name")

@@ -1,0 +1,109 @@
+"""Intervals and tests against other ways to compute them, and against what they promise."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from dpo_lab.compare.statistics import (
+    EXACT_UP_TO,
+    estimate,
+    holm,
+    paired_p,
+    smallest_p,
+    student_cdf,
+    student_p,
+    student_quantile,
+)
+
+NUMBERS = st.floats(-100, 100).map(lambda x: round(x, 3))
+SEVERAL = st.lists(NUMBERS, min_size=2, max_size=6)
+
+
+@given(st.floats(-50, 50), st.integers(1, 60))
+def test_students_distribution_is_scipys(t: float, df: int) -> None:
+    assert student_cdf(t, df) == pytest.approx(stats.t.cdf(t, df), abs=1e-12)
+
+
+@given(st.floats(0.5, 0.9999), st.integers(1, 60))
+def test_students_quantile_is_scipys(p: float, df: int) -> None:
+    assert student_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-6, abs=1e-9)
+
+
+def test_the_interval_of_three_values_is_the_textbooks() -> None:
+    found = estimate([1.0, 2.0, 3.0])
+    assert (found.n, found.mean, found.sd) == (3, 2.0, 1.0)
+    assert (found.low, found.high) == (pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-6), pytest.approx(4.484138, abs=1e-6))
+
+
+def test_one_value_has_a_mean_and_no_interval_and_none_has_nothing() -> None:
+    assert estimate([2.0]).mean == 2.0
+    assert (estimate([2.0]).sd, estimate([2.0]).low, estimate([]).mean) == (None, None, None)
+    assert paired_p([1.0]) is None
+    assert student_p([1.0]) is None
+
+
+@given(SEVERAL)
+def test_the_paired_t_test_is_scipys(differences: list[float]) -> None:
+    if statistics.pstdev(differences) > 1e-6:
+        assert student_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=1e-9)
+
+
+def test_equal_differences_are_certain_unless_they_are_zero() -> None:
+    assert (student_p([2.0, 2.0, 2.0]), student_p([0.0, 0.0, 0.0])) == (0.0, 1.0)
+    assert paired_p([0.0, 0.0, 0.0]) == 1.0
+
+
+@given(SEVERAL)
+def test_the_sign_flip_test_counts_every_choice_of_signs(differences: list[float]) -> None:
+    thousandths = [round(1000 * x) for x in differences]  # whole numbers: a tie is exactly a tie
+    sums = [abs(sum(map(int.__mul__, signs, thousandths))) for signs in itertools.product((-1, 1), repeat=len(thousandths))]
+    far = sum(total >= abs(sum(thousandths)) for total in sums)
+    assert paired_p(differences) == pytest.approx(far / len(sums), abs=1e-12)
+
+
+@given(SEVERAL, st.integers(1, 20))
+def test_under_the_null_small_p_values_are_as_rare_as_they_say(sizes: list[float], tenths: int) -> None:
+    level = tenths / 20
+    p_values = [
+        paired_p([sign * abs(size) for sign, size in zip(signs, sizes, strict=True)])
+        for signs in itertools.product((-1, 1), repeat=len(sizes))
+    ]
+    assert sum(p <= level for p in p_values if p is not None) <= level * len(p_values)
+
+
+@pytest.mark.parametrize("n", range(2, EXACT_UP_TO + 1))
+def test_the_smallest_p_is_reached_and_three_seeds_stop_at_a_quarter(n: int) -> None:
+    assert paired_p([float(i + 1) for i in range(n)]) == smallest_p(n) == 2 / 2**n
+    assert smallest_p(3) == 0.25
+
+
+@given(SEVERAL)
+def test_direction_and_scale_do_not_matter(differences: list[float]) -> None:
+    assert paired_p([-x for x in differences]) == paired_p(differences)
+    assert paired_p([1024 * x for x in differences]) == paired_p(differences)
+
+
+def test_beyond_twelve_pairs_the_bootstrap_agrees_with_the_t_test() -> None:
+    draw = np.random.default_rng(1)
+    for shift in (0.0, 0.2, 0.4):
+        differences = (draw.normal(size=40) + shift).tolist()
+        assert paired_p(differences) == pytest.approx(student_p(differences), abs=0.03)
+    assert paired_p([1.0 + 0.01 * i for i in range(20)]) == smallest_p(20)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_the_step_down_rule(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for level in (0.01, 0.05, 0.3):
+        rejected, left = set(), sorted(range(len(p_values)), key=lambda i: p_values[i])
+        while left and p_values[left[0]] * len(left) <= level:  # the rule as Holm gives it
+            rejected.add(left.pop(0))
+        assert {i for i, p in enumerate(corrected) if p <= level} == rejected
+    assert all(c >= p for c, p in zip(corrected, p_values, strict=True))
