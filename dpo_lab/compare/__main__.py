@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--at-kl", nargs="+", type=float, default=[], help="the numbers where a run's path crosses these KLs")
     parser.add_argument("--baseline", metavar="VALUE", help="test differences, seed by seed, from the row with this value")
     parser.add_argument("--figure", type=Path, help="draw the paths through KL and the first metric, a panel for each row")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="every picture there is something for, as PNG and SVG")
     for name in EXPORTS:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"the results as {name}; - for stdout")
     parser.add_argument("--save", type=Path, help="a study's folder: writes results.jsonl and the table in README.md")
@@ -73,6 +74,11 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace) 
         most_kl = 1.5 * max(given.at_kl) if given.at_kl else None
         metric = given.metric[0] if given.metric else "proxy/policy"
         console.path("figure", draw_paths(comparison.groups, metric, comparison.baseline, given.figure, most_kl))
+    if given.figures is not None:
+        from dpo_lab.compare.pictures import save_figures
+
+        for path in save_figures(comparison, given.figures):
+            console.path("figure", path)
     for name, export in EXPORTS.items():
         path = getattr(given, name)
         if str(path) == "-":

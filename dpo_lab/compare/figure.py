@@ -28,11 +28,12 @@ def draw_paths(groups: Sequence[Group], metric: str, baseline: Group | None, pat
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        FigureCanvasAgg(_composed(groups, metric, baseline, most_kl)).print_png(str(path))
+        FigureCanvasAgg(composed(groups, metric, baseline, most_kl)).print_png(str(path))
     return path
 
 
-def _composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_kl: float | None) -> Figure:
+def composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_kl: float | None) -> Figure:
+    """The picture, not yet drawn."""
     from matplotlib.figure import Figure
 
     from dpo_lab.tracking.theme import BLUE, INK, quiet_grid
@@ -43,10 +44,9 @@ def _composed(groups: Sequence[Group], metric: str, baseline: Group | None, most
     for panel, group in zip(panels.flat, groups, strict=False):
         for runs, colour, width in ((baseline.runs if baseline else [], GREY, 1.0), (group.runs, BLUE, 1.3)):
             for run in runs:
-                kl, values = _points(run, metric, most_kl)
+                kl, values = points(run, metric, most_kl)
                 panel.plot(kl, values, color=colour, linewidth=width, solid_capstyle="round")
-        title = ", ".join(str(value) for value in group.settings.values())
-        panel.set_title(title, loc="left")
+        panel.set_title(group.label.replace("$", r"\$"), loc="left")
         quiet_grid(panel)
     for panel in list(panels.flat)[len(groups) :]:
         panel.set_visible(False)
@@ -55,12 +55,12 @@ def _composed(groups: Sequence[Group], metric: str, baseline: Group | None, most
         if shown:
             shown[-1].tick_params(labelbottom=True)
             shown[-1].set_xlabel("KL, nats")
-    behind = "" if baseline is None else f"; in grey {', '.join(str(value) for value in baseline.settings.values())}"
+    behind = "" if baseline is None else f"; in grey {baseline.label}".replace("$", r"\$")
     figure.suptitle(f"{metric} against KL, one line a run{behind}", x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
-def _points(run: FinishedRun, metric: str, most_kl: float | None) -> tuple[list[float], list[float]]:
+def points(run: FinishedRun, metric: str, most_kl: float | None) -> tuple[list[float], list[float]]:
     """KL and metric of each evaluation that has both, up to the first beyond `most_kl`."""
     kl, values = [], []
     for row in run.evaluations:

@@ -21,6 +21,21 @@ def at_kl(evaluations: Sequence[Mapping[str, Any]], metric: str, kl: float) -> f
     return None
 
 
+def mean_path(paths: Sequence[Sequence[Mapping[str, Any]]], metric: str, steps: int = 60) -> tuple[list[float], list[float]]:
+    """KLs and the mean over the paths of the metric where each first crosses them, as far as every path goes."""
+    paths = [[row for row in path if row.get("kl") is not None and row.get(metric) is not None] for path in paths]
+    end = min((max((row["kl"] for row in path), default=0.0) for path in paths), default=0.0)
+    kls, values = [], []
+    for step in range(steps + 1):
+        kl = end * step / steps
+        crossings = [at_kl(path, metric, kl) for path in paths]
+        found = [value for value in crossings if value is not None]
+        if found and len(found) == len(paths):
+            kls.append(kl)
+            values.append(statistics.fmean(found))
+    return kls, values
+
+
 def paired_difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float | None, int]:
     """Mean and standard error of value - baseline over the seeds that both have, and how many those are.
 

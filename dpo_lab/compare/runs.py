@@ -34,11 +34,14 @@ class FinishedRun:
         return [row for row in self.metrics if row.get("split") == "eval"]
 
     def value(self, metric: str) -> float | None:
-        """A final number; of 'METRIC at KL x' the one where the run's path first crosses that KL, None if it never does."""
+        """A final number, or the last evaluation's; of 'METRIC at KL x' the one where the run's path first crosses that KL.
+
+        None if it has none.
+        """
         name, found, kl = metric.partition(" at KL ")
         if found:
             return at_kl(self.evaluations, name, float(kl))
-        value = self.summary.get(metric)
+        value = self.summary.get(metric, self.evaluations[-1].get(metric) if self.evaluations else None)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
@@ -85,7 +88,7 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> list[Group]:
     groups: dict[str, Group] = {}
     for run in runs:
         own = {key: run.settings.get(key) for key in shown}
-        label = ", ".join(str(value) for value in own.values()) or "all runs"
+        label = " ".join(str(value) for value in own.values()) or "all runs"
         groups.setdefault(json.dumps(own), Group(own, label)).runs.append(run)
     return sorted(groups.values(), key=lambda group: [_sortable(value) for value in group.settings.values()])
 
