@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline)
         _print(console, comparison)
-        _write(console, comparison, given)
+        _write(console, comparison, given, list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", metavar="VALUE", help="test differences, seed by seed, from the row with this value")
     parser.add_argument("--figure", type=Path, help="draw the paths through KL and the first metric, a panel for each row")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="every picture there is something for, as PNG and SVG")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="all of it as one page that needs no network")
     for name in EXPORTS:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"the results as {name}; - for stdout")
     parser.add_argument("--save", type=Path, help="a study's folder: writes results.jsonl and the table in README.md")
@@ -65,11 +67,13 @@ def _print(console: Console, comparison: Comparison) -> None:
     for metric, found in comparison.contrasts.items():
         if comparison.baseline is not None and found:
             console.table(f"{metric}: difference from {comparison.baseline.label}, seed by seed", *contrast_rows(found))
-            for line in comparison.sentences[metric]:
-                console.note(line)
+
+    for metric, lines in comparison.sentences.items():
+        for line in lines:
+            console.note(f"{metric}: {line}")
 
 
-def _write(console: Console, comparison: Comparison, given: argparse.Namespace) -> None:
+def _write(console: Console, comparison: Comparison, given: argparse.Namespace, arguments: Sequence[str]) -> None:
     if given.figure is not None:
         most_kl = 1.5 * max(given.at_kl) if given.at_kl else None
         metric = given.metric[0] if given.metric else "proxy/policy"
@@ -79,6 +83,14 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace) 
 
         for path in save_figures(comparison, given.figures):
             console.path("figure", path)
+    if given.html is not None:
+        from dpo_lab.compare.page import render
+
+        title = " and ".join(dict.fromkeys(str(path.resolve().name) for path in given.runs[:3]))
+        command = shlex.join(["python", "-m", "dpo_lab.compare", *arguments])
+        given.html.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(given.html, render(comparison, title, command))
+        console.path("page", given.html)
     for name, export in EXPORTS.items():
         path = getattr(given, name)
         if str(path) == "-":

@@ -60,10 +60,18 @@ class Comparison:
 
     @cached_property
     def sentences(self) -> dict[str, list[str]]:
-        """Of each metric, in plain words, what differs from the baseline and what cannot be said."""
+        """Of each metric, in plain words, what differs from the baseline and what cannot be said.
+
+        What holds for every metric is said once, under that name.
+        """
         if self.baseline is None:
             return {}
-        return {metric: verdict(found, self.baseline.label) for metric, found in self.contrasts.items() if found}
+        found = {metric: verdict(each, self.baseline.label) for metric, each in self.contrasts.items() if each}
+        shared = [
+            line for line in next(iter(found.values()), []) if len(found) > 1 and all(line in each for each in found.values())
+        ]
+        rest = {metric: [line for line in lines if line not in shared] for metric, lines in found.items()}
+        return ({"every metric": shared} if shared else {}) | rest
 
 
 def compared(
