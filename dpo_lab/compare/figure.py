@@ -32,8 +32,8 @@ def draw_paths(groups: Sequence[Group], metric: str, baseline: Group | None, pat
     return path
 
 
-def composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_kl: float | None) -> Figure:
-    """The picture, not yet drawn."""
+def composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_kl: float | None, remark: str = "") -> Figure:
+    """The picture, not yet drawn; `remark` ends its title."""
     from matplotlib.figure import Figure
 
     from dpo_lab.tracking.theme import BLUE, INK, quiet_grid
@@ -56,7 +56,7 @@ def composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_
             shown[-1].tick_params(labelbottom=True)
             shown[-1].set_xlabel("KL, nats")
     behind = "" if baseline is None else f"; in grey {baseline.label}".replace("$", r"\$")
-    figure.suptitle(f"{metric} against KL, one line a run{behind}", x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(f"{metric} against KL, one line a run{behind}{remark}", x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullLocator
 
 from dpo_lab.compare.comparison import Comparison
-from dpo_lab.compare.pictures.looks import MANY, bands, best, heading
+from dpo_lab.compare.pictures.looks import MANY, bands, best, heading, shown_of
 from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.tracking.theme import BLUE, MUTED, VERMILION, halo, quiet_grid
 
@@ -28,7 +28,8 @@ def draw(comparison: Comparison) -> Figure | None:
     heading(
         figure,
         "Where chosen and rejected completions go",
-        "change of their log-probability since step 0, nats, held-out pairs; mean over seeds \u00b1 one standard deviation",
+        "change of their log-probability since step 0, nats, held-out pairs; mean over seeds \u00b1 one standard deviation"
+        + shown_of(comparison),
     )
     height = figure.get_figheight()
     grid = figure.add_gridspec(rows, columns, left=0.07, right=0.98, bottom=0.5 / height, top=1 - 1.0 / height)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figure import composed, points
 from dpo_lab.compare.matched import mean_path
-from dpo_lab.compare.pictures.looks import FEW, MANY, best, heading, looks, name_ends, reward_of
+from dpo_lab.compare.pictures.looks import FEW, MANY, best, heading, looks, name_ends, reward_of, shown_of
 from dpo_lab.tracking.theme import INK, MUTED, ORANGE, halo, quiet_grid
 
 IDEAL = "#7b8794"
@@ -23,7 +23,11 @@ def draw(comparison: Comparison) -> Figure | None:
     if reward is None or not any(points(run, reward, None)[0] for run in comparison.runs):
         return None
     if len(comparison.groups) > FEW:
-        return composed(best(comparison, MANY), reward, comparison.baseline, _usual_kl(comparison))
+        panels = composed(best(comparison, MANY), reward, comparison.baseline, _usual_kl(comparison), shown_of(comparison))
+        for place, axes in enumerate(axes for axes in panels.axes if axes.get_visible()):
+            axes.autoscale(False)
+            _draw_best_of_n(axes, comparison, reward, name=place == 0)
+        return panels
     figure = Figure(figsize=(9, 5.6))
     axes = figure.add_axes((0.075, 0.1, 0.76, 0.76))
     heading(
@@ -43,7 +47,7 @@ def draw(comparison: Comparison) -> Figure | None:
     axes.set_xlim(left=0)
     axes.autoscale(False)
     _draw_ideal(axes, comparison, reward)
-    _draw_best_of_n(axes, comparison, reward)
+    _draw_best_of_n(axes, comparison, reward, name=True)
     axes.set_xlabel("KL(policy || reference), nats per completion")
     name_ends(axes, ends, gap=0.05)
     return figure
@@ -56,7 +60,7 @@ def _usual_kl(comparison: Comparison) -> float | None:
     return 1.3 * usual if ends[-1] > 2 * usual > 0 else None
 
 
-def _draw_best_of_n(axes: Axes, comparison: Comparison, reward: str) -> None:
+def _draw_best_of_n(axes: Axes, comparison: Comparison, reward: str, name: bool) -> None:
     """Mean over the runs: they differ only in the samples that it was estimated from."""
     found: dict[int, list[tuple[float, float]]] = {}
     for run in comparison.runs:
@@ -68,6 +72,8 @@ def _draw_best_of_n(axes: Axes, comparison: Comparison, reward: str) -> None:
         return
     kl, heights = zip(*((statistics.fmean(x) for x in zip(*found[n], strict=True)) for n in sorted(found)), strict=True)
     axes.plot(kl, heights, "--", color=ORANGE, linewidth=1.4, zorder=4)
+    if not name:
+        return
     axes.plot(kl, heights, "D", color="white", markeredgecolor=ORANGE, markeredgewidth=1.5, markersize=5.5, zorder=4)
     for n, x, y in zip(sorted(found), kl, heights, strict=True):
         text = f"best of {n}" if n == max(found) else str(n)

@@ -64,6 +64,11 @@ def best(comparison: Comparison, number: int) -> list[Group]:
     return [group for group in comparison.groups if any(group is each for each in found)]
 
 
+def shown_of(comparison: Comparison) -> str:
+    """What a picture with a panel for each setting must add to its title where there are too many of them."""
+    return f"; the best {MANY} of {len(comparison.groups)} settings" if len(comparison.groups) > MANY else ""
+
+
 def reward_of(comparison: Comparison) -> str | None:
     """The reward that was asked for, else the training scorer's, else the true one's; None where there is none."""
     asked = [metric.partition(" at KL ")[0] for metric in comparison.metrics]
