@@ -19,6 +19,7 @@ from dpo_lab.runners.report import report
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import Console, RunDirectory, read_run
 from dpo_lab.tracking.run_directory import path_below
+from dpo_lab.tracking.tensorboard import seedless
 
 
 def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str) -> int:
@@ -49,7 +50,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
             "config_key": config_key(study),
         }
     )
-    run.log_hparams(plain, group_name=f"{study.name}-{digest(replace(study, seed=0))[:8]}")
+    run.log_hparams(plain, group_name=f"{study.name}-{digest(seedless(plain))[:8]}")
     status, reason, code = "failed", "", 1
     try:
         summary = study.runner.run(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +23,22 @@ def report(context: Context, summary: Mapping[str, Any]) -> None:
     samples = read_lines(run.path / "samples.jsonl")[: context.study.evaluation.num_shown]
     if samples and "reference" in samples[0]:
         console.samples(samples)
+        run.add_text("samples", "\n\n".join(_markdown(sample) for sample in samples))
     if "kl" in summary and (run.path / "metrics.jsonl").exists():
         picture = draw_run(run.path)
         run.add_figure("figure", picture)
         console.path("picture", picture)
     console.path("run", run.path)
     console.path("curves", f"tensorboard --logdir {context.study.runs}")
+
+
+def _markdown(sample: Mapping[str, Any]) -> str:
+    """Prompt and completions as indented blocks, which Markdown shows as they are."""
+    parts = []
+    for key in ("prompt", "reference", "policy"):
+        reward = sample.get(f"reward/{key}")
+        parts += [f"**{key}**" + ("" if reward is None else f" {reward:+.2f}"), textwrap.indent(str(sample.get(key)), "    ")]
+    return "\n\n".join(parts)
 
 
 def _rows(summary: Mapping[str, Any]) -> list[list[str]]:

@@ -35,6 +35,25 @@ SUMMARY_METRICS = (
 )
 
 
+# The page CUSTOM SCALARS: what belongs together in one chart, by tag.
+LAYOUT = {
+    f"{which} ({split})": {
+        title: ["Multiline", [f"{split}/{metric}" for metric in metrics]] for title, metrics in charts.items()
+    }
+    for which, charts in {
+        "rewards": {"rewards": ["rewards/chosen", "rewards/rejected"], "margins": ["rewards/margins"]},
+        "log-probabilities": {
+            "policy": ["logps/chosen", "logps/rejected"],
+            "per token": ["logps_mean/chosen", "logps_mean/rejected"],
+            "reference": ["ref_logps/chosen", "ref_logps/rejected"],
+        },
+        "distance": {"KL": ["kl"], "displacement of the chosen": ["displacement/chosen"]},
+        "samples": {"reward": ["proxy/policy", "reward/policy", "reward/reference"], "length": ["length/policy"]},
+    }.items()
+    for split in (["eval"] if which in ("distance", "samples") else ["train", "eval"])
+}
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | int | bool | str]:
     """A nested config under dotted names. None is left out (an empty cell); a list becomes JSON, anything else its text."""
     flat: dict[str, float | int | bool | str] = {}
@@ -51,6 +70,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | in
         elif value is not None:
             flat[name] = str(value)
     return flat
+
+
+def seedless(config: Mapping[str, Any]) -> dict[str, float | int | bool | str]:
+    """The flat config without any seed: runs that agree in it are one experiment, repeated."""
+    return {name: value for name, value in flatten(config).items() if name.rpartition(".")[2] != "seed"}
 
 
 def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callable[Concatenate[TensorBoard, P], None]:
@@ -118,12 +142,12 @@ class TensorBoard:
         """Declare the table and this run's row of it, from the plugin's own protos.
 
         torch's add_hparams would make a sub-run per call, and the plugin's public helpers import tensorflow.
-        `seed` is left out: a row is the mean over the seeds of `group_name`. TensorBoard takes the columns of the table from
+        Seeds are left out: a row is the mean over the seeds of `group_name`. TensorBoard takes the columns of the table from
         one of the runs it shows: a hyperparameter that this one lacks has no column.
         """
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-        hparams = {name: value for name, value in flatten(config).items() if name != "seed"}
+        hparams = seedless(config)
         experiment = api_pb2.Experiment(
             hparam_infos=[
                 api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(_kind(value)), differs=True)
@@ -141,6 +165,7 @@ class TensorBoard:
             setattr(start.hparams[name], field, value)
         self._plugin(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
         self._plugin(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
+        self._open().add_custom_scalars(LAYOUT)
 
     @_never_fatal
     def end_session(self, success: bool) -> None:
