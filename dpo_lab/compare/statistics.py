@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -49,6 +50,7 @@ def student_cdf(t: float, df: int) -> float:
     return 0.5 + inside / 2
 
 
+@cache
 def student_quantile(p: float, df: int) -> float:
     """The t >= 0 with P(T <= t) = p, for p in .5 to 1."""
     low, high = 0.0, 1.0

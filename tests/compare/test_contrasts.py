@@ -8,11 +8,16 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import escaped, to_latex
+from dpo_lab.compare.reading import LOADER
 from dpo_lab.compare.settings import telling
 
 
@@ -122,3 +127,14 @@ def test_rewards_of_different_data_are_warned_of(tmp_path: Path) -> None:
         write_run(tmp_path, name, {"data": {"name": name}})
     (remark,) = compared([tmp_path], metrics=["kl"]).remarks
     assert remark.startswith("the runs differ in data.name")
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=4)
+CONFIGS = st.dictionaries(st.text("abc", min_size=1), SCALARS | st.lists(SCALARS, max_size=2), max_size=4)
+
+
+@given(CONFIGS)
+def test_a_config_is_read_as_omegaconf_wrote_it(config: dict[str, object]) -> None:
+    assume(not any("${" in value for value in config.values() if isinstance(value, str)))
+    text = OmegaConf.to_yaml(OmegaConf.create(config))
+    assert yaml.load(text, Loader=LOADER) == OmegaConf.to_container(OmegaConf.create(text))
