@@ -81,8 +81,11 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace, 
     if given.figures is not None:
         from dpo_lab.compare.pictures import save_figures
 
-        for path in save_figures(comparison, given.figures):
+        drawn = save_figures(comparison, given.figures)
+        for path in drawn:
             console.path("figure", path)
+        if not drawn:
+            console.warn("no figures: the runs have no evaluations on the way and no reward")
     if given.html is not None:
         from dpo_lab.compare.page import render
 

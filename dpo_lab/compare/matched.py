@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ def at_kl(evaluations: Sequence[Mapping[str, Any]], metric: str, kl: float) -> f
 
     None where it never does.
     """
-    points = [(row["kl"], row[metric]) for row in evaluations if row.get("kl") is not None and row.get(metric) is not None]
+    points = [(row["kl"], row[metric]) for row in evaluations if _finite(row, "kl") and _finite(row, metric)]
     for (kl_before, before), (kl_after, after) in pairwise(points):
         if kl_before <= kl <= kl_after and kl_after > kl_before:
             share = (kl - kl_before) / (kl_after - kl_before)
@@ -23,7 +24,7 @@ def at_kl(evaluations: Sequence[Mapping[str, Any]], metric: str, kl: float) -> f
 
 def mean_path(paths: Sequence[Sequence[Mapping[str, Any]]], metric: str, steps: int = 60) -> tuple[list[float], list[float]]:
     """KLs and the mean over the paths of the metric where each first crosses them, as far as every path goes."""
-    paths = [[row for row in path if row.get("kl") is not None and row.get(metric) is not None] for path in paths]
+    paths = [[row for row in path if _finite(row, "kl") and _finite(row, metric)] for path in paths]
     end = min((max((row["kl"] for row in path), default=0.0) for path in paths), default=0.0)
     kls, values = [], []
     for step in range(steps + 1):
@@ -34,6 +35,11 @@ def mean_path(paths: Sequence[Sequence[Mapping[str, Any]]], metric: str, steps: 
             kls.append(kl)
             values.append(statistics.fmean(found))
     return kls, values
+
+
+def _finite(row: Mapping[str, Any], key: str) -> bool:
+    value = row.get(key)
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def paired_difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float | None, int]:

@@ -51,6 +51,34 @@ def test_seven_seeds_can_show_two_effects(tmp_path: Path) -> None:
     assert sure == "Distinguishable from 0.1 (exact sign-flip test, Holm's p at most .05): above it 0.3; below it 0.5."
 
 
+def test_six_seeds_are_enough_for_one_comparison_and_not_for_two(tmp_path: Path) -> None:
+    base, lucky = [0.0] * 6, [1.0, 1.0, 1.0, 1.0, 1.0, 30.0]  # all above, by amounts that no t test believes
+    (sure,) = sweep(tmp_path / "one", {0.1: base, 0.3: lucky}).sentences["kl"]
+    assert sure.startswith("Distinguishable from 0.1 (exact sign-flip test")
+    two = sweep(tmp_path / "two", {0.1: base, 0.3: lucky, 0.5: lucky})
+    assert [each.p for each in two.contrasts["kl"]] == [1 / 32, 1 / 32]
+    cannot, rest = two.sentences["kl"]
+    assert cannot.startswith("With 6 seeds the smallest p")
+    assert rest.startswith("Not distinguishable from 0.1: 0.3, 0.5.")
+    assert "^{*}" not in to_latex(two)
+
+
+def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
+    write_run(tmp_path, "outer")
+    write_run(tmp_path / "outer" / "checkpoints", "inner")
+    assert [run.path.name for run in compared([tmp_path], metrics=["kl"]).runs] == ["outer"]
+
+
+def test_numbers_that_are_not_finite_are_no_numbers(tmp_path: Path) -> None:
+    rows = [{"step": s, "split": "eval", "kl": kl, "proxy/policy": r} for s, (kl, r) in enumerate([(0, 1), (1, None), (2, 3)])]
+    write_run(tmp_path, "a", summary={"kl": None, "proxy/policy": 2.0}, rows=rows)
+    rows[-1]["entropy"] = None  # read as nan
+    write_run(tmp_path, "b", summary={"proxy/policy": 2.0}, rows=rows)
+    run, other = compared([tmp_path], metrics=["proxy/policy"]).runs
+    assert other.value("entropy") is None
+    assert (run.value("kl"), run.value("proxy/policy at KL 1"), run.value("none")) == (None, 2.0, None)
+
+
 def test_one_seed_says_nothing(tmp_path: Path) -> None:
     (line,) = sweep(tmp_path, {0.1: [1.0], 0.3: [2.0]}).sentences["kl"]
     assert line.startswith("One seed in common")
@@ -127,6 +155,9 @@ def test_rewards_of_different_data_are_warned_of(tmp_path: Path) -> None:
         write_run(tmp_path, name, {"data": {"name": name}})
     (remark,) = compared([tmp_path], metrics=["kl"]).remarks
     assert remark.startswith("the runs differ in data.name")
+    facts = tmp_path / "imdb" / "run.json"
+    facts.write_text(facts.read_text().replace("abc", "def"))
+    assert compared([tmp_path], metrics=["kl"]).remarks[1] == "the runs are of 2 versions of the code"
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=4)

@@ -11,6 +11,8 @@ from browser import PROGRAM, REASON, browser
 from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
+from dpo_lab.compare.comparison import compared
+from dpo_lab.compare.page.samples import side_by_side
 from dpo_lab.compare.page.svg import inline
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
@@ -94,6 +96,20 @@ def test_a_colour_follows_the_page_and_a_setting_that_looks_like_one_stays(page:
     assert 'id="name-a" style="fill: var(--ink); stroke: color-mix(in oklab, #0072b2, white var(--lift))"' in found
     assert "<text>#1f2933</text>" in found
     assert 'aria-label="a &#34;title&#34;"' in found
+
+
+def test_prompts_that_all_settings_have_are_shown_and_torn_lines_passed_over(tmp_path: Path) -> None:
+    runs = betas(tmp_path, {0.1: [1.0], 0.5: [2.0]})
+    file = runs / "0.1-0" / "samples.jsonl"
+    file.write_text(
+        '{"prompt": "only here", "policy": "x"}\n' + file.read_text() + '{"prompt": "half \\ud83d", "policy": "\\ud83d"}\n{"pro'
+    )
+    other = runs / "0.5-0" / "samples.jsonl"
+    other.write_text(other.read_text() + '{"prompt": "half \\ud83d", "policy": "whole"}\n')
+    found = side_by_side(compared([runs]))
+    assert [sample["prompt"] for sample in found] == ["one </script>", "two & three", "half ?"]
+    assert [card["who"] for card in found[0]["cards"]] == ["reference", "0.1", "0.5"]
+    assert [card["text"] for card in found[2]["cards"]] == ["?", "whole"]
 
 
 SORTED = "[...document.querySelectorAll('table.sortable tbody tr')].map(row => row.cells[0].textContent)"

@@ -37,7 +37,8 @@ def _cards(prompt: str, written: dict[str, dict[str, dict[str, Any]]]) -> list[d
 
 def _card(who: str, row: dict[str, Any], side: str) -> dict[str, Any]:
     reward = row.get(f"reward/{side}")
-    return {"who": who, "text": str(row.get(side, "")), "reward": reward if isinstance(reward, int | float) else None}
+    text = str(row.get(side, "")).encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
+    return {"who": who, "text": text, "reward": reward if isinstance(reward, int | float) else None}
 
 
 def _first_rows(file: Path) -> dict[str, dict[str, Any]]:
@@ -52,5 +53,5 @@ def _first_rows(file: Path) -> dict[str, dict[str, Any]]:
             except ValueError:
                 continue
             if isinstance(row, dict) and isinstance(row.get("prompt"), str) and "policy" in row:
-                found.setdefault(row["prompt"], row)
+                found.setdefault(row["prompt"].encode("utf-8", "replace").decode(), row)
     return found
