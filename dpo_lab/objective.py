@@ -16,7 +16,7 @@ from dpo_lab.metrics import Tally, added, means, preference_metrics
 from dpo_lab.ranks import Ranks
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
-from dpo_lab.scoring import evaluating
+from dpo_lab.scoring import Scoring, evaluating
 
 OnFirst = Callable[[Tensor, Logps], None]
 """Is shown the first values of a step, and the log-probabilities behind them."""
@@ -39,6 +39,7 @@ class Objective:
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: all."""
     ranks: Ranks = field(default_factory=Ranks)
+    scoring: Scoring = field(default_factory=Scoring)
 
     def fill_gradients(self, batch: CandidateBatch, on_first: OnFirst | None = None) -> Tally:
         """Add the gradient of the mean loss over the batch's prompts to the policy's; the metrics of the batch.
@@ -77,7 +78,7 @@ class Objective:
     def measured(self, batch: CandidateBatch) -> Logps:
         """Policy and reference on a batch."""
         with self.compute.autocast():
-            return measure(self.policy, batch, self.loss, self.reference)
+            return measure(self.policy, batch, self.loss, self.reference, self.scoring)
 
     def _in_two_passes(self, batch: CandidateBatch, parts: Sequence[Part], on_first: OnFirst | None) -> Tally:
         """For a loss whose values depend on the whole step: first all log-probabilities and the loss's gradient with respect

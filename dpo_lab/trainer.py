@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
@@ -20,6 +20,7 @@ from dpo_lab.optim import ScheduleSpec
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.sampler import batch_rows
+from dpo_lab.scoring import Scoring
 
 
 @dataclass
@@ -112,6 +113,7 @@ class Trainer:
     """Rows of the data in each step's batch; None: shuffled epochs."""
     starts_at_reference: bool = True
     """The policy begins as the reference, so the first loss must be the loss's constant."""
+    scoring: Scoring = field(default_factory=Scoring)
 
     def fit(self) -> Outcome:
         settings, began = self.settings, time.monotonic()
@@ -163,7 +165,8 @@ class Trainer:
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.policy, self.loss, self.reference, self.compute, self.settings.micro_batch_size)
+        size = self.settings.micro_batch_size
+        return Objective(self.policy, self.loss, self.reference, self.compute, size, scoring=self.scoring)
 
     def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
         factor = self.schedule.factor(step, self.settings.num_steps)

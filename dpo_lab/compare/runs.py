@@ -17,7 +17,7 @@ from dpo_lab.registry import suggestion
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten
 
-IRRELEVANT = ("seed", "runs", "store", "name", "compute.threads")
+IRRELEVANT = ("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion")
 
 
 @dataclass

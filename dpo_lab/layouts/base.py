@@ -27,6 +27,8 @@ class Work:
 
     of_token: int = 1
     of_pair: int = 0
+    longest_row: int | None = None
+    """The most tokens that a row of branches may hold: the size of a learned table of positions. None: any number."""
 
 
 @runtime_checkable

@@ -83,13 +83,16 @@ class BranchesPlan(Plan):
 
 
 def plan(rows: Rows, work: Work) -> BranchesPlan | None:
-    """The cheapest grouping of prompts; None where a prompt is empty."""
+    """The cheapest grouping of prompts; None where a prompt is empty or a row too long."""
     if not rows.prompts or not all(rows.prompts):
         return None
     ends = [[length] for length in rows.prompts]
     for row, length in enumerate(rows.lengths):
         of_prompt = ends[row % len(ends)]  # the last token of a completion is predicted, never read
         of_prompt.append(of_prompt[-1] + max(length - of_prompt[0] - 1, 0))
+
+    if work.longest_row is not None and max(of_prompt[-1] for of_prompt in ends) > work.longest_row:
+        return None
 
     def cost(group: list[int]) -> float:
         n = max(ends[prompt][-1] for prompt in group)

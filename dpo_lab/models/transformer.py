@@ -44,7 +44,8 @@ class TransformerPolicy(nn.Module):
     def work(self) -> Work:
         layers = self.net.attn_layers
         of_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
-        return Work(sum(matrix.numel() for matrix in self.hidden_matrices()), of_pair)
+        of_token = sum(matrix.numel() for matrix in self.hidden_matrices())
+        return Work(of_token, of_pair, self.max_seq_len if any(True for _ in self.net.pos_emb.parameters()) else None)
 
     def hidden_of_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]

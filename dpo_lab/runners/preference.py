@@ -22,6 +22,8 @@ from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
+from dpo_lab.scoring import Scoring
+from dpo_lab.self_check import trusted
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
 
 TRAINING_STATE = "training.safetensors"
@@ -57,14 +59,19 @@ class PreferenceRunner(RunnerSpec):
         policy = base.copy(study.compute.torch_device)
         start = freeze(base.copy(study.compute.torch_device))
         reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
+        layouts = trusted(policy, study.compute.layout, context.console.note)
+        scoring = Scoring(layouts, study.compute.head_portion)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
-            train = study.reference.prepare(reference, train, base_key, context.store)
-            held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
+            train = study.reference.prepare(reference, train, base_key, context.store, scoring)
+            if held_out is not None:
+                held_out = study.reference.prepare(reference, held_out, base_key, context.store, scoring)
             stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
-        trainer, outcome = _train(context, judge, policy, Reference(study.reference, reference), train, held_out, base)
+        trainer, outcome = _train(
+            context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
+        )
         context.run.update(artifacts=context.store.used)
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
@@ -127,6 +134,7 @@ def _train(
             compute=study.compute,
             seed=study.seed,
             hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
+            scoring=reference.scoring or Scoring(),
         )
         outcome = trainer.fit()
     return trainer, outcome
