@@ -70,6 +70,8 @@ class CandidateBatch:
     """The same prompts with one completion each that belongs to another prompt, for losses that need a baseline."""
     step: int = 0
     """Optimiser step that the batch is drawn for: varies what a loss draws at random."""
+    host: CandidateBatch | None = None
+    """The same batch in main memory, where it was moved to a device from there."""
 
     def __len__(self) -> int:
         return self.prompt.shape[0]
@@ -133,9 +135,17 @@ class CandidateBatch:
         return replace(self, mismatched=mismatched)
 
     def to(self, device: torch.device | str) -> CandidateBatch:
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        to_host = torch.device(device).type == "cpu"
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=not to_host) for name, tensor in self.tensors().items()}
         mismatched = None if self.mismatched is None else self.mismatched.to(device)
-        return CandidateBatch(**moved, mismatched=mismatched, step=self.step)
+        host = self if self.prompt.device.type == "cpu" and not to_host else None
+        return CandidateBatch(**moved, mismatched=mismatched, step=self.step, host=host)
+
+    def on_host(self) -> CandidateBatch:
+        """The batch in main memory: reading its lengths there waits for no device."""
+        if self.prompt.device.type == "cpu":
+            return self
+        return self.host if self.host is not None else self.to("cpu")
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by name."""

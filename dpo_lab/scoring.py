@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dpo_lab.layouts import Layout, Part, SplitsHead, planned, rows, work_of
-from dpo_lab.layouts.base import rows_of
+from dpo_lab.layouts import Layout, Part, Plan, SplitsHead, planned
+from dpo_lab.layouts.base import moved_to, rows_of
+from dpo_lab.layouts.choose import cheapest, device_of
 from dpo_lab.records import CandidateBatch
 
 
@@ -25,6 +27,14 @@ class Scoring:
     """The cheapest of these is taken for each batch."""
     head_portion: int | None = None
     """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
+    used: Counter[Layout] = field(default_factory=Counter)
+    """How many batches each layout has scored."""
+
+    def in_words(self) -> str:
+        """Such as "prefix for 62 of 64 batches, rows for 2"."""
+        total = sum(self.used.values())
+        first, *others = [f"{layout.value} for {count:,}" for layout, count in self.used.most_common()] or ["none for 0"]
+        return ", ".join((f"{first} of {total:,} batches", *others))
 
 
 Logits = Float[Tensor, "t v"]
@@ -55,9 +65,8 @@ def score_by(
     """
     scoring = scoring or Scoring()
     plan = planned(models, batch, scoring.layouts)
-    for model in models:
-        _check_context(model, max(plan.rows.lengths, default=0))
-    return _of_parts(models, plan.parts(), batch.completions, compute, scoring.head_portion)
+    scoring.used[plan.layout] += 1
+    return _carried_out(plan, models, batch.completions, compute, scoring.head_portion)
 
 
 def token_logps(
@@ -65,29 +74,33 @@ def token_logps(
     tokens: Int[Tensor, "r n"],
     present: Bool[Tensor, "r n"],
     scored: Bool[Tensor, "r n"],
+    num_candidates: int = 1,
+    layouts: Sequence[Layout] = (Layout.rows,),
 ) -> Float[Tensor, "r n"]:
     """Log-probability of each scored token given the present tokens before it in its row, in nats; 0 elsewhere.
 
-    Tokens that are not present are padding: they are taken out before the model runs, wherever they stand.
+    Tokens that are not present are padding: they are taken out before the model runs, wherever they stand. Rows
+    r / num_candidates apart are candidates of one prompt: `layouts` may read once what they begin with alike.
     Raises ValueError where a scored token is the first of its row, and where a row exceeds the model's context.
     """
-    found = rows_of(tokens, present, scored)
-    _check_context(model, max(found.lengths, default=0))
-    parts = rows.plan(found, work_of(model)).parts()
-    return _of_parts([model], parts, tokens, log_probabilities, None)[0]
+    found = rows_of(tokens.cpu(), present.cpu(), scored.cpu(), num_candidates)
+    return _carried_out(cheapest([model], found, layouts), [model], tokens, log_probabilities, None)[0]
 
 
-def _of_parts(
-    models: Sequence[nn.Module], parts: Sequence[Part], tokens: Int[Tensor, "*s"], compute: OfLogits, portion: int | None
+def _carried_out(
+    plan: Plan, models: Sequence[nn.Module], tokens: Int[Tensor, "*s"], compute: OfLogits, portion: int | None
 ) -> tuple[Float[Tensor, "*s"], ...]:
-    """What `compute` makes of the logits at the tokens that the parts hold; 0 at the others."""
+    """What `compute` makes of the logits at the tokens that the plan's parts hold; 0 at the others."""
+    for model in models:
+        _check_context(model, max(plan.rows.lengths, default=0))
     flat = tokens.flatten()
+    parts: list[Part] = [moved_to(part, device_of(models[0])) for part in plan.parts()]
     found = []
     for part in parts:
         states = [part.states(models[0])]
         with torch.no_grad():
             states += [part.states(model) for model in models[1:]]
-        found.append(_in_portions(models, states, flat[part.at], compute, portion))
+        found.append(_in_portions(models, states, part.targets, compute, portion))
     if not found:  # completions may all be empty
         dtype = next((p.dtype for p in models[0].parameters()), torch.float32)
         nothing = torch.zeros(0, 2, dtype=torch.promote_types(dtype, torch.float32), device=tokens.device)

@@ -48,10 +48,10 @@ class TrainerSettings:
     """Stop after so many evaluations without a better one."""
 
     def __post_init__(self) -> None:
-        for field in ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience"):
-            value = getattr(self, field)
+        for name in ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"trainer.{field} must be at least 1, got {value}")
+                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
         if self.max_steps is None and self.max_pairs is None:
             raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):

@@ -1,9 +1,13 @@
-"""What a layout is: the tokens of a batch laid out as passes of a model, each token scored once."""
+"""What a layout is: the tokens of a batch laid out as passes of a model, each token scored once.
+
+Laying out happens in main memory, whatever device the model is on: reading a length from an accelerator would wait for it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import Enum
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from einops import rearrange, repeat
@@ -11,6 +15,21 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.records import CandidateBatch
+
+R = TypeVar("R")
+
+
+class Layout(Enum):
+    """How the tokens of a batch are laid out; changes time and memory, not the scores.
+
+    rows: every candidate after its own copy of the prompt. prefix: the prompt once, and each candidate goes on from its keys
+    and values. branches: the prompt once, its candidates behind it in one row. auto: for each batch the cheapest by count.
+    """
+
+    auto = "auto"
+    rows = "rows"
+    prefix = "prefix"
+    branches = "branches"
 
 
 @runtime_checkable
@@ -29,6 +48,8 @@ class Work:
     of_pair: int = 0
     longest_row: int | None = None
     """The most tokens that a row of branches may hold: the size of a learned table of positions. None: any number."""
+    tokens_of_pass: int = 48
+    """One more pass of the model costs as much as so many more tokens: small products are slow. Measured on a CPU."""
 
 
 @runtime_checkable
@@ -53,7 +74,7 @@ class Rows:
     at: Int[Tensor, "r n"]
     lengths: list[int]
     prompts: list[int]
-    """Tokens of each prompt; row r belongs to prompt r modulo their number."""
+    """Tokens that the rows of each prompt begin with alike; row r belongs to prompt r modulo their number."""
 
     def with_scores(self) -> list[int]:
         """The rows that have anything to score."""
@@ -66,6 +87,8 @@ class Part:
 
     at: Int[Tensor, " t"]
     """Where their numbers belong among those of all tokens, flattened."""
+    targets: Int[Tensor, " t"]
+    """The tokens themselves."""
 
     def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
         """What the head is applied to for each; the logits themselves where a model has no head of its own."""
@@ -80,14 +103,18 @@ class Plan:
     cost: float
     """Multiplications in the model's body, forward."""
 
+    layout: ClassVar[Layout]
+
     def parts(self) -> list[Part]:
         raise NotImplementedError
 
 
-def rows_of(tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bool[Tensor, "r n"]) -> Rows:
-    """Rows that are known to have nothing in common. Padding may stand anywhere.
+def rows_of(
+    tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bool[Tensor, "r n"], num_candidates: int = 1
+) -> Rows:
+    """Rows, of which r / num_candidates apart each are candidates of one prompt: what they begin with alike is shared.
 
-    Raises ValueError where a scored token is the first of its row.
+    Padding may stand anywhere. Raises ValueError where a scored token is the first of its row.
     """
     assert not (scored & ~present).any(), "a token can only be scored where it is present"
     # Present tokens move to the front, in order.
@@ -98,12 +125,18 @@ def rows_of(tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bo
     if target.shape[1] and target[:, 0].any():
         row = int(target[:, 0].nonzero()[0])
         raise ValueError(f"row {row} has an empty prompt: nothing predicts its first token; begin prompts with a start token")
-    at = order + tokens.shape[1] * rearrange(torch.arange(len(tokens), device=tokens.device), "r -> r 1")
-    return Rows(tokens.gather(1, order) * present.gather(1, order), target, at, lengths, [])
+    at = order + tokens.shape[1] * rearrange(torch.arange(len(tokens)), "r -> r 1")
+    front = present.gather(1, order)
+    moved = tokens.gather(1, order) * front
+    by_prompt = rearrange(moved.where(front & ~target, -1), "(k b) n -> k b n", k=num_candidates)
+    alike = (by_prompt == by_prompt[0]).all(dim=0) & (by_prompt[0] != -1)
+    prompts: list[int] = alike.long().cumprod(dim=1).sum(dim=1).tolist()
+    return Rows(moved, target, at, lengths, prompts)
 
 
 def rows_of_batch(batch: CandidateBatch) -> Rows:
     """The batch's candidates after their prompts. Raises ValueError for an empty prompt."""
+    batch = batch.on_host()
     k, p, m = batch.num_candidates, batch.prompt.shape[1], batch.completions.shape[2]
     prompt = repeat(batch.prompt, "b p -> (k b) p", k=k)
     prompt_mask = repeat(batch.prompt_mask, "b p -> (k b) p", k=k)
@@ -119,5 +152,31 @@ def rows_of_batch(batch: CandidateBatch) -> Rows:
     return rows
 
 
-def index(items: list[int], like: Tensor) -> Int[Tensor, " n"]:
-    return torch.tensor(items, dtype=torch.long, device=like.device)
+def index(items: list[int]) -> Int[Tensor, " n"]:
+    return torch.tensor(items, dtype=torch.long)
+
+
+def places(wanted: Bool[Tensor, "r n"]) -> Int[Tensor, " t"]:
+    """Where the wanted positions are, flattened."""
+    return wanted.flatten().nonzero()[:, 0]
+
+
+def picked(hidden: Float[Tensor, "r n d"], at: Int[Tensor, " t"]) -> Float[Tensor, "t d"]:
+    """The hidden states at flattened positions."""
+    # By index: a mask would be counted on the device first, and its gradient is slow.
+    return rearrange(hidden, "r n d -> (r n) d").index_select(0, at)
+
+
+def moved_to(record: R, device: torch.device) -> R:
+    """The same record with its tensors on a device; nothing waits for them to arrive."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, list):
+            return [moved(item) for item in value]
+        return moved_to(value, device) if is_dataclass(value) else value
+
+    assert is_dataclass(record)
+    assert not isinstance(record, type)
+    return replace(record, **{field.name: moved(getattr(record, field.name)) for field in fields(record)})

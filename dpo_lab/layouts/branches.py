@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.layouts.base import Part, Plan, Rows, SharesPrompt, Work, index
-from dpo_lab.layouts.rows import groupings, of_pass
+from dpo_lab.layouts.base import Layout, Part, Plan, Rows, SharesPrompt, Work, index, picked
+from dpo_lab.layouts.rows import groupings
 
 MASKED = 1.8
 """As in `rows`, with a mask for each row: 15 to 19 products a nanosecond."""
@@ -25,15 +26,16 @@ MASKED = 1.8
 class BranchesPart(Part):
     tokens: Int[Tensor, "b n"]
     positions: Int[Tensor, "b n"]
-    visible: Bool[Tensor, "b n n"]
-    """Which tokens (last axis) of its row each token may attend to, as far as they stand before it."""
+    branch: Int[Tensor, "b n"]
+    """Which candidate each token belongs to, counted from 1; 0 in the prompt, and in the padding at the end."""
     predicting: Int[Tensor, " t"]
     """Where each scored token's predecessor stands, in the flattened rows."""
 
     def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
         assert isinstance(model, SharesPrompt)
-        hidden = model.hidden_of_branches(self.tokens, self.positions, self.visible)
-        return rearrange(hidden, "b n d -> (b n) d").index_select(0, self.predicting)
+        one, other = rearrange(self.branch, "b n -> b n 1"), rearrange(self.branch, "b n -> b 1 n")
+        visible = (other == 0) | (other == one)  # as far as it stands before: the model is causal
+        return picked(model.hidden_of_branches(self.tokens, self.positions, visible), self.predicting)
 
 
 @dataclass
@@ -43,6 +45,8 @@ class BranchesPlan(Plan):
     ends: list[list[int]]
     """Of each prompt: its length, then where each of its candidates ends in the row."""
 
+    layout: ClassVar[Layout] = Layout.branches
+
     def parts(self) -> list[Part]:
         found = map(self._part, self.groups)
         return [part for part in found if len(part.at)]
@@ -51,15 +55,15 @@ class BranchesPlan(Plan):
         rows, k = self.rows, len(self.ends[0]) - 1
 
         def column(values: Iterable[int]) -> Int[Tensor, "r 1"]:
-            return rearrange(index(list(values), rows.tokens), "r -> r 1")
+            return rearrange(index(list(values)), "r -> r 1")
 
         every = list(product(range(k), range(len(prompts))))
-        chosen = index([c * len(self.ends) + prompts[i] for c, i in every], rows.tokens)
+        chosen = index([c * len(self.ends) + prompts[i] for c, i in every])
         length = column(self.ends[prompts[i]][0] for _, i in every)
         begin, end = (column(self.ends[prompts[i]][c + behind] for c, i in every) for behind in (0, 1))
         width = max(self.ends[prompt][-1] for prompt in prompts)
         # Each candidate's own row gives its tokens to the row that it shares; all give the prompt's, which are the same.
-        position = rearrange(torch.arange(rows.tokens.shape[1], device=length.device), "n -> 1 n")
+        position = rearrange(torch.arange(rows.tokens.shape[1]), "n -> 1 n")
         in_prompt = position < length
         place = torch.where(in_prompt, position, position - length + begin)
         read = in_prompt | (place < end)
@@ -70,15 +74,14 @@ class BranchesPlan(Plan):
             row = values.new_zeros(len(prompts) * width).scatter(0, flat[read], values.expand_as(flat)[read])
             return rearrange(row, "(b w) -> b w", w=width)
 
-        branches = shared(branch)
-        one, other = rearrange(branches, "b w -> b w 1"), rearrange(branches, "b w -> b 1 w")
         scored = rows.scored[chosen, 1:]
         return BranchesPart(
             tokens=shared(rows.tokens[chosen]),
             positions=shared(position),
-            visible=(other == 0) | (other == one),
+            branch=shared(branch),
             predicting=flat[:, :-1][scored],
             at=rows.at[chosen, 1:][scored],
+            targets=rows.tokens[chosen, 1:][scored],
         )
 
 
@@ -96,7 +99,7 @@ def plan(rows: Rows, work: Work) -> BranchesPlan | None:
 
     def cost(group: list[int]) -> float:
         n = max(ends[prompt][-1] for prompt in group)
-        return (len(group) * n + of_pass(rows)) * work.of_token + len(group) * MASKED * n * n * work.of_pair
+        return (len(group) * n + work.tokens_of_pass) * work.of_token + len(group) * MASKED * n * n * work.of_pair
 
     plans = groupings(list(range(len(ends))), [of_prompt[-1] for of_prompt in ends])
     return min((BranchesPlan(rows, sum(map(cost, groups)), groups, ends) for groups in plans), key=lambda found: found.cost)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
+from dataclasses import replace
 
+import torch
 from torch import nn
 
 from dpo_lab.layouts import branches, prefix, rows
-from dpo_lab.layouts.base import Plan, Rows, SharesPrompt, Work, rows_of_batch
+from dpo_lab.layouts.base import Layout, Plan, Rows, SharesPrompt, Work, rows_of_batch
 from dpo_lab.records import CandidateBatch
 
-
-class Layout(Enum):
-    """How the tokens of a batch are laid out; changes time and memory, not the scores.
-
-    rows: every candidate after its own copy of the prompt. prefix: the prompt once, and each candidate goes on from its keys
-    and values. branches: the prompt once, its candidates behind it in one row. auto: for each batch the cheapest by count.
-    """
-
-    auto = "auto"
-    rows = "rows"
-    prefix = "prefix"
-    branches = "branches"
-
+TOKENS_OF_A_PASS_ELSEWHERE = 16384
+"""An accelerator computes a batch of such a size at once."""
 
 EVERY = (Layout.rows, Layout.prefix, Layout.branches)
 
@@ -36,7 +26,13 @@ PLANNERS: dict[Layout, Callable[[Rows, Work], Plan | None]] = {
 
 def planned(models: Sequence[nn.Module], batch: CandidateBatch, layouts: Sequence[Layout]) -> Plan:
     """The cheapest of the layouts; rows, where the models or the batch allow no other."""
-    found, work = rows_of_batch(batch), work_of(models[0])
+    return cheapest(models, rows_of_batch(batch), layouts)
+
+
+def cheapest(models: Sequence[nn.Module], found: Rows, layouts: Sequence[Layout]) -> Plan:
+    work = work_of(models[0])
+    if len(found.prompts) == len(found.lengths) and Layout.rows in layouts:
+        layouts = [Layout.rows]  # one candidate a prompt: nothing to share
     if not all(isinstance(model, SharesPrompt) for model in models):
         return rows.plan(found, work)
     plans = [plan for plan in (PLANNERS[layout](found, work) for layout in layouts) if plan is not None]
@@ -44,4 +40,9 @@ def planned(models: Sequence[nn.Module], batch: CandidateBatch, layouts: Sequenc
 
 
 def work_of(model: nn.Module) -> Work:
-    return model.work() if isinstance(model, SharesPrompt) else Work()
+    work = model.work() if isinstance(model, SharesPrompt) else Work()
+    return work if device_of(model).type == "cpu" else replace(work, tokens_of_pass=TOKENS_OF_A_PASS_ELSEWHERE)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -7,13 +7,14 @@ predicts, so it stays with the candidates, and no row needs padding in front or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.layouts.base import Part, Plan, Rows, SharesPrompt, Work, index
-from dpo_lab.layouts.rows import CAUSAL, grouped, groupings, of_pass
+from dpo_lab.layouts.base import Layout, Part, Plan, Rows, SharesPrompt, Work, index, picked, places
+from dpo_lab.layouts.rows import CAUSAL, grouped, groupings
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Rest:
     owners: Int[Tensor, " r"]
     """Which of the part's prompts each row continues."""
     tokens: Int[Tensor, "r n"]
-    wanted: Bool[Tensor, "r n"]
+    predicting: Int[Tensor, " t"]
 
 
 @dataclass
@@ -34,7 +35,7 @@ class PrefixPart(Part):
     def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
         assert isinstance(model, SharesPrompt)
         state = model.read(self.shared)
-        return torch.cat([model.hidden_after(state, rest.owners, rest.tokens)[rest.wanted] for rest in self.rests])
+        return torch.cat([picked(model.hidden_after(state, rest.owners, rest.tokens), rest.predicting) for rest in self.rests])
 
 
 @dataclass
@@ -49,21 +50,24 @@ class PrefixGroup:
 class PrefixPlan(Plan):
     groups: list[PrefixGroup]
 
+    layout: ClassVar[Layout] = Layout.prefix
+
     def parts(self) -> list[Part]:
         return [self._part(group) for group in self.groups]
 
     def _part(self, group: PrefixGroup) -> PrefixPart:
         rows, shared = self.rows, group.num_shared
         place = {prompt: i for i, prompt in enumerate(group.prompts)}
-        rests, at = [], []
+        rests, at, targets = [], [], []
         for rest in group.rests:
-            chosen, end = index(rest, rows.tokens), max(rows.lengths[row] for row in rest)
-            owners = index([place[row % len(rows.prompts)] for row in rest], rows.tokens)
+            chosen, end = index(rest), max(rows.lengths[row] for row in rest)
+            owners = index([place[row % len(rows.prompts)] for row in rest])
             scored = rows.scored[chosen, shared + 1 : end]
-            rests.append(Rest(owners, rows.tokens[chosen, shared : end - 1], scored))
+            rests.append(Rest(owners, rows.tokens[chosen, shared : end - 1], places(scored)))
+            targets.append(rows.tokens[chosen, shared + 1 : end][scored])
             at.append(rows.at[chosen, shared + 1 : end][scored])
-        prompts = rows.tokens[index(group.prompts, rows.tokens), :shared]  # row i is the first candidate of prompt i
-        return PrefixPart(torch.cat(at), prompts, rests)
+        prompts = rows.tokens[index(group.prompts), :shared]  # row i is the first candidate of prompt i
+        return PrefixPart(torch.cat(at), torch.cat(targets), prompts, rests)
 
 
 def plan(rows: Rows, work: Work) -> PrefixPlan | None:
@@ -77,8 +81,8 @@ def plan(rows: Rows, work: Work) -> PrefixPlan | None:
     def planned(prompts: list[int]) -> tuple[float, PrefixGroup]:
         shared = min(rows.prompts[prompt] for prompt in prompts) - 1
         following = [row for prompt in prompts for row in rows_of[prompt]]
-        cost, rests = grouped(following, [length - 1 - shared for length in rows.lengths], shared, work, of_pass(rows))
-        tokens, pairs = len(prompts) * shared + of_pass(rows), len(prompts) * CAUSAL * shared**2
+        cost, rests = grouped(following, [length - 1 - shared for length in rows.lengths], shared, work)
+        tokens, pairs = len(prompts) * shared + work.tokens_of_pass, len(prompts) * CAUSAL * shared**2
         return cost + tokens * work.of_token + pairs * work.of_pair, PrefixGroup(prompts, shared, rests)
 
     plans = []

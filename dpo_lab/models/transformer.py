@@ -45,12 +45,14 @@ class TransformerPolicy(nn.Module):
         layers = self.net.attn_layers
         of_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
         of_token = sum(matrix.numel() for matrix in self.hidden_matrices())
-        return Work(of_token, of_pair, self.max_seq_len if any(True for _ in self.net.pos_emb.parameters()) else None)
+        return Work(of_token, of_pair, self.max_seq_len if isinstance(self.net.pos_emb, nn.Module) else None)
 
     def hidden_of_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
     ) -> Float[Tensor, "b n d"]:
         """Hidden states where token i attends to the tokens j <= i with visible[i, j], and stands at positions[i]."""
+        if any(getattr(module, "max_attend_past", None) is not None for module in self.net.modules()):
+            raise ValueError("attn_max_attend_past counts places in a row, other candidates included")
         mask = rearrange(visible, "b i j -> b 1 i j")
         return self.net(tokens, pos=positions, attn_mask=mask, return_embeddings=True)
 

@@ -16,6 +16,7 @@ from dpo_lab.policies import Policy
 from dpo_lab.records import Aggregate
 from dpo_lab.runners.context import Context
 from dpo_lab.sampler import batch_rows
+from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.trainer import Hooks, Status, Trainer
 
@@ -58,6 +59,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             seed=fit.seed,
             hooks=Hooks(log=log, warn=context.console.warn),
             rows=batch_of,
+            scoring=Scoring(head_portion=study.compute.head_portion),
         ).fit()
     if outcome.status is Status.diverged:
         raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")

@@ -72,7 +72,8 @@ class PreferenceRunner(RunnerSpec):
         trainer, outcome = _train(
             context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
-        context.run.update(artifacts=context.store.used)
+        context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
+        context.console.note(f"layout: {scoring.in_words()}")
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
