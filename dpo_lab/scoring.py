@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dpo_lab.layouts import Layout, Part, Plan, SplitsHead, planned
-from dpo_lab.layouts.base import moved_to, rows_of
+from dpo_lab.layouts.base import moved_to, rows_of_sequences
 from dpo_lab.layouts.choose import cheapest, device_of
 from dpo_lab.records import CandidateBatch
 
@@ -83,7 +83,7 @@ def token_logps(
     r / num_candidates apart are candidates of one prompt: `layouts` may read once what they begin with alike.
     Raises ValueError where a scored token is the first of its row, and where a row exceeds the model's context.
     """
-    found = rows_of(tokens.cpu(), present.cpu(), scored.cpu(), num_candidates)
+    found = rows_of_sequences(tokens.cpu(), present.cpu(), scored.cpu(), num_candidates)
     return _carried_out(cheapest([model], found, layouts), [model], tokens, log_probabilities, None)[0]
 
 

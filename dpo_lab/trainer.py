@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.metrics import Meter, Tally, once
 from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
+from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.sampler import batch_rows
@@ -31,6 +33,12 @@ class TrainerSettings:
     """Prompts in one optimiser step."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    micro_batch_tokens: int | None = None
+    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
+    together. A single prompt that has more runs alone.
+    """
+    length_window: int | None = None
+    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
     max_steps: int | None = 100
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
@@ -48,10 +56,15 @@ class TrainerSettings:
     """Stop after so many evaluations without a better one."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience"):
+        positive = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs")
+        for name in (*positive, "log_every", "eval_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {value}")
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            raise ValueError(
+                "trainer.micro_batch_size and trainer.micro_batch_tokens say the same in two ways: set one of them"
+            )
         if self.max_steps is None and self.max_pairs is None:
             raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
@@ -165,8 +178,8 @@ class Trainer:
 
     @property
     def objective(self) -> Objective:
-        size = self.settings.micro_batch_size
-        return Objective(self.policy, self.loss, self.reference, self.compute, size, scoring=self.scoring)
+        size, tokens = self.settings.micro_batch_size, self.settings.micro_batch_tokens
+        return Objective(self.policy, self.loss, self.reference, self.compute, size, tokens, scoring=self.scoring)
 
     def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
         factor = self.schedule.factor(step, self.settings.num_steps)
@@ -178,7 +191,11 @@ class Trainer:
     def _rows(self, step: int) -> Tensor:
         if self.rows is not None:
             return self.rows(step)
-        return batch_rows(self.seed, step, self.settings.batch_size, len(self.data))
+        return batch_rows(self.seed, step, self.settings.batch_size, len(self.data), self._lengths, self.settings.length_window)
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        return longest_rows(self.data)
 
     def _gradients(self, batch: CandidateBatch, first: bool) -> Tally:
         """Fill the gradients of one optimiser step, clipped; its metrics."""

@@ -109,12 +109,10 @@ class Plan:
         raise NotImplementedError
 
 
-def rows_of(
-    tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bool[Tensor, "r n"], num_candidates: int = 1
-) -> Rows:
-    """Rows, of which r / num_candidates apart each are candidates of one prompt: what they begin with alike is shared.
+def rows_of(tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bool[Tensor, "r n"]) -> Rows:
+    """Rows that are not known to have anything in common; padding may stand anywhere.
 
-    Padding may stand anywhere. Raises ValueError where a scored token is the first of its row.
+    Raises ValueError where a scored token is the first of its row.
     """
     assert not (scored & ~present).any(), "a token can only be scored where it is present"
     # Present tokens move to the front, in order.
@@ -126,12 +124,19 @@ def rows_of(
         row = int(target[:, 0].nonzero()[0])
         raise ValueError(f"row {row} has an empty prompt: nothing predicts its first token; begin prompts with a start token")
     at = order + tokens.shape[1] * rearrange(torch.arange(len(tokens)), "r -> r 1")
-    front = present.gather(1, order)
-    moved = tokens.gather(1, order) * front
-    by_prompt = rearrange(moved.where(front & ~target, -1), "(k b) n -> k b n", k=num_candidates)
-    alike = (by_prompt == by_prompt[0]).all(dim=0) & (by_prompt[0] != -1)
-    prompts: list[int] = alike.long().cumprod(dim=1).sum(dim=1).tolist()
-    return Rows(moved, target, at, lengths, prompts)
+    return Rows(tokens.gather(1, order) * present.gather(1, order), target, at, lengths, [0] * len(tokens))
+
+
+def rows_of_sequences(
+    tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], scored: Bool[Tensor, "r n"], num_candidates: int
+) -> Rows:
+    """The same, rows r / num_candidates apart being candidates of one prompt: what they begin with alike and unscored."""
+    rows = rows_of(tokens, present, scored)
+    inside = torch.arange(rows.tokens.shape[1]) < rearrange(index(rows.lengths), "r -> r 1")
+    read = rearrange(rows.tokens.where(inside & ~rows.scored, -1), "(k b) n -> k b n", k=num_candidates)
+    alike = (read == read[0]).all(dim=0) & (read[0] != -1)
+    rows.prompts = alike.long().cumprod(dim=1).sum(dim=1).tolist()
+    return rows
 
 
 def rows_of_batch(batch: CandidateBatch) -> Rows:
@@ -169,6 +174,8 @@ def picked(hidden: Float[Tensor, "r n d"], at: Int[Tensor, " t"]) -> Float[Tenso
 
 def moved_to(record: R, device: torch.device) -> R:
     """The same record with its tensors on a device; nothing waits for them to arrive."""
+    if device.type == "cpu":  # where they were made
+        return record
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from einops import rearrange
@@ -42,6 +43,10 @@ class TransformerPolicy(nn.Module):
         return self.head(hidden[:, -1]), state
 
     def work(self) -> Work:
+        return self._work
+
+    @cached_property
+    def _work(self) -> Work:
         layers = self.net.attn_layers
         of_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
         of_token = sum(matrix.numel() for matrix in self.hidden_matrices())

@@ -37,8 +37,11 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
     switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
 
+    lengths = torch.tensor([len(row) for (row,) in rows])
+
     def batch_of(step: int) -> Tensor:
-        return batch_rows(fit.seed, step, batch_size, len(rows) if step < switch else len(whole))
+        num_rows = len(rows) if step < switch else len(whole)
+        return batch_rows(fit.seed, step, batch_size, num_rows, lengths, fit.trainer.length_window)
 
     last: dict[str, float] = {}
     with context.console.progress(steps, "base") as bar:
