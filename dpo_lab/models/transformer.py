@@ -37,6 +37,14 @@ class TransformerPolicy(nn.Module):
         """The weight matrices between embedding and head."""
         return [parameter for parameter in self.net.attn_layers.parameters() if parameter.ndim == 2]
 
+    def body(self) -> nn.Module:
+        """Everything between embedding and head."""
+        return self.net.attn_layers
+
+    def blocks(self) -> list[nn.Module]:
+        """Attention and feedforward of each layer, without the norms and residuals around them."""
+        return [block for _, block, _ in self.net.attn_layers.layers]
+
     def decode(self, tokens: Int[Tensor, "r n"], state: Any = None) -> tuple[Float[Tensor, "r v"], Any]:
         """Logits after the last of `tokens`, which follow those already in `state`, and the state that holds them too."""
         hidden, state = self.net(tokens, cache=state, input_not_include_cache=True, return_embeddings_and_intermediates=True)

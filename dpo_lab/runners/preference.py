@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.models.copying import freeze
+from dpo_lab.models.running import checkpoint_blocks, compile_body
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
@@ -61,6 +62,10 @@ class PreferenceRunner(RunnerSpec):
         reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
         layouts = trusted(policy, study.compute.layout, context.console.note)
         scoring = Scoring(layouts, study.compute.head_portion)
+        if study.compute.checkpointing:
+            checkpoint_blocks(policy)
+        if study.compute.compile:
+            compile_body(policy)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
