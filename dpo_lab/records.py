@@ -31,9 +31,9 @@ class Aggregate(Enum):
     sampled = "sampled"
 
 
-def pairs_of(num_candidates: int) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
-    """First and second candidate of every pair i < j: (0), (1) for two candidates."""
-    first, second = torch.triu_indices(num_candidates, num_candidates, offset=1)
+def pairs_of(num_candidates: int, device: torch.device | None = None) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
+    """First and second candidate of every pair i < j: (0), (1) for two candidates. On the device: it would wait for a copy."""
+    first, second = torch.triu_indices(num_candidates, num_candidates, offset=1, device=device)
     return first, second
 
 
@@ -82,7 +82,7 @@ class CandidateBatch:
 
     def preferences(self) -> Float[Tensor, "q b"]:
         """P(first beats second) for every pair of candidates, in the order of `pairs_of`."""
-        first, second = pairs_of(self.num_candidates)
+        first, second = pairs_of(self.num_candidates, self.mask.device)
         if self.utilities is not None:
             return torch.sigmoid(self.utilities[first] - self.utilities[second])
         if self.num_candidates == 2:

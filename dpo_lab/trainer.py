@@ -137,15 +137,14 @@ class Trainer:
         best = _Best(settings)
         self._evaluate(0, best)
         meter = Meter(settings.batch_size)
-        reason = ""
+        reason, unread = "", _Unread()
         for step in range(1, settings.num_steps + 1):
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
             tally = self._gradients(batch, first=step == 1)
-            for what in ("loss", "grad_norm"):
-                if not tally[what][0].isfinite():
-                    where = f"at step {step}, on the pairs with ids {batch.ids.tolist()}"
-                    return Outcome(Status.diverged, step - 1, f"{what} became {float(tally[what][0])} {where}")
+            unread.add(step, batch.ids, tally)
+            if not self.compute.reading_waits and (diverged := unread.diverged()):
+                return diverged
             for optimizer in self.optimizers:
                 optimizer.step()
             if self.reference is not None:
@@ -155,7 +154,10 @@ class Trainer:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
-            if over or step % settings.log_every == 0:
+            log = over or step % settings.log_every == 0
+            if (log or evaluate) and (diverged := unread.diverged()):
+                return diverged
+            if log:
                 self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if evaluate:
                 with meter.paused():
@@ -227,6 +229,28 @@ class Trainer:
                 f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
+
+
+class _Unread:
+    """The losses and gradient norms that nobody has looked at yet: to read each would make an accelerator wait."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, Tensor, dict[str, Tensor]]] = []
+
+    def add(self, step: int, ids: Tensor, tally: Tally) -> None:
+        self.steps.append((step, ids, {what: tally[what][0].detach() for what in ("loss", "grad_norm")}))
+
+    def diverged(self) -> Outcome | None:
+        """How training ended, if at one of these steps it did. They are then read."""
+        steps, self.steps = self.steps, []
+        numbers = [number for _, _, found in steps for number in found.values()]
+        finite = torch.stack([number.isfinite() for number in numbers]).tolist() if numbers else []
+        if all(finite):
+            return None
+        step, ids, found = steps[finite.index(False) // 2]
+        what = next(name for name, number in found.items() if not number.isfinite())
+        reason = f"{what} became {float(found[what])} at step {step}, on the pairs with ids {ids.tolist()}"
+        return Outcome(Status.diverged, step - 1, reason)
 
 
 class _Best:
