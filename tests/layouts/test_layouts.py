@@ -17,7 +17,7 @@ from xtransformers import CONTEXT, EXACT, VOCAB, drawn, model
 from dpo_lab.layouts import EVERY, Layout, planned
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring import Scoring, score
+from dpo_lab.scoring import Scoring, log_probabilities, score, score_by
 
 SHARED = (Layout.prefix, Layout.branches)
 
@@ -154,3 +154,27 @@ def test_what_each_layout_scored_is_counted_and_said_in_words() -> None:
             score(large(), batch, scoring)
     shared = planned([large()], long(300, 50), EVERY).layout.value
     assert scoring.in_words() == f"{shared} for 2 of 3 batches, rows for 1"
+
+
+@pytest.mark.parametrize("portion", [None, 5])
+@pytest.mark.parametrize("layout", EVERY)
+def test_in_bfloat16_autocast_logits_become_float32_before_anything_is_made_of_them(
+    layout: Layout, portion: int | None
+) -> None:
+    network, batch, seen = tiny_transformer(vocab=VOCAB, context=CONTEXT).float(), drawn(2), list[Tensor]()
+
+    def compute(logits: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, ...]:
+        seen.append(logits[0] + 0)
+        assert not torch.is_autocast_enabled("cpu")
+        return log_probabilities(logits, tokens)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = score_by([network], batch, compute, Scoring([layout], portion))
+        found.sum().backward()
+    logits = torch.cat(seen)
+    assert logits.dtype == found.dtype == torch.float32
+    assert logits.equal(logits.bfloat16().float()), "the network itself runs in bfloat16"
+    assert not found.equal(found.bfloat16().float())
+    assert {parameter.grad.dtype for parameter in network.parameters() if parameter.grad is not None} == {torch.float32}
+    # bfloat16 rounds these logits by some hundredths.
+    torch.testing.assert_close(found, score(network, batch), rtol=0, atol=0.3)
