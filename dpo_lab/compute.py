@@ -8,6 +8,8 @@ from enum import Enum
 
 import torch
 
+from dpo_lab.layouts import Layout
+
 
 class Precision(Enum):
     """What the forward pass computes in. Weights and scores are float32 in either."""
@@ -25,10 +27,19 @@ class Compute:
     precision: Precision = Precision.fp32
     threads: int | None = None
     """CPU threads of this process; None leaves torch's choice. Bits on a CPU depend on it."""
+    layout: Layout = Layout.auto
+    """How prompts and completions are laid out for the model, each token scored once. Changes speed, not the result."""
+    head_portion: int | None = None
+    """Positions whose logits exist at a time; they are computed once more in the backward pass. None: all."""
+    checkpointing: bool = False
+    """Keep only what goes into each block of the policy, and compute the rest again in the backward pass: a third more time."""
+    compile: bool = False
+    """torch.compile the policy's body. Minutes at first; pays on an accelerator, not on a CPU."""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"compute.threads must be at least 1, got {self.threads}")
+        for name, count in (("threads", self.threads), ("head_portion", self.head_portion)):
+            if count is not None and count < 1:
+                raise ValueError(f"compute.{name} must be at least 1, got {count}")
         try:
             kind = torch.device(self.device).type if self.device != "auto" else "cpu"
         except RuntimeError as error:
@@ -48,6 +59,11 @@ class Compute:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    @property
+    def reading_waits(self) -> bool:
+        """To read a number of the device is to wait until it has computed it, with nothing to do meanwhile."""
+        return self.torch_device.type != "cpu"
 
     @property
     def autocast_is_off(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,17 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from x_transformers import TransformerWrapper
 
+from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 from dpo_lab.scoring import evaluating, token_logps
+from dpo_lab.self_check import differences
+
+log = logging.getLogger(__name__)
 
 
 class DPO(nn.Module):
@@ -25,6 +32,9 @@ class DPO(nn.Module):
     `policy_model` is `model` itself; `ref_model` is a frozen copy that shares nothing with it. Only the policy shows up in
     `parameters()`; `state_dict()` holds both. `dropout=True` leaves the policy's dropout as its mode has it; otherwise the
     policy is scored without, and the loss of an untrained policy is log 2 exactly.
+
+    Where an x-transformers model allows it, which the first call finds out by trying, the head is applied to completions only
+    and what the two sequences of a pair begin with alike is read once.
     """
 
     def __init__(self, model: nn.Module, *, beta: float = 0.1, pad_id: int | None = None, dropout: bool = False) -> None:
@@ -36,6 +46,8 @@ class DPO(nn.Module):
         self.beta = beta
         self.pad_id = pad_id
         self.dropout = dropout
+        self._layouts: tuple[Layout, ...] | None = None
+        """Ways to run the models that give their own scores; None: not tried yet."""
 
     # Plain Tensors: a wrong shape or type is the caller's mistake, and is a ValueError whether or not annotations are enforced.
     def forward(
@@ -85,14 +97,23 @@ class DPO(nn.Module):
 
     def _policy_logps(self, batch: CandidateBatch, present: Bool[Tensor, "k b n"]) -> Float[Tensor, "k b n"]:
         if self.dropout:
-            return _score(self.policy_model, batch, present)
+            return self._score(self.policy_model, batch, present)
         with evaluating(self.policy_model):
-            return _score(self.policy_model, batch, present)
+            return self._score(self.policy_model, batch, present)
 
     @torch.no_grad()
     def _reference_logps(self, batch: CandidateBatch, present: Bool[Tensor, "k b n"]) -> Float[Tensor, "k b n"]:
         with evaluating(self.ref_model):  # also where someone has called ref_model.train()
-            return _score(self.ref_model, batch, present)
+            return self._score(self.ref_model, batch, present)
+
+    def _score(self, model: nn.Module, batch: CandidateBatch, present: Bool[Tensor, "k b n"]) -> Float[Tensor, "k b n"]:
+        if self._layouts is None:
+            self._layouts = _layouts(self.policy_model)
+        tokens, real, terms = (rearrange(t, "k b n -> (k b) n") for t in (batch.completions, present, batch.mask))
+        # A view, not a submodule: the state dict stays that of the models.
+        view = TransformerPolicy(model) if self._layouts and isinstance(model, TransformerWrapper) else model
+        found = token_logps(view, tokens, real, terms, batch.num_candidates, self._layouts or (Layout.rows,))
+        return rearrange(found, "(k b) n -> k b n", k=batch.num_candidates)
 
     def train(self, mode: bool = True) -> DPO:
         """Sets the policy's mode; the reference stays in evaluation mode."""
@@ -118,9 +139,15 @@ class DPO(nn.Module):
         return twin
 
 
-def _score(model: nn.Module, batch: CandidateBatch, present: Bool[Tensor, "k b n"]) -> Float[Tensor, "k b n"]:
-    rows = (rearrange(t, "k b n -> (k b) n") for t in (batch.completions, present, batch.mask))
-    return rearrange(token_logps(model, *rows), "(k b) n -> k b n", k=batch.num_candidates)
+def _layouts(model: nn.Module) -> tuple[Layout, ...]:
+    """The layouts that are right for a model of any make; none where its head cannot even be split off."""
+    if not isinstance(model, TransformerWrapper):
+        return ()
+    found = differences(TransformerPolicy(model), EVERY, model)
+    for layout, reason in found.items():
+        if reason is not None:
+            log.info("layout %s is not used with this model: %s", layout.value, reason)
+    return () if found[Layout.rows] is not None else tuple(layout for layout, reason in found.items() if reason is None)
 
 
 def _terms(present: Bool[Tensor, "k b n"], prompt_mask: Bool[Tensor, "b n"]) -> Bool[Tensor, "k b n"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -13,32 +14,40 @@ from torch import Tensor, nn
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
-from dpo_lab.scoring import Logits, log_probabilities, score, score_by
+from dpo_lab.scoring import Logits, Scoring, log_probabilities, score, score_by
 
 POSITIONS_AT_ONCE = 2048
 """Whole distributions of policy and reference are compared in portions of so many positions."""
 
 
-def measure(policy: nn.Module, batch: CandidateBatch, loss: PreferenceLoss, reference: Reference | None) -> Logps:
+def measure(
+    policy: nn.Module,
+    batch: CandidateBatch,
+    loss: PreferenceLoss,
+    reference: Reference | None,
+    scoring: Scoring | None = None,
+) -> Logps:
     """The log-probabilities of a batch, with whatever else of the next-token distributions the loss reads.
 
     Each model is run once, and distributions over the vocabulary do not outlive the positions they belong to.
     """
+    scoring = scoring or Scoring()
     mismatched = None
     if loss.needs_mismatched and batch.mismatched is not None:
         with torch.no_grad():
             other = batch.mismatched
-            mismatched = Logps(score(policy, other), reference(other) if reference is not None else None, other.mask)
+            mismatched = Logps(score(policy, other, scoring), reference(other) if reference is not None else None, other.mask)
     if loss.needs_kl:
         assert reference is not None, f"loss={loss.name} compares distributions with a reference"
+        portion = min(scoring.head_portion or POSITIONS_AT_ONCE, POSITIONS_AT_ONCE)
         models = [policy, reference.model]
-        found = score_by(models, batch, _whole_distributions, POSITIONS_AT_ONCE)
+        found = score_by(models, batch, _whole_distributions, replace(scoring, head_portion=portion))
         return Logps(found[0], found[1], batch.mask, kl=found[2], collision=found[3], mismatched=mismatched)
     collision: Tensor | None = None
     if loss.needs_collision:
-        of_policy, collision = score_by([policy], batch, _with_collision)
+        of_policy, collision = score_by([policy], batch, _with_collision, scoring)
     else:
-        (of_policy,) = score_by([policy], batch, log_probabilities)
+        (of_policy,) = score_by([policy], batch, log_probabilities, scoring)
     return Logps(
         of_policy, None if reference is None else reference(batch), batch.mask, collision=collision, mismatched=mismatched
     )

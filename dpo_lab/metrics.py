@@ -39,7 +39,7 @@ def preference_metrics(
         quantities["ref_logps"] = logps.reference_logps()
     found = {"loss": _tally(values)}
     if batch.num_candidates > 1:
-        first, second = pairs_of(batch.num_candidates)
+        first, second = pairs_of(batch.num_candidates, logps.mask.device)
         for name, of in quantities.items():
             for side, candidates in zip(SIDES, (first, second), strict=True):
                 found[f"{name}/{side}"] = _tally(of[candidates])
@@ -58,7 +58,7 @@ def preference_metrics(
 
 def _tally(values: Float[Tensor, "*s"], which: Bool[Tensor, "*s"] | None = None) -> Float[Tensor, " 2"]:
     if which is None:
-        return torch.stack((values.sum(), values.new_tensor(values.numel())))
+        return torch.stack((values.sum(), values.new_full((), values.numel())))
     return torch.stack(((values * which).sum(), which.sum().to(values.dtype)))
 
 

@@ -13,10 +13,11 @@ from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.measuring import measure
 from dpo_lab.metrics import Tally, added, means, preference_metrics
+from dpo_lab.portions import by_tokens
 from dpo_lab.ranks import Ranks
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
-from dpo_lab.scoring import evaluating
+from dpo_lab.scoring import Scoring, evaluating
 
 OnFirst = Callable[[Tensor, Logps], None]
 """Is shown the first values of a step, and the log-probabilities behind them."""
@@ -38,7 +39,10 @@ class Objective:
     compute: Compute
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: all."""
+    micro_batch_tokens: int | None = None
+    """Tokens instead, see `portions`."""
     ranks: Ranks = field(default_factory=Ranks)
+    scoring: Scoring = field(default_factory=Scoring)
 
     def fill_gradients(self, batch: CandidateBatch, on_first: OnFirst | None = None) -> Tally:
         """Add the gradient of the mean loss over the batch's prompts to the policy's; the metrics of the batch.
@@ -46,7 +50,10 @@ class Objective:
         With several ranks each is given the whole batch, and each ends with the whole gradient.
         """
         mine = self.ranks.rows(len(batch))
-        rows = mine.split(self.micro_batch_size or max(len(mine), 1))
+        if self.micro_batch_tokens is not None:
+            rows = by_tokens(batch, mine, self.micro_batch_tokens)
+        else:
+            rows = list(mine.split(self.micro_batch_size or max(len(mine), 1)))
         parts = [batch] if len(mine) == len(batch) and len(rows) == 1 else [batch.select(chosen) for chosen in rows]
         if self.loss.couples_batch and parts[0] is not batch:
             tally = self._in_two_passes(batch.to(self.compute.torch_device), list(zip(rows, parts, strict=True)), on_first)
@@ -77,7 +84,7 @@ class Objective:
     def measured(self, batch: CandidateBatch) -> Logps:
         """Policy and reference on a batch."""
         with self.compute.autocast():
-            return measure(self.policy, batch, self.loss, self.reference)
+            return measure(self.policy, batch, self.loss, self.reference, self.scoring)
 
     def _in_two_passes(self, batch: CandidateBatch, parts: Sequence[Part], on_first: OnFirst | None) -> Tally:
         """For a loss whose values depend on the whole step: first all log-probabilities and the loss's gradient with respect

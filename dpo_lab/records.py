@@ -31,9 +31,9 @@ class Aggregate(Enum):
     sampled = "sampled"
 
 
-def pairs_of(num_candidates: int) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
-    """First and second candidate of every pair i < j: (0), (1) for two candidates."""
-    first, second = torch.triu_indices(num_candidates, num_candidates, offset=1)
+def pairs_of(num_candidates: int, device: torch.device | None = None) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
+    """First and second candidate of every pair i < j: (0), (1) for two candidates. On the device: it would wait for a copy."""
+    first, second = torch.triu_indices(num_candidates, num_candidates, offset=1, device=device)
     return first, second
 
 
@@ -70,6 +70,8 @@ class CandidateBatch:
     """The same prompts with one completion each that belongs to another prompt, for losses that need a baseline."""
     step: int = 0
     """Optimiser step that the batch is drawn for: varies what a loss draws at random."""
+    host: CandidateBatch | None = None
+    """The same batch in main memory, where it was moved to a device from there."""
 
     def __len__(self) -> int:
         return self.prompt.shape[0]
@@ -80,7 +82,7 @@ class CandidateBatch:
 
     def preferences(self) -> Float[Tensor, "q b"]:
         """P(first beats second) for every pair of candidates, in the order of `pairs_of`."""
-        first, second = pairs_of(self.num_candidates)
+        first, second = pairs_of(self.num_candidates, self.mask.device)
         if self.utilities is not None:
             return torch.sigmoid(self.utilities[first] - self.utilities[second])
         if self.num_candidates == 2:
@@ -133,9 +135,17 @@ class CandidateBatch:
         return replace(self, mismatched=mismatched)
 
     def to(self, device: torch.device | str) -> CandidateBatch:
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        to_host = torch.device(device).type == "cpu"
+        moved: dict[str, Any] = {name: tensor.to(device, non_blocking=not to_host) for name, tensor in self.tensors().items()}
         mismatched = None if self.mismatched is None else self.mismatched.to(device)
-        return CandidateBatch(**moved, mismatched=mismatched, step=self.step)
+        host = self if self.prompt.device.type == "cpu" and not to_host else None
+        return CandidateBatch(**moved, mismatched=mismatched, step=self.step, host=host)
+
+    def on_host(self) -> CandidateBatch:
+        """The batch in main memory: reading its lengths there waits for no device."""
+        if self.prompt.device.type == "cpu":
+            return self
+        return self.host if self.host is not None else self.to("cpu")
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by name."""

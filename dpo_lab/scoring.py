@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dpo_lab.layouts import Layout, Part, Plan, SplitsHead, planned
+from dpo_lab.layouts.base import moved_to, rows_of_sequences
+from dpo_lab.layouts.choose import cheapest, device_of
 from dpo_lab.records import CandidateBatch
 
-ROWS_IN_GROUP, MOST_GROUPS = 32, 6
-"""Rows are run in groups of like length, of at least so many rows: padding costs time, and so do small products."""
 
+@dataclass
+class Scoring:
+    """How scores are computed, which changes time and memory and not the scores."""
 
-@runtime_checkable
-class SplitsHead(Protocol):
-    """A model whose head can be applied to chosen positions only: `hidden(tokens)`, then `head(hidden)`."""
+    layouts: Sequence[Layout] = (Layout.rows,)
+    """The cheapest of these is taken for each batch."""
+    head_portion: int | None = None
+    """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
+    used: Counter[Layout] = field(default_factory=Counter)
+    """How many batches each layout has scored."""
 
-    def hidden(self, tokens: Tensor) -> Tensor: ...
-    def head(self, hidden: Tensor) -> Tensor: ...
+    def in_words(self) -> str:
+        """Such as "prefix for 62 of 64 batches, rows for 2"."""
+        total = sum(self.used.values())
+        first, *others = [f"{layout.value} for {count:,}" for layout, count in self.used.most_common()] or ["none for 0"]
+        return ", ".join((f"{first} of {total:,} batches", *others))
 
 
 Logits = Float[Tensor, "t v"]
@@ -32,13 +42,13 @@ OfLogits = Callable[[Sequence[Logits], Int[Tensor, " t"]], tuple[Float[Tensor, "
 """(each model's float32 logits at t positions, the tokens that stand there) -> numbers of each position."""
 
 
-def score(model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"]:
+def score(model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"]:
     """Log-probability of every completion token given its prompt and the tokens before it, in nats.
 
     Masked positions hold exactly 0. The result is float32 whatever the model computes in (float64 stays float64).
     Raises ValueError for an empty prompt, and where prompt + completion exceed the model's context.
     """
-    return score_by([model], batch, log_probabilities)[0]
+    return score_by([model], batch, log_probabilities, scoring)[0]
 
 
 def log_probabilities(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tuple[Float[Tensor, " t"], ...]:
@@ -47,26 +57,16 @@ def log_probabilities(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tu
 
 
 def score_by(
-    models: Sequence[nn.Module], batch: CandidateBatch, compute: OfLogits, portion: int | None = None
+    models: Sequence[nn.Module], batch: CandidateBatch, compute: OfLogits, scoring: Scoring | None = None
 ) -> tuple[Float[Tensor, "k b m"], ...]:
     """What `compute` makes of the models' logits at every completion token; 0 at padding. Errors as `score`.
 
-    Gradients reach the first model only. With `portion`, the logits of so many positions exist at a time, computed once more
-    in the backward pass.
+    Gradients reach the first model only.
     """
-    k, p = batch.num_candidates, batch.prompt.shape[1]
-    prompt = repeat(batch.prompt, "b p -> (k b) p", k=k)
-    prompt_mask = repeat(batch.prompt_mask, "b p -> (k b) p", k=k)
-    completions, mask = (rearrange(t, "k b m -> (k b) m") for t in (batch.completions, batch.mask))
-    found = per_token(
-        models,
-        tokens=torch.cat((prompt, completions), dim=1),
-        present=torch.cat((prompt_mask, mask), dim=1),
-        scored=torch.cat((torch.zeros_like(prompt_mask), mask), dim=1),
-        compute=compute,
-        portion=portion,
-    )
-    return tuple(rearrange(of[:, p:], "(k b) m -> k b m", k=k) for of in found)
+    scoring = scoring or Scoring()
+    plan = planned(models, batch, scoring.layouts)
+    scoring.used[plan.layout] += 1
+    return _carried_out(plan, models, batch.completions, compute, scoring.head_portion)
 
 
 def token_logps(
@@ -74,89 +74,40 @@ def token_logps(
     tokens: Int[Tensor, "r n"],
     present: Bool[Tensor, "r n"],
     scored: Bool[Tensor, "r n"],
+    num_candidates: int = 1,
+    layouts: Sequence[Layout] = (Layout.rows,),
 ) -> Float[Tensor, "r n"]:
     """Log-probability of each scored token given the present tokens before it in its row, in nats; 0 elsewhere.
 
-    Tokens that are not present are padding: they are taken out before the model runs, wherever they stand.
+    Tokens that are not present are padding: they are taken out before the model runs, wherever they stand. Rows
+    r / num_candidates apart are candidates of one prompt: `layouts` may read once what they begin with alike.
     Raises ValueError where a scored token is the first of its row, and where a row exceeds the model's context.
     """
-    return per_token([model], tokens, present, scored, log_probabilities)[0]
+    found = rows_of_sequences(tokens.cpu(), present.cpu(), scored.cpu(), num_candidates)
+    return _carried_out(cheapest([model], found, layouts), [model], tokens, log_probabilities, None)[0]
 
 
-def per_token(
-    models: Sequence[nn.Module],
-    tokens: Int[Tensor, "r n"],
-    present: Bool[Tensor, "r n"],
-    scored: Bool[Tensor, "r n"],
-    compute: OfLogits,
-    portion: int | None = None,
-) -> tuple[Float[Tensor, "r n"], ...]:
-    """As `token_logps`, for whatever `compute` makes of the models' logits (see `score_by`)."""
-    assert not (scored & ~present).any(), "a token can only be scored where it is present"
-    # Present tokens move to the front, in order. Padding is then all at the end, where a causal model never looks.
-    order = torch.argsort((~present).byte(), dim=1, stable=True)
-    lengths = present.sum(dim=1)
-    order = order[:, : max(int(lengths.max()), 1)] if len(present) else order
+def _carried_out(
+    plan: Plan, models: Sequence[nn.Module], tokens: Int[Tensor, "*s"], compute: OfLogits, portion: int | None
+) -> tuple[Float[Tensor, "*s"], ...]:
+    """What `compute` makes of the logits at the tokens that the plan's parts hold; 0 at the others."""
     for model in models:
-        _check_context(model, order.shape[1])
-    packed = tokens.gather(1, order) * present.gather(1, order)
-    target = scored.gather(1, order)
-    if target[:, 0].any():
-        row = int(target[:, 0].nonzero()[0])
-        raise ValueError(f"row {row} has an empty prompt: nothing predicts its first token; begin prompts with a start token")
-    found = _by_length(models, packed, target, lengths, compute, portion)
-    return tuple(of.new_zeros(tokens.shape).scatter(1, order, of) for of in found)
-
-
-def _by_length(
-    models: Sequence[nn.Module],
-    tokens: Int[Tensor, "r n"],
-    target: Bool[Tensor, "r n"],
-    lengths: Int[Tensor, " r"],
-    compute: OfLogits,
-    portion: int | None,
-) -> list[Float[Tensor, "r n"]]:
-    """The same as `_at_targets`, with rows of like length run together, each group as wide as its longest row."""
-    width = tokens.shape[1]
-    num_groups = min(max(len(tokens) // ROWS_IN_GROUP, 1), MOST_GROUPS)
-    if num_groups == 1:
-        return _at_targets(models, tokens, target, compute, portion)
-    sorted_rows = lengths.argsort(stable=True)
-    groups = []
-    for rows in sorted_rows.tensor_split(num_groups):
-        longest = max(int(lengths[rows].max()), 1) if len(rows) else width
-        found = _at_targets(models, tokens[rows, :longest], target[rows, :longest], compute, portion)
-        groups.append([F.pad(of, (0, width - longest)) for of in found])
-    back = sorted_rows.argsort()
-    return [torch.cat(parts)[back] for parts in zip(*groups, strict=True)]
-
-
-def _at_targets(
-    models: Sequence[nn.Module],
-    tokens: Int[Tensor, "r n"],
-    target: Bool[Tensor, "r n"],
-    compute: OfLogits,
-    portion: int | None,
-) -> list[Float[Tensor, "r n"]]:
-    """Numbers of the target tokens at their own index; the state at t - 1 predicts the token at t."""
-    inputs, predicted, wanted = tokens[:, :-1], tokens[:, 1:], target[:, 1:]
-    if not wanted.any():  # completions may all be empty, and a model need not take zero tokens
+        _check_context(model, max(plan.rows.lengths, default=0))
+    flat = tokens.flatten()
+    parts: list[Part] = [moved_to(part, device_of(models[0])) for part in plan.parts()]
+    found = []
+    for part in parts:
+        states = [part.states(models[0])]
+        with torch.no_grad():
+            states += [part.states(model) for model in models[1:]]
+        found.append(_in_portions(models, states, part.targets, compute, portion))
+    if not found:  # completions may all be empty
         dtype = next((p.dtype for p in models[0].parameters()), torch.float32)
         nothing = torch.zeros(0, 2, dtype=torch.promote_types(dtype, torch.float32), device=tokens.device)
-        values = compute([nothing] * len(models), predicted[wanted])
-    else:
-        states = [_states(models[0], inputs, wanted)]
-        with torch.no_grad():
-            states += [_states(model, inputs, wanted) for model in models[1:]]
-        values = _in_portions(models, states, predicted[wanted], compute, portion)
-    return [F.pad(of.new_zeros(predicted.shape).masked_scatter(wanted, of), (1, 0)) for of in values]
-
-
-def _states(model: nn.Module, inputs: Int[Tensor, "r n"], wanted: Bool[Tensor, "r n"]) -> Float[Tensor, "t d"]:
-    """What the head is applied to at the wanted positions; the logits themselves where a model has no head of its own."""
-    if isinstance(model, SplitsHead):
-        return model.hidden(inputs)[wanted]  # the head is the widest product: completion positions only
-    return model(inputs)[wanted]
+        return tuple(of.new_zeros(tokens.shape) for of in compute([nothing] * len(models), flat[:0]))
+    at = torch.cat([part.at for part in parts])
+    values = (torch.cat(of) for of in zip(*found, strict=True))
+    return tuple(of.new_zeros(flat.shape).scatter(0, at, of).reshape(tokens.shape) for of in values)
 
 
 def _in_portions(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.metrics import Meter, Tally, once
 from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
+from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.sampler import batch_rows
+from dpo_lab.scoring import Scoring
 
 
 @dataclass
@@ -30,6 +33,12 @@ class TrainerSettings:
     """Prompts in one optimiser step."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    micro_batch_tokens: int | None = None
+    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
+    together. A single prompt that has more runs alone.
+    """
+    length_window: int | None = None
+    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
     max_steps: int | None = 100
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
@@ -47,10 +56,15 @@ class TrainerSettings:
     """Stop after so many evaluations without a better one."""
 
     def __post_init__(self) -> None:
-        for field in ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience"):
-            value = getattr(self, field)
+        positive = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs")
+        for name in (*positive, "log_every", "eval_every", "patience"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"trainer.{field} must be at least 1, got {value}")
+                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            raise ValueError(
+                "trainer.micro_batch_size and trainer.micro_batch_tokens say the same in two ways: set one of them"
+            )
         if self.max_steps is None and self.max_pairs is None:
             raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
@@ -112,6 +126,7 @@ class Trainer:
     """Rows of the data in each step's batch; None: shuffled epochs."""
     starts_at_reference: bool = True
     """The policy begins as the reference, so the first loss must be the loss's constant."""
+    scoring: Scoring = field(default_factory=Scoring)
 
     def fit(self) -> Outcome:
         settings, began = self.settings, time.monotonic()
@@ -122,15 +137,14 @@ class Trainer:
         best = _Best(settings)
         self._evaluate(0, best)
         meter = Meter(settings.batch_size)
-        reason = ""
+        reason, unread = "", _Unread()
         for step in range(1, settings.num_steps + 1):
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
             tally = self._gradients(batch, first=step == 1)
-            for what in ("loss", "grad_norm"):
-                if not tally[what][0].isfinite():
-                    where = f"at step {step}, on the pairs with ids {batch.ids.tolist()}"
-                    return Outcome(Status.diverged, step - 1, f"{what} became {float(tally[what][0])} {where}")
+            unread.add(step, batch.ids, tally)
+            if not self.compute.reading_waits and (diverged := unread.diverged()):
+                return diverged
             for optimizer in self.optimizers:
                 optimizer.step()
             if self.reference is not None:
@@ -140,7 +154,10 @@ class Trainer:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
-            if over or step % settings.log_every == 0:
+            log = over or step % settings.log_every == 0
+            if (log or evaluate) and (diverged := unread.diverged()):
+                return diverged
+            if log:
                 self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if evaluate:
                 with meter.paused():
@@ -163,7 +180,8 @@ class Trainer:
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.policy, self.loss, self.reference, self.compute, self.settings.micro_batch_size)
+        size, tokens = self.settings.micro_batch_size, self.settings.micro_batch_tokens
+        return Objective(self.policy, self.loss, self.reference, self.compute, size, tokens, scoring=self.scoring)
 
     def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
         factor = self.schedule.factor(step, self.settings.num_steps)
@@ -175,7 +193,11 @@ class Trainer:
     def _rows(self, step: int) -> Tensor:
         if self.rows is not None:
             return self.rows(step)
-        return batch_rows(self.seed, step, self.settings.batch_size, len(self.data))
+        return batch_rows(self.seed, step, self.settings.batch_size, len(self.data), self._lengths, self.settings.length_window)
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        return longest_rows(self.data)
 
     def _gradients(self, batch: CandidateBatch, first: bool) -> Tally:
         """Fill the gradients of one optimiser step, clipped; its metrics."""
@@ -207,6 +229,28 @@ class Trainer:
                 f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
+
+
+class _Unread:
+    """The losses and gradient norms that nobody has looked at yet: to read each would make an accelerator wait."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, Tensor, dict[str, Tensor]]] = []
+
+    def add(self, step: int, ids: Tensor, tally: Tally) -> None:
+        self.steps.append((step, ids, {what: tally[what][0].detach() for what in ("loss", "grad_norm")}))
+
+    def diverged(self) -> Outcome | None:
+        """How training ended, if at one of these steps it did. They are then read."""
+        steps, self.steps = self.steps, []
+        numbers = [number for _, _, found in steps for number in found.values()]
+        finite = torch.stack([number.isfinite() for number in numbers]).tolist() if numbers else []
+        if all(finite):
+            return None
+        step, ids, found = steps[finite.index(False) // 2]
+        what = next(name for name, number in found.items() if not number.isfinite())
+        reason = f"{what} became {float(found[what])} at step {step}, on the pairs with ids {ids.tolist()}"
+        return Outcome(Status.diverged, step - 1, reason)
 
 
 class _Best:

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from x_transformers import dpo as published_dpo
+from xtransformers import EXACT, OPTIONS
+from xtransformers import network as network_with
 
 from dpo_lab import DPO
 from dpo_lab.models.transformer import TransformerSpec
@@ -480,3 +482,46 @@ def test_the_row_without_a_completion_is_named() -> None:
 
 def test_importing_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", "import dpo_lab, sys; assert 'torch' not in sys.modules"], check=True)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
+    net = network_with(option)
+    dpo, plain = DPO(net, beta=2.0), DPO(net, beta=2.0)
+    plain._layouts = ()  # its logits, one row a sequence
+    for module in (dpo, plain):
+        disturb(module.ref_model)
+    pairs = [right_padded(p=p, m=12, seed=p) for p in (1, 4, 9)]
+    for of in pairs:
+        losses, gradients = [], []
+        for module in (dpo, plain):
+            losses.append(loss_of(module, of))
+            gradients.append(torch.autograd.grad(losses[-1], list(net.parameters()), allow_unused=True, materialize_grads=True))
+        tolerance = {"rtol": 1e-4, "atol": 1e-6}  # x-transformers' default attention has a float32 softmax
+        torch.testing.assert_close(losses[0], losses[1], **tolerance)
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, **tolerance)
+    assert dpo._layouts is not None
+    assert set(dpo._layouts) == EXACT[option]
+
+
+def test_only_what_both_sequences_begin_with_is_shared() -> None:
+    dpo, plain = trained(), trained()
+    plain._layouts = ()
+    pairs = right_padded(p=3)
+    chosen = pairs.chosen.clone()
+    chosen[0, :3], chosen[1, 2] = torch.tensor([1, 2, 3]), (chosen[1, 2] + 1) % VOCAB  # other prompts than the rejected ones
+    for of in (pairs, pairs._replace(chosen=chosen)):
+        torch.testing.assert_close(loss_of(dpo, of), loss_of(plain, of), rtol=1e-9, atol=1e-12)
+
+
+def test_a_first_call_that_tries_layouts_leaves_gradients_and_modes_alone() -> None:
+    dpo = trained()
+    dpo.policy_model.eval()
+    before = {name: tensor.clone() for name, tensor in dpo.state_dict().items()}
+    loss_of(dpo, right_padded())
+    assert dpo._layouts
+    assert all(parameter.grad is None for parameter in dpo.policy_model.parameters())
+    assert not dpo.policy_model.training
+    assert before.keys() == dpo.state_dict().keys()
+    assert all(tensor.equal(before[name]) for name, tensor in dpo.state_dict().items())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dpo_lab import objective as module
 from dpo_lab.compute import Compute
-from dpo_lab.losses import PairLoss, PreferenceLoss
+from dpo_lab.losses import LOSSES, PairLoss, PreferenceLoss
 from dpo_lab.measuring import measure
 from dpo_lab.metrics import means
 from dpo_lab.models.copying import freeze
@@ -54,10 +54,12 @@ def prepared(loss: PreferenceLoss, b: int = 5) -> CandidateBatch:
     return batch.with_mismatched() if loss.needs_mismatched else batch
 
 
-def stepped(loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module) -> tuple[list[Tensor], dict[str, float]]:
+def stepped(
+    loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module, tokens: int | None = None
+) -> tuple[list[Tensor], dict[str, float]]:
     loss = copy.deepcopy(loss)
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
-    objective = Objective(policy, loss, reference, Compute(device="cpu"), micro_batch_size)
+    objective = Objective(policy, loss, reference, Compute(device="cpu"), micro_batch_size, tokens)
     policy.zero_grad()
     metrics = means(objective.fill_gradients(prepared(loss)))
     return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | loss.state
@@ -66,8 +68,8 @@ def stepped(loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Modul
 def compare(loss: PreferenceLoss, policy: nn.Module) -> None:
     whole, metrics = stepped(loss, None, policy)
     assert any(gradient.abs().max() > 1e-6 for gradient in whole)
-    for micro_batch_size in (1, 2, 4):
-        parts, of_parts = stepped(loss, micro_batch_size, policy)
+    for micro_batch_size, tokens in ((1, None), (2, None), (4, None), (None, 1), (None, 24)):
+        parts, of_parts = stepped(loss, micro_batch_size, policy, tokens)
         torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-11)
         assert of_parts == pytest.approx(metrics, rel=1e-6)
 
@@ -88,6 +90,16 @@ def test_a_coupled_loss_that_does_not_say_so_does_depend_on_the_micro_batch() ->
 
     with pytest.raises(AssertionError):
         compare(Silent(), tiny_transformer(seed=0))
+
+
+def test_a_token_budget_is_a_bound_on_what_a_pass_reads() -> None:
+    policy, read = tiny_transformer(seed=0), []
+    policy.net.register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))
+    stepped(LOSSES["dpo"](), None, policy)
+    whole = max(read)
+    read.clear()
+    stepped(LOSSES["dpo"](), None, policy, 24)
+    assert max(read) <= 24 < whole
 
 
 def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dpo_lab.models.copying import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.policies import Policy
+from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.scoring import score
@@ -480,7 +482,10 @@ def test_a_best_metric_that_nobody_evaluates_is_refused_with_those_there_are(rep
         fit.fit()
 
 
-COUNTS = ("batch_size", "micro_batch_size", "max_steps", "max_pairs", "log_every", "eval_every", "patience")
+COUNTS = (
+    *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
+    *("log_every", "eval_every", "patience"),
+)
 
 
 @pytest.mark.parametrize("field", COUNTS)
@@ -500,3 +505,22 @@ def test_a_limit_that_is_not_over_zero_is_refused(field: str, value: float) -> N
 def test_training_without_an_end_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_steps or trainer\.max_pairs must be set"):
         TrainerSettings(max_steps=None, max_minutes=1.0)
+
+
+def test_two_ways_to_cut_a_step_are_refused_together() -> None:
+    with pytest.raises(ValueError, match="set one of them"):
+        TrainerSettings(micro_batch_size=2, micro_batch_tokens=100)
+
+
+def test_training_by_length_reads_every_row_once_an_epoch_in_batches_of_like_length() -> None:
+    data = comparisons(b=12)
+    seen: list[list[int]] = []
+    policy = table()
+    fit = trainer(policy, data, batch_size=3, max_steps=4, length_window=4)
+    rows = fit._rows
+    fit._rows = lambda step: seen.append(rows(step).tolist()) or rows(step)  # type: ignore[method-assign, func-returns-value]
+    fit.fit()
+    assert sorted(row for batch in seen for row in batch) == list(range(12))
+    lengths = longest_rows(data)
+    ranges = sorted((int(lengths[batch].min()), int(lengths[batch].max())) for batch in map(torch.tensor, seen))
+    assert all(one[1] <= other[0] for one, other in pairwise(ranges))

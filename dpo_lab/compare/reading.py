@@ -14,7 +14,7 @@ from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten
 
-IRRELEVANT = ("seed", "runs", "store", "name", "compute.threads")
+IRRELEVANT = ("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion")
 
 # OmegaConf's own loader takes 20 times as long (1,000 runs: 20 s), for the sake of what a resolved file does not hold.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -80,7 +80,7 @@ class AlphaDPOLoss(SimPOLoss):
 
     def log_ratio_gaps(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
         ratios = logps.logratios(self.token_weights(logps, batch)).detach()
-        first, second = pairs_of(len(ratios))
+        first, second = pairs_of(len(ratios), ratios.device)
         return ratios[first] - ratios[second]
 
     def value_at_reference(self, num_candidates: int = 2) -> float | None:
@@ -91,7 +91,7 @@ class AlphaDPOLoss(SimPOLoss):
         gap = self.log_ratio_gaps(logps, batch).mean()
         found = {
             "target": self.beta * (self.gamma_ratio + self.pull * (gap - self.state["mean"])),
-            "gap_mean": gap.new_tensor(self.state["mean"]),
-            "gap_deviation": gap.new_tensor(self.state["deviation"]),
+            "gap_mean": gap.new_full((), self.state["mean"]),
+            "gap_deviation": gap.new_full((), self.state["deviation"]),
         }
         return super().details(logps, batch) | found

@@ -43,7 +43,7 @@ class AOTLoss(PairLoss):
         return -(1 - self.label_smoothing) * right - self.label_smoothing * wrong
 
     def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        weights, (first, second) = self.token_weights(logps, batch), pairs_of(batch.num_candidates)
+        weights, (first, second) = self.token_weights(logps, batch), pairs_of(batch.num_candidates, logps.mask.device)
         assert logps.reference is not None, "these Logps were made without a reference"
         # In float64: policy and reference meet as sums of some -1000 nats here, not token by token.
         wide = replace(logps, policy=logps.policy.double(), reference=logps.reference.double())

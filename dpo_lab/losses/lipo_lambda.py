@@ -55,7 +55,8 @@ class LiPOLambdaLoss(PairLoss):
 
     def lambdas(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
         """What each pair counts."""
-        rewards, (first, second) = self.compared(logps, batch).detach(), pairs_of(batch.num_candidates)
+        rewards = self.compared(logps, batch).detach()
+        first, second = pairs_of(batch.num_candidates, rewards.device)
         ranks = rewards.argsort(dim=0, descending=True, stable=True).argsort(dim=0) + 1
         discounts, gains = 1 / torch.log1p(ranks.to(rewards.dtype)), torch.exp2(psi_of(batch).to(rewards.dtype))
         return (gains[first] - gains[second]).abs() * (discounts[first] - discounts[second]).abs()

@@ -48,7 +48,7 @@ class Margin:
 
     def of_pairs(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
         """The margin of every pair, in the order of `pairs_of`."""
-        first, second = pairs_of(batch.num_candidates)
+        first, second = pairs_of(batch.num_candidates, logps.mask.device)
         lengths = logps.lengths.to(batch.confidence.dtype)
         found = self.constant + self.length_penalty * (lengths[second] - lengths[first])
         if self.score:
@@ -78,7 +78,7 @@ class Margin:
                 "loss.margin.score is a margin of pairs that are certain, and this data has soft labels or ties: choose hard "
                 "labels, and pairs without ties (candidates.pairing=extremes)"
             )
-        first, second = pairs_of(k)
+        first, second = pairs_of(k, preferred.device)
         unsupported = int((batch.scores[first] <= batch.scores[second]).sum())
         if unsupported:
             raise ValueError(
@@ -95,5 +95,5 @@ def wpo_weights(logps: Logps) -> Float[Tensor, "q b"]:
     assert logps.collision is not None, "these Logps were made without the collision probability"
     excess = upcast(logps.policy).detach() - upcast(logps.collision)
     means = reduce(excess * logps.mask, "k b m -> k b", "sum") / logps.lengths.clamp(min=1)
-    first, second = pairs_of(len(means))
+    first, second = pairs_of(len(means), means.device)
     return torch.exp(means[first] + means[second])

@@ -95,7 +95,7 @@ class PairLoss(PreferenceLoss):
             of_side: dict[str, Any] = {name: of if of is None else of[candidates] for name, of in per_candidate.items()}
             return Side(**of_side)
 
-        chosen, rejected = map(side, pairs_of(batch.num_candidates))
+        chosen, rejected = map(side, pairs_of(batch.num_candidates, logps.mask.device))
         gap = chosen.compared - rejected.compared
         if self.margin:
             gap = gap - self.margin.of_pairs(logps, batch).to(gap.dtype) / self.beta

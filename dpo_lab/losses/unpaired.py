@@ -49,7 +49,7 @@ class UnpairedLoss(PreferenceLoss):
             assert batch.desirable is not None, "the batch does not say which completions are desirable"
             good = batch.desirable.to(dtype)
         else:
-            first, second = pairs_of(k)
+            first, second = pairs_of(k, logps.mask.device)
             preferred = batch.preferences().to(dtype)
             beats = preferred.new_zeros(k, k, len(batch))
             beats[first, second], beats[second, first] = preferred, 1 - preferred

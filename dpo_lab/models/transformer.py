@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
+from typing import Any
 
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
+from dpo_lab.layouts import Work
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
 
@@ -39,6 +43,47 @@ class TransformerPolicy(nn.Module):
 
     def cache_bytes(self, width: int) -> int:
         return cache_bytes(self.net, width)
+
+    def body(self) -> nn.Module:
+        """Everything between embedding and head."""
+        return self.net.attn_layers
+
+    def blocks(self) -> list[nn.Module]:
+        """Attention and feedforward of each layer, without the norms and residuals around them."""
+        return [block for _, block, _ in self.net.attn_layers.layers]
+
+    def work(self) -> Work:
+        return self._work
+
+    @cached_property
+    def _work(self) -> Work:
+        layers = self.net.attn_layers
+        of_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
+        of_token = sum(matrix.numel() for matrix in self.hidden_matrices())
+        return Work(of_token, of_pair, self.max_seq_len if isinstance(self.net.pos_emb, nn.Module) else None)
+
+    def hidden_of_branches(
+        self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
+    ) -> Float[Tensor, "b n d"]:
+        """Hidden states where token i attends to the tokens j <= i with visible[i, j], and stands at positions[i]."""
+        if any(getattr(module, "max_attend_past", None) is not None for module in self.net.modules()):
+            raise ValueError("attn_max_attend_past counts places in a row, other candidates included")
+        mask = rearrange(visible, "b i j -> b 1 i j")
+        return self.net(tokens, pos=positions, attn_mask=mask, return_embeddings=True)
+
+    def read(self, tokens: Int[Tensor, "b n"]) -> Any:
+        """The state after tokens, for `hidden_after`."""
+        return self.net(tokens, return_embeddings_and_intermediates=True)[1]
+
+    def hidden_after(self, state: Any, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
+        """Hidden states of tokens that follow those of the given rows of the state."""
+
+        def chosen(cached: Tensor | None) -> Tensor | None:
+            return None if cached is None else cached.index_select(0, rows)
+
+        layers = [replace(layer, cached_kv=tuple(map(chosen, layer.cached_kv))) for layer in state.attn_intermediates]
+        cache = replace(state, attn_intermediates=layers)
+        return self.net(tokens, cache=cache, cache_age=tokens.shape[1], input_not_include_cache=True, return_embeddings=True)
 
 
 class FeedForward(Enum):

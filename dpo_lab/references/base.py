@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dpo_lab.artifacts import Store, digest
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
-from dpo_lab.scoring import score
+from dpo_lab.scoring import Scoring, score
 
 FORMAT = 1
 ROWS_AT_ONCE = 512
@@ -32,14 +32,16 @@ class ReferenceSpec:
     moves: ClassVar[bool] = False
     """Its weights change while the policy trains."""
 
-    def prepare(self, model: nn.Module, data: CandidateBatch, key: str, store: Store) -> CandidateBatch:
+    def prepare(
+        self, model: nn.Module, data: CandidateBatch, key: str, store: Store, scoring: Scoring | None = None
+    ) -> CandidateBatch:
         """`data`, with whatever can be computed once before training.
 
         `key` stands in the store for the model's weights.
         """
         return data
 
-    def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
+    def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
         """The reference's log-probabilities of a batch, without gradients; None where there is no reference."""
         raise NotImplementedError
 
@@ -59,9 +61,10 @@ class Reference:
     model: nn.Module
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What a moving reference keeps beside its weights."""
+    scoring: Scoring | None = None
 
     def __call__(self, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
-        return self.spec.score(self.model, batch)
+        return self.spec.score(self.model, batch, self.scoring)
 
     @torch.no_grad()
     def follow(self, policy: nn.Module, step: int) -> None:
@@ -87,8 +90,8 @@ class FrozenReference(ReferenceSpec):
     name: str = "frozen"
 
     @torch.no_grad()
-    def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
-        return score(model, batch)
+    def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
+        return score(model, batch, scoring)
 
 
 @REFERENCES.register
@@ -104,16 +107,18 @@ class CachedReference(ReferenceSpec):
     runs_model: ClassVar[bool] = False
 
     @torch.no_grad()
-    def prepare(self, model: nn.Module, data: CandidateBatch, key: str, store: Store) -> CandidateBatch:
+    def prepare(
+        self, model: nn.Module, data: CandidateBatch, key: str, store: Store, scoring: Scoring | None = None
+    ) -> CandidateBatch:
         if data.mismatched is not None:
-            data = replace(data, mismatched=self.prepare(model, data.mismatched, key, store))
+            data = replace(data, mismatched=self.prepare(model, data.mismatched, key, store, scoring))
         device = next(model.parameters()).device
 
         def build(directory: Path) -> None:
             logps = torch.zeros(data.mask.shape)
             for rows in torch.arange(len(data)).split(max(ROWS_AT_ONCE // data.num_candidates, 1)):
                 batch = data.select(rows)
-                found = score(model, batch.to(device)).float().cpu()
+                found = score(model, batch.to(device), scoring).float().cpu()
                 logps[:, rows] = logps[:, rows].masked_scatter(data.mask[:, rows], found[batch.mask])
             save_file({"logps": logps}, directory / "logps.safetensors")
 
@@ -122,7 +127,7 @@ class CachedReference(ReferenceSpec):
         path, _ = store.get("reference_scores", determined_by, build)
         return replace(data, reference=load_file(path / "logps.safetensors")["logps"])
 
-    def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
+    def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
         assert batch.reference is not None, "the data was not prepared by this reference"
         return batch.reference
 
@@ -136,7 +141,7 @@ class NoReference(ReferenceSpec):
 
     runs_model: ClassVar[bool] = False
 
-    def score(self, model: nn.Module, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
+    def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
         return None
 
 

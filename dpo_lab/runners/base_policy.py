@@ -16,6 +16,7 @@ from dpo_lab.policies import Policy
 from dpo_lab.records import Aggregate
 from dpo_lab.runners.context import Context
 from dpo_lab.sampler import batch_rows
+from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.trainer import Hooks, Status, Trainer
 
@@ -36,8 +37,11 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
     switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
 
+    lengths = torch.tensor([len(row) for (row,) in rows])
+
     def batch_of(step: int) -> Tensor:
-        return batch_rows(fit.seed, step, batch_size, len(rows) if step < switch else len(whole))
+        num_rows = len(rows) if step < switch else len(whole)
+        return batch_rows(fit.seed, step, batch_size, num_rows, lengths, fit.trainer.length_window)
 
     last: dict[str, float] = {}
     with context.console.progress(steps, "base") as bar:
@@ -58,6 +62,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             seed=fit.seed,
             hooks=Hooks(log=log, warn=context.console.warn),
             rows=batch_of,
+            scoring=Scoring(head_portion=study.compute.head_portion),
         ).fit()
     if outcome.status is Status.diverged:
         raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")

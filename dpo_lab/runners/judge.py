@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from dpo_lab.evaluation.frontier import best_of_n
 from dpo_lab.evaluation.policy import sample_metrics
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.rewards import Scorer
-from dpo_lab.scoring import evaluating, score
+from dpo_lab.scoring import Scoring, evaluating, score
 from dpo_lab.tokenizers import Tokenizer
 
 ROWS_AT_ONCE = 512
@@ -33,6 +33,7 @@ class Judge:
     gold: Scorer | None
     max_tokens: int
     seed: int
+    scoring: Scoring = field(default_factory=Scoring)
 
     def samples(self, policy: nn.Module, num_prompts: int) -> CandidateBatch:
         """One sample of the policy for each of the first prompts."""
@@ -82,5 +83,6 @@ class Judge:
                 part = samples.select(rows).to(device)
                 for model, scores in zip((policy, self.reference), found, strict=True):
                     wide = torch.zeros(samples.mask[:, rows].shape)
-                    scores.append(wide.masked_scatter(samples.mask[:, rows], score(model, part).cpu()[part.mask.cpu()]))
+                    real = score(model, part, self.scoring)[part.mask].cpu()
+                    scores.append(wide.masked_scatter(samples.mask[:, rows], real))
         return Logps(torch.cat(found[0], dim=1), torch.cat(found[1], dim=1), samples.mask)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.models.copying import freeze
+from dpo_lab.models.running import checkpoint_blocks, compile_body
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
@@ -22,6 +23,8 @@ from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
+from dpo_lab.scoring import Scoring
+from dpo_lab.self_check import trusted
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
 
 TRAINING_STATE = "training.safetensors"
@@ -57,15 +60,25 @@ class PreferenceRunner(RunnerSpec):
         policy = base.copy(study.compute.torch_device)
         start = freeze(base.copy(study.compute.torch_device))
         reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
+        layouts = trusted(policy, study.compute.layout, context.console.note)
+        scoring = Scoring(layouts, study.compute.head_portion)
+        if study.compute.checkpointing:
+            checkpoint_blocks(policy)
+        if study.compute.compile:
+            compile_body(policy)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
-            train = study.reference.prepare(reference, train, base_key, context.store)
-            held_out = None if held_out is None else study.reference.prepare(reference, held_out, base_key, context.store)
+            train = study.reference.prepare(reference, train, base_key, context.store, scoring)
+            if held_out is not None:
+                held_out = study.reference.prepare(reference, held_out, base_key, context.store, scoring)
             stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
-        trainer, outcome = _train(context, judge, policy, Reference(study.reference, reference), train, held_out, base)
-        context.run.update(artifacts=context.store.used)
+        trainer, outcome = _train(
+            context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
+        )
+        context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
+        context.console.note(f"layout: {scoring.in_words()}")
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
@@ -127,6 +140,7 @@ def _train(
             compute=study.compute,
             seed=study.seed,
             hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
+            scoring=reference.scoring or Scoring(),
         )
         outcome = trainer.fit()
     return trainer, outcome

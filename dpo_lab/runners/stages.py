@@ -28,6 +28,7 @@ from dpo_lab.rewards import Scorer
 from dpo_lab.runners.base_policy import fit_base
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
+from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 
@@ -163,6 +164,7 @@ class Stages:
             gold=gold,
             max_tokens=study.candidates.max_tokens,
             seed=study.evaluation.seed + 1,
+            scoring=Scoring(head_portion=study.compute.head_portion),  # one sample a prompt: nothing to share
         )
 
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:

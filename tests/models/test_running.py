@@ -1,0 +1,86 @@
+"""A body that is compiled, or that keeps less, gives the same scores and gradients."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from strategies import RecurrentTable, tiny_transformer
+from torch import Tensor, nn
+from xtransformers import CONTEXT, VOCAB, drawn
+
+from dpo_lab.layouts import EVERY, Layout
+from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.running import checkpoint_blocks, compile_body
+from dpo_lab.models.transformer import TransformerPolicy
+from dpo_lab.scoring import Scoring, score
+
+
+def policy(dropout: float = 0.0) -> TransformerPolicy:
+    return tiny_transformer(vocab=VOCAB, context=CONTEXT, depth=2, dropout=dropout)
+
+
+def scores_and_gradients(model: nn.Module, layout: Layout = Layout.rows) -> list[Tensor]:
+    torch.manual_seed(0)
+    scores = score(model, drawn(2), Scoring([layout]))
+    weights = torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).reshape(scores.shape)
+    return [scores, *torch.autograd.grad((weights * scores).sum(), list(model.parameters()))]
+
+
+def kept(model: nn.Module) -> int:
+    """Numbers that the forward pass keeps for the backward pass."""
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        score(model, drawn(2)).sum()
+    return sum(sizes)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("layout", EVERY)
+def test_checkpointing_changes_no_score_and_no_gradient(layout: Layout, dropout: float) -> None:
+    model = policy(dropout).train()
+    plain = scores_and_gradients(model, layout)
+    weights, size = {name: tensor.clone() for name, tensor in model.state_dict().items()}, kept(model)
+    checkpoint_blocks(model)
+    for one, other in zip(scores_and_gradients(model, layout), plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    assert kept(model) < 0.6 * size
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {n: t.shape for n, t in weights.items()}
+
+
+def test_a_copy_of_a_checkpointed_model_runs_its_own_weights() -> None:
+    model = policy()
+    checkpoint_blocks(model)
+    twin = independent_copy(model)
+    before = score(twin, drawn(2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert score(twin, drawn(2)).equal(before)
+
+
+def test_a_compiled_body_changes_no_score_and_no_gradient() -> None:
+    model, calls = tiny_transformer(vocab=VOCAB, context=CONTEXT), []
+    plain = scores_and_gradients(model)
+    # Captured, differentiated and run as graphs, but without the code generator, whose first call alone takes minutes on a CPU.
+    compile_body(model, backend="aot_eager")
+    model.body().register_forward_hook(lambda *given: calls.append(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        compiled = scores_and_gradients(model)
+    for one, other in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert calls
+    assert model.body()._compiled_call_impl is not None
+
+
+@pytest.mark.parametrize("change", [checkpoint_blocks, compile_body])
+def test_a_model_that_does_not_name_its_blocks_is_refused(change: object) -> None:
+    with pytest.raises(ValueError, match="RecurrentTable does not name its body and blocks"):
+        change(RecurrentTable())  # type: ignore[operator]
