@@ -11,26 +11,26 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dpo_lab.grammar import parsed, unreadable
 from dpo_lab.registry import suggestion
-from dpo_lab.runners.study import CHOICES, to_study
+from dpo_lab.runners.study import CHOICES, Study, to_study
 
 VERSION_BASE = "1.3"
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
 
 
-def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> None:
-    """Compose and build the study that the override words describe. Raises ValueError with one sentence where that fails."""
+def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
+    """The study that the override words describe, ready to run. Raises ValueError with one sentence where that fails."""
     study = to_study(composed(words, folders))
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
     study.runner.check(study)
+    return study
 
 
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
@@ -86,7 +86,7 @@ def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:
 def _explained(error: Exception, words: Sequence[str]) -> str:
     """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
     if isinstance(error, OverrideParseException):
-        return _unreadable(error)
+        return unreadable(error)
     if raised := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
         named = re.search("full_key: (.+)", str(error))
         where = f"{raised[1]}.yaml cannot set {named[1] if named else 'a value'}"
@@ -109,12 +109,6 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
     return f"{word}: {first}" if word and cause is not None else first
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    """What is wrong with the grammar of an override word."""
-    why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
-    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
-
-
 def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> list[list[str]]:
     """The override words of each job, an experiment's own sweep included.
 
@@ -133,6 +127,7 @@ def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> 
         if override.is_sweep_override()
         else [override.input_line]
         for override in [*swept, *overrides]
+        if not of_hydra(str(override.input_line))
     ]
     found = [[str(word) for word in job] for job in product(*choices)]
     if swept and not multirun:
@@ -145,19 +140,15 @@ def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> 
 
 def _own_sweep(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """The words by which an experiment file sweeps (its hydra.sweeper.params), but for settings that `words` give."""
-    experiments = [word for word in words if word.lstrip("+~").partition("=")[0] == "experiment" and "," not in word]
-    if not experiments:
+    by_key = [(word.lstrip("+~").partition("=")[0], word) for word in words]
+    read = [word for key, word in by_key if (key == "experiment" and "," not in word) or of_hydra(word)]
+    if not read:
         return []
-    given = {word.lstrip("+~").partition("=")[0] for word in words}
-    params = _composed(
-        experiments, folders, lambda words: compose("config", words, return_hydra_config=True)
-    ).hydra.sweeper.params
-    return [f"{key}={value}" for key, value in (params or {}).items() if key not in given]
+    hydra = _composed(read, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
+    given = {key for key, _ in by_key}
+    return [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items() if key not in given]
 
 
-def parsed(words: Sequence[str]) -> list[Override]:
-    """Override words by Hydra's grammar. Raises ValueError for what it cannot read."""
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except OverrideParseException as error:
-        raise ValueError(_unreadable(error)) from error
+def of_hydra(word: str) -> bool:
+    """The word says how jobs are run, not what a job is."""
+    return word.lstrip("+~").startswith(("hydra.", "hydra/"))
