@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from processes import QUICKSTART, run, runs_of
 
 from dpo_lab.command_line import run_command
@@ -68,6 +69,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[St
         studies.append(study)
         return 0
 
+    Plugins.instance()  # which are found once, and register their configurations then
     write_module(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

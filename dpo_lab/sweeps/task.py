@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from omegaconf import DictConfig
 
 from dpo_lab.composing import CONF, composed
 from dpo_lab.registry import Registry, load_user_modules
-from dpo_lab.runners.execute import config_key, execute, finished_run
-from dpo_lab.runners.study import to_study
+from dpo_lab.runners.execute import config_key, execute, finished_run, half_done_run
+from dpo_lab.runners.study import Study, to_study
 from dpo_lab.sweeps.ledger import Ledger, lock_file
 from dpo_lab.tracking import Console
 
@@ -43,23 +44,21 @@ class Task:
     def run(self, words: Sequence[str]) -> int:
         """The exit status of the run that the words describe.
 
-        As a job of a sweep it is not run if it has finished before or is running elsewhere.
+        As a job of a sweep it is not run if it has finished before or another process is at it, and goes on where it stopped.
         """
         self.prepare()
         config = composed(words, self.folders)
         study = to_study(config)
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
-        if not self.multirun:
-            self.code = execute(study, config, words, command)
-            return self.code
-        lock = lock_file(study, config_key(study))
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(lock, timeout=0):
-                return 0 if finished_run(study) else execute(study, config, words, command)
-        except Timeout:
-            Console().note(f"{' '.join(words)}: another process is at it")
-            return 0
+        with alone_with(study) as alone:
+            if not self.multirun:
+                self.code = execute(study, config, words, command)
+                return self.code
+            if not alone:
+                Console().note(f"{' '.join(words)}: another process is at it")
+            elif not finished_run(study):
+                return execute(study, config, words, command, half_done_run(study))
+        return 0
 
     def prepare(self) -> None:
         """Make the user's own components known to this process."""
@@ -71,3 +70,22 @@ class Task:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ledger": None}
+
+
+@contextmanager
+def alone_with(study: Study) -> Iterator[bool]:
+    """Holds the study's lock, so that a sweep does not go on with a run that is under way; false if another process has it."""
+    lock = FileLock(lock_file(study, config_key(study)))
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except OSError:  # there can be no such directory, as the run itself will say
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
