@@ -14,8 +14,9 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.composing import CONF, VERSION_BASE, composed, jobs, validate
+from dpo_lab.composing import CONF, VERSION_BASE, composed, validate
 from dpo_lab.grammar import parsed, spelled_out
+from dpo_lab.planning import planned
 from dpo_lab.runners.study import refuse_unknown_keys
 from dpo_lab.sweeps import Ledger, Task
 from dpo_lab.sweeps.ledger import State
@@ -39,8 +40,9 @@ def run_command(arguments: Sequence[str]) -> int:
                 print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
                 return 0
         elif not given.looking:
-            studies = [(words, validate(words, given.folders)) for words in jobs(given.words, given.multirun, given.folders)]
-            if given.multirun:
+            plan = planned(given.words, given.multirun, given.folders)
+            studies = [(words, validate(words, given.folders)) for words in plan.jobs]
+            if given.multirun and not plan.search:
                 task.ledger = Ledger()
                 for words, study in studies:
                     task.ledger.add(words, study)
@@ -53,6 +55,8 @@ def run_command(arguments: Sequence[str]) -> int:
         hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(task)()
     except KeyboardInterrupt:
         return 130
+    except SystemExit as ended:  # of Hydra's, or a plugin's that has said why
+        return ended.code if isinstance(ended.code, int) else 1
     finally:
         if task.ledger is not None and len(task.ledger.of(State.waiting)) < len(task.ledger.entries):
             sum_up(task.ledger)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpo_lab.grammar import parsed, unreadable
+from dpo_lab.grammar import unreadable
 from dpo_lab.registry import suggestion
 from dpo_lab.runners.study import CHOICES, Study, to_study
 
@@ -109,46 +108,8 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
     return f"{word}: {first}" if word and cause is not None else first
 
 
-def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> list[list[str]]:
-    """The override words of each job, an experiment's own sweep included.
-
-    Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
-    """
-    overrides = parsed(words)
-    for override in overrides:
-        if override.is_sweep_override() and not multirun:
-            raise ValueError(
-                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
-                f"{override.get_key_element()}=[...]"
-            )
-    swept = parsed(_own_sweep(words, folders))
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [override.input_line]
-        for override in [*swept, *overrides]
-        if not of_hydra(str(override.input_line))
-    ]
-    found = [[str(word) for word in job] for job in product(*choices)]
-    if swept and not multirun:
-        keys = ", ".join(override.get_key_element() for override in swept)
-        raise ValueError(
-            f"this experiment is a sweep over {keys}: add -m to run its {len(found)} jobs, or give a value for each"
-        )
-    return found
-
-
-def _own_sweep(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The words by which an experiment file sweeps (its hydra.sweeper.params), but for settings that `words` give."""
-    by_key = [(word.lstrip("+~").partition("=")[0], word) for word in words]
-    read = [word for key, word in by_key if (key == "experiment" and "," not in word) or of_hydra(word)]
-    if not read:
-        return []
-    hydra = _composed(read, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
-    given = {key for key, _ in by_key}
-    return [f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items() if key not in given]
-
-
-def of_hydra(word: str) -> bool:
-    """The word says how jobs are run, not what a job is."""
-    return word.lstrip("+~").startswith(("hydra.", "hydra/"))
+def hydras_own(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
+    """How the override words have jobs run: the `hydra` part of the configuration."""
+    hydra = _composed(words, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
+    assert isinstance(hydra, DictConfig)
+    return hydra

@@ -1,4 +1,4 @@
-"""What Hydra finds by name: hydra/sweeper=grid and hydra/launcher=local. The work is done in `dpo_lab.sweeps`.
+"""What Hydra finds by name: hydra/sweeper=grid and optuna, hydra/launcher=local. The work is done in `dpo_lab.sweeps`.
 
 Hydra looks for plugins in this package only, and imports them in every program that uses Hydra: so nothing but Hydra is
 imported here before a sweep starts.
@@ -31,6 +31,25 @@ class GridSweeperConf:
 
 
 @dataclass
+class OptunaSweeperConf:
+    """A search for the best values, that goes on where it was when it is given again. Needs `pip install 'dpo_lab[optuna]'`."""
+
+    _target_: str = "hydra_plugins.dpo_lab_sweeps.OptunaSweeper"
+    params: dict[str, str] | None = None
+    """Values by setting: choices, range(...), interval(0.01,1), or in proportion tag(log,interval(0.01,1))."""
+    metric: str = "reward/policy"
+    """Number of summary.json that is to be large."""
+    maximize: bool = True
+    """False: that is to be small."""
+    max_kl: float | None = None
+    """A run that ends further than this from the reference, in nats, is no solution."""
+    n_trials: int = 20
+    """Of the search in all, the finished ones of earlier commands included."""
+    seed: int = 0
+    """Of the search."""
+
+
+@dataclass
 class LocalLauncherConf:
     """Jobs on this machine: one after the other in this process, or several at a time in processes of their own."""
 
@@ -54,6 +73,39 @@ class GridSweeper(Sweeper):
         from dpo_lab.sweeps.grid import run_grid
 
         run_grid(self.task.ledger, self.launcher)
+
+
+class OptunaSweeper(Sweeper):
+    """See OptunaSweeperConf."""
+
+    def __init__(
+        self, params: dict[str, str] | None, metric: str, maximize: bool, max_kl: float | None, n_trials: int, seed: int
+    ) -> None:
+        self.params = params or {}
+        self.goal: dict[str, Any] = {
+            "metric": metric,
+            "maximize": maximize,
+            "max_kl": max_kl,
+            "num_trials": n_trials,
+            "seed": seed,
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.task: Any = task_function
+        self.folder = Path(config.hydra.sweep.dir)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run one trial after the other, or as many at a time as the launcher has jobs."""
+        try:
+            from dpo_lab.sweeps.adaptive import Goal, Search
+        except ModuleNotFoundError as error:
+            print(f"error: hydra/sweeper=optuna needs optuna ({error}): pip install 'dpo_lab[optuna]'", file=sys.stderr)
+            raise SystemExit(2) from error
+
+        given = {word.partition("=")[0] for word in arguments}
+        words = [f"{key}={value}" for key, value in self.params.items() if key not in given]
+        Search(self.task, self.launcher, Goal(**self.goal), [*words, *arguments], self.folder).run()
 
 
 class LocalLauncher(Launcher):
@@ -83,4 +135,5 @@ class LocalLauncher(Launcher):
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConf)
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf)
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf)
