@@ -39,6 +39,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.chdir(tmp_path)
     write("a", 0, "done")
     write("b", 1, "failed")
+    Path("runs/quickstart/b/summary.json").write_text("{}")
     ledger = Ledger()
     for seed in range(4):
         ledger.add(["+experiment=quickstart", f"seed={seed}"], study(seed))

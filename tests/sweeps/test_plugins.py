@@ -11,14 +11,12 @@ pytestmark = pytest.mark.slow
 SWEEP = ["-m", *QUICKSTART, "trainer.max_steps=2", "evaluation.best_of=[2]"]
 
 
-def test_submitit_runs_a_sweep_and_finished_jobs_are_not_sent(tmp_path: Path) -> None:
+def test_submitit_runs_a_sweep_and_a_job_that_fails_costs_no_other(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra: pip install 'dpo_lab[slurm]'")
     words = [*SWEEP, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=3"]
-    bad = ["optimizer=sgd", "trainer.clip=null"]  # diverges at the larger learning rate
-    done = run(tmp_path, [*words, *bad, "optimizer.lr=1e30,0.01"], status=1)
-    assert "sweep: 1 done, 1 diverged" in done.stdout
+    wild = ["optimizer=sgd", "trainer.clip=null", "optimizer.lr=1e30,0.01"]
+    assert "sweep: 1 done, 1 diverged" in run(tmp_path, [*words, *wild], status=1).stdout
     assert len(runs_of(tmp_path)) == 2
-    assert "sweep: 1 finished before" in run(tmp_path, [*words, *bad, "optimizer.lr=0.01"]).stdout
 
 
 def test_ray_runs_a_sweep(tmp_path: Path) -> None:
