@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.composing import CONF, VERSION_BASE, composed, jobs, parsed, validate
-from dpo_lab.registry import Registry, load_user_modules
-from dpo_lab.runners.execute import execute, finished_run
-from dpo_lab.runners.study import refuse_unknown_keys, to_study
+from dpo_lab.composing import CONF, VERSION_BASE, composed, validate
+from dpo_lab.grammar import parsed, spelled_out
+from dpo_lab.planning import planned
+from dpo_lab.runners.study import refuse_unknown_keys
+from dpo_lab.sweeps import Ledger, Task
+from dpo_lab.sweeps.ledger import State
+from dpo_lab.sweeps.processes import interrupt
 from dpo_lab.tracking import Console
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -29,26 +28,11 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 def run_command(arguments: Sequence[str]) -> int:
     """The exit status of a whole command; see `__main__`."""
-    ended: list[Ended] = []
-
-    def job(_: DictConfig) -> int:
-        words = [str(word) for word in HydraConfig.get().overrides.task]
-        config = composed(words, given.folders)
-        study = to_study(config)
-        before = finished_run(study) if given.multirun else None
-        if before is None:
-            code = execute(study, config, words, command=f"python -m dpo_lab {shlex.join(arguments)}")
-        else:
-            code = 0
-            Console().note(f"{' '.join(words)}: finished before, in {before} (delete it to run it again)")
-        ended.append(Ended(words, code, before is not None))
-        return code
-
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         given = _parse(arguments)
-        load_user_modules(_user_modules(given.words, given.folders))
-        _offer_without_yaml(given.folders)
+        task = Task(list(arguments), given.multirun, given.folders, _user_modules(given.words, given.folders))
+        task.prepare()
         if given.cfg:
             config = composed(given.words, given.folders)
             refuse_unknown_keys(config)
@@ -56,38 +40,36 @@ def run_command(arguments: Sequence[str]) -> int:
                 print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
                 return 0
         elif not given.looking:
-            for words in jobs(given.words, given.multirun, given.folders):
-                validate(words, given.folders)
+            plan = planned(given.words, given.multirun, given.folders)
+            studies = [(words, validate(words, given.folders)) for words in plan.jobs]
+            if given.multirun and not plan.search:
+                task.ledger = Ledger()
+                for words, study in studies:
+                    task.ledger.add(words, study)
+        spelled = dict(zip(given.words, spelled_out(given.words), strict=True))
     except (ValueError, YAMLError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    sys.argv = ["dpo-lab", *arguments]
+    sys.argv = ["dpo-lab", *(spelled.get(argument, argument) for argument in arguments)]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(job)()
+        hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(task)()
     except KeyboardInterrupt:
         return 130
+    except SystemExit as ended:  # of Hydra's, or a plugin's that has said why
+        return ended.code if isinstance(ended.code, int) else 1
     finally:
-        if given.multirun and len(ended) > 1:
-            sum_up(ended)
-    return max((job.code for job in ended), default=0)
+        if task.ledger is not None and len(task.ledger.of(State.waiting)) < len(task.ledger.entries):
+            sum_up(task.ledger)
+    return task.code if task.ledger is None else int(bool(task.ledger.bad))
 
 
-@dataclass
-class Ended:
-    """A job of a sweep: its override words, its exit status, whether it had been run before."""
-
-    words: list[str]
-    code: int
-    reused: bool
-
-
-def sum_up(ended: Sequence[Ended]) -> None:
+def sum_up(ledger: Ledger) -> None:
     """Last lines of a sweep: how many jobs ended how, and which ones badly."""
-    console, bad = Console(), [job for job in ended if job.code]
-    reused = sum(job.reused for job in ended)
-    console.note(f"sweep: {len(ended) - len(bad) - reused} done, {reused} finished before, {len(bad)} failed or diverged")
-    for job in bad:
-        console.warn(f"exit status {job.code}: {' '.join(job.words)}")
+    console, counts = Console(), Counter(entry.state for entry in ledger.entries)
+    console.note("sweep: " + ", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
+    for entry in ledger.bad:
+        reason = f" ({entry.reason})" if entry.reason else ""
+        console.warn(f"{entry.state}: {' '.join(entry.words)}{reason}" + (f", in {entry.run}" if entry.run else ""))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -156,16 +138,3 @@ def _strings(value: Any) -> list[str]:
     if not isinstance(names, list | ListConfig) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"user_modules must be a list of module names, such as [my_lab.losses], got {value!r}")
     return [str(name) for name in names]
-
-
-def _offer_without_yaml(folders: Sequence[Path]) -> None:
-    """Make every component that has no YAML file (a user's, mostly) an option of its group all the same."""
-    for kind, registry in Registry.all.items():
-        for name, cls in registry.items():
-            if not any((folder / kind / f"{name}.yaml").is_file() for folder in [CONF, *folders]):
-                ConfigStore.instance().store(group=kind, name=name, node=cls)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """A terminated run leaves as an interrupted one does: its files are closed and say so."""
-    raise KeyboardInterrupt

@@ -5,32 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dpo_lab.grammar import unreadable
 from dpo_lab.registry import suggestion
-from dpo_lab.runners.study import CHOICES, to_study
+from dpo_lab.runners.study import CHOICES, Study, to_study
 
 VERSION_BASE = "1.3"
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
 
 
-def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> None:
-    """Compose and build the study that the override words describe. Raises ValueError with one sentence where that fails."""
+def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
+    """The study that the override words describe, ready to run. Raises ValueError with one sentence where that fails."""
     study = to_study(composed(words, folders))
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
     study.runner.check(study)
+    return study
 
 
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
@@ -86,7 +85,7 @@ def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:
 def _explained(error: Exception, words: Sequence[str]) -> str:
     """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
     if isinstance(error, OverrideParseException):
-        return _unreadable(error)
+        return unreadable(error)
     if raised := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
         named = re.search("full_key: (.+)", str(error))
         where = f"{raised[1]}.yaml cannot set {named[1] if named else 'a value'}"
@@ -109,55 +108,8 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
     return f"{word}: {first}" if word and cause is not None else first
 
 
-def _unreadable(error: OverrideParseException) -> str:
-    """What is wrong with the grammar of an override word."""
-    why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
-    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
-
-
-def jobs(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> list[list[str]]:
-    """The override words of each job, an experiment's own sweep included.
-
-    Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
-    """
-    overrides = parsed(words)
-    for override in overrides:
-        if override.is_sweep_override() and not multirun:
-            raise ValueError(
-                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
-                f"{override.get_key_element()}=[...]"
-            )
-    swept = parsed(_own_sweep(words, folders))
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_sweep_override()
-        else [override.input_line]
-        for override in [*swept, *overrides]
-    ]
-    found = [[str(word) for word in job] for job in product(*choices)]
-    if swept and not multirun:
-        keys = ", ".join(override.get_key_element() for override in swept)
-        raise ValueError(
-            f"this experiment is a sweep over {keys}: add -m to run its {len(found)} jobs, or give a value for each"
-        )
-    return found
-
-
-def _own_sweep(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The words by which an experiment file sweeps (its hydra.sweeper.params), but for settings that `words` give."""
-    experiments = [word for word in words if word.lstrip("+~").partition("=")[0] == "experiment" and "," not in word]
-    if not experiments:
-        return []
-    given = {word.lstrip("+~").partition("=")[0] for word in words}
-    params = _composed(
-        experiments, folders, lambda words: compose("config", words, return_hydra_config=True)
-    ).hydra.sweeper.params
-    return [f"{key}={value}" for key, value in (params or {}).items() if key not in given]
-
-
-def parsed(words: Sequence[str]) -> list[Override]:
-    """Override words by Hydra's grammar. Raises ValueError for what it cannot read."""
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except OverrideParseException as error:
-        raise ValueError(_unreadable(error)) from error
+def hydras_own(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
+    """How the override words have jobs run: the `hydra` part of the configuration."""
+    hydra = _composed(words, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
+    assert isinstance(hydra, DictConfig)
+    return hydra

@@ -13,7 +13,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.scoring import SplitsHead, evaluating
+from dpo_lab.layouts import SplitsHead
+from dpo_lab.scoring import evaluating
 
 NOTES = logging.getLogger(__name__)
 COMPACT_BELOW = 0.8

@@ -21,6 +21,17 @@ from dpo_lab.optim import ScheduleSpec
 from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
+from dpo_lab.resuming import (
+    below,
+    numbers,
+    optimizer_state,
+    prefixed,
+    random_state,
+    set_optimizer_state,
+    set_random_state,
+    tallies,
+    tally_state,
+)
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 
@@ -103,7 +114,7 @@ class Hooks:
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     """Called before the first step, every `eval_every` steps and after the last."""
     checkpoint: Callable[[str, int, Mapping[str, float]], None] = lambda kind, step, metrics: None
-    """Asked to save a "best" or the "last" state."""
+    """Asked to save a "best" or the "last" state, at evaluations and in the end."""
     warn: Callable[[str], None] = lambda text: None
 
 
@@ -127,18 +138,28 @@ class Trainer:
     starts_at_reference: bool = True
     """The policy begins as the reference, so the first loss must be the loss's constant."""
     scoring: Scoring = field(default_factory=Scoring)
+    resume: Mapping[str, Tensor] | None = None
+    """The `state` of an interrupted run to go on from. The policy already has its weights."""
+
+    step: int = field(default=0, init=False)
+    """Steps taken."""
+
+    def __post_init__(self) -> None:
+        self.best, self.meter, self.began = _Best(self.settings), Meter(self.settings.batch_size), time.monotonic()
 
     def fit(self) -> Outcome:
-        settings, began = self.settings, time.monotonic()
+        settings, best, meter = self.settings, self.best, self.meter
         torch.manual_seed(self.seed)
         self.policy.train(settings.dropout)
         self.loss.state = self.loss.initial_state()
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        best = _Best(settings)
-        self._evaluate(0, best)
-        meter = Meter(settings.batch_size)
+        if self.resume is None:
+            self._evaluate(0, best)
+        else:
+            self._restore(self.resume)
+        meter.began = time.monotonic()
         reason, unread = "", _Unread()
-        for step in range(1, settings.num_steps + 1):
+        for step in range(self.step + 1, settings.num_steps + 1) if not best.exhausted else ():
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
             tally = self._gradients(batch, first=step == 1)
@@ -149,8 +170,9 @@ class Trainer:
                 optimizer.step()
             if self.reference is not None:
                 self.reference.follow(self.policy, step)
+            self.step = step
             meter.add(tally)
-            if settings.max_minutes is not None and time.monotonic() - began > 60 * settings.max_minutes:
+            if settings.max_minutes is not None and time.monotonic() - self.began > 60 * settings.max_minutes:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
@@ -168,15 +190,35 @@ class Trainer:
                     self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if over or reason:
                 break
-        self.hooks.checkpoint("last", step, {})
-        return Outcome(Status.done, step, reason)
+            if evaluate:
+                with meter.paused():
+                    self.hooks.checkpoint("last", step, {})
+        self.hooks.checkpoint("last", self.step, {})
+        return Outcome(Status.done, self.step, reason)
 
     def state(self) -> dict[str, Tensor]:
-        """What training carries from step to step beside the policy and its optimisers."""
-        found = {f"loss.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.loss.state.items()}
+        """All that training carries from step to step beside the policy's weights."""
+        seconds = time.monotonic() - self.began
+        own = {"step": self.step, "seconds": seconds, "best": self.best.value, "since": self.best.since}
+        return {
+            **prefixed("trainer", numbers(own)),
+            **prefixed("random", random_state(self.compute.torch_device)),
+            **prefixed("optimizer", optimizer_state(self.optimizers)),
+            **prefixed("meter", tally_state(self.meter.parts)),
+            **prefixed("loss", numbers(self.loss.state)),
+            **prefixed("reference", {} if self.reference is None else self.reference.state()),
+        }
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        own = {name: float(value) for name, value in below("trainer", state).items()}
+        self.step, self.began = int(own["step"]), time.monotonic() - own["seconds"]
+        self.best.value, self.best.since = own["best"], int(own["since"])
+        set_random_state(below("random", state), self.compute.torch_device)
+        set_optimizer_state(self.optimizers, below("optimizer", state))
+        self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
+        self.loss.state = {name: float(value) for name, value in below("loss", state).items()}
         if self.reference is not None:
-            found |= {f"reference.{name}": tensor for name, tensor in self.reference.state().items()}
-        return found
+            self.reference.restore(below("reference", state))
 
     @property
     def objective(self) -> Objective:

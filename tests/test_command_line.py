@@ -18,8 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from dpo_lab import command_line
-from dpo_lab.command_line import composed, run_command, validate
+from dpo_lab.command_line import run_command
+from dpo_lab.composing import composed, validate
+from dpo_lab.sweeps import task
 
 QUICK = "+experiment=quickstart"
 
@@ -116,6 +117,16 @@ WRONG = {
     "-m name=a,../b": ("name", "relative path"),
     "loss.beta=0.1,0.2": ("loss.beta", "-m"),
     "seed=range(3)": ("seed", "-m"),
+    "loss.beta=logspace(0.1,1,3)": ("loss.beta", "-m"),
+    "-m loss.beta=logspace(0,1,5)": ("loss.beta=logspace(0,1,5)", "two numbers > 0"),
+    "-m loss.beta=logspace(1,1,5)": ("loss.beta", "two different ends"),
+    "-m loss.beta=logspace(1,2,1)": ("loss.beta", "at least 2 values"),
+    "-m loss.beta=logspace(1,2)": ("loss.beta", "'num'"),
+    "-m loss.beta=logspace(1,2,x)": ("loss.beta", "num"),
+    "-m seed=logspace(1,2,3)": ("seed", "Integer"),
+    "-m seed=1,2 hydra.launcher.n_job=2": ("hydra.launcher.n_job",),
+    "-m seed=1,2 hydra.launcher.n_jobs=x": ("hydra.launcher.n_jobs", "Integer"),
+    "-m seed=1,2 hydra/launcher=locl": ("hydra/launcher 'locl'", "'local'"),
     # Words that say nothing.
     "loss.beta=[1": ("loss.beta", "quotes"),
     "-m seed=range(0,2": ("seed=range(0,2", "quotes"),
@@ -157,7 +168,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ob
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(command_line, "execute", execute)
+    monkeypatch.setattr(task, "execute", execute)
     handler, logs, level = signal.getsignal(signal.SIGTERM), list(logging.root.handlers), logging.root.level
     yield runs
     signal.signal(signal.SIGTERM, handler)
@@ -225,7 +236,7 @@ def test_a_directory_that_cannot_be_made_is_named(
 ) -> None:
     from dpo_lab.runners.execute import execute
 
-    monkeypatch.setattr(command_line, "execute", execute)
+    monkeypatch.setattr(task, "execute", execute)
     (tmp_path / "file").write_text("")
     code = run_command([QUICK, f"{setting}=file", "base.trainer.max_steps=1", "trainer.max_steps=1"])
     error = capsys.readouterr().err

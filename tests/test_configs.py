@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from dpo_lab.composing import CONF, composed, jobs, validate
+from dpo_lab.composing import CONF, composed, validate
+from dpo_lab.grammar import parsed
+from dpo_lab.planning import planned
 from dpo_lab.registry import Registry
 from dpo_lab.runners.study import CHOICES, to_study
 
@@ -87,7 +88,7 @@ def test_every_sweep_of_an_experiment_builds(experiment: str) -> None:
     """`hydra.sweeper.params` in an experiment's file are override words; each combination must be a study."""
     loaded = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
     for key, values in (OmegaConf.select(loaded, "hydra.sweeper.params", default={}) or {}).items():
-        (override,) = OverridesParser.create().parse_overrides([f"{key}={values}"])
+        (override,) = parsed([f"{key}={values}"])
         for value in override.sweep_string_iterator():
             to_study(composed([f"+experiment={experiment}", f"{key}={value}"]))
 
@@ -160,23 +161,23 @@ SWEEPS = [name for name in EXPERIMENTS if "sweeper:" in (CONF / "experiment" / f
 
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_every_job_of_a_sweep_composes_and_its_losses_are_known(experiment: str) -> None:
-    found = jobs([f"+experiment={experiment}"], multirun=True)
+    found = planned([f"+experiment={experiment}"], multirun=True).jobs
     assert len(found) > 1
     assert len({tuple(words) for words in found}) == len(found)
     for words in {tuple(word for word in words if not word.startswith("seed=")) for words in found}:
-        validate(words)
+        to_study(composed(words))
 
 
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_a_sweep_without_multirun_says_so_and_one_of_its_jobs_runs_alone(experiment: str) -> None:
     with pytest.raises(ValueError, match=r"is a sweep over .*: add -m to run its \d+ jobs"):
-        jobs([f"+experiment={experiment}"], multirun=False)
-    one = jobs([f"+experiment={experiment}"], multirun=True)[-1]
-    assert jobs(one, multirun=False) == [one]
+        planned([f"+experiment={experiment}"], multirun=False)
+    one = planned([f"+experiment={experiment}"], multirun=True).jobs[-1]
+    assert planned(one, multirun=False).jobs == [one]
 
 
 def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
-    found = jobs(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], multirun=True)
+    found = planned(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], multirun=True).jobs
     assert [sorted(words) for words in found] == [
         ["+experiment=loss_shootout", f"loss={loss}", "seed=7"] for loss in ("dpo", "ipo")
     ]
@@ -184,7 +185,10 @@ def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
 
 def test_the_shootout_has_every_loss_of_pairs() -> None:
     swept = {
-        word.removeprefix("loss=") for words in jobs(["+experiment=loss_shootout"], True) for word in words if "loss=" in word
+        word.removeprefix("loss=")
+        for words in planned(["+experiment=loss_shootout"], True).jobs
+        for word in words
+        if "loss=" in word
     }
     rankings_that_are_dpo_for_pairs = {"plackett_luce", "lipo_lambda"}
     assert swept == built_in("loss") - rankings_that_are_dpo_for_pairs

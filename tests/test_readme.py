@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import QUICKSTART, run
 
-from dpo_lab.composing import parsed
+from dpo_lab.grammar import parsed
 from dpo_lab.losses import LOSSES
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

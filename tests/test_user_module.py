@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from processes import QUICKSTART, run, runs_of
 
-from dpo_lab import command_line
 from dpo_lab.command_line import run_command
 from dpo_lab.losses import LOSSES
 from dpo_lab.registry import Registry
 from dpo_lab.runners.study import Study
+from dpo_lab.sweeps import task
 
 LOSS = '''
 """A loss of one line."""
@@ -68,11 +69,12 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[St
         studies.append(study)
         return 0
 
+    Plugins.instance()  # which are found once, and register their configurations then
     write_module(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(command_line, "execute", execute)
+    monkeypatch.setattr(task, "execute", execute)
     monkeypatch.setattr(LOSSES, "_classes", dict(LOSSES))
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     handler = signal.getsignal(signal.SIGTERM)

@@ -54,7 +54,7 @@ def test_the_wheel_carries_every_configuration_and_module(wheel: Path) -> None:
     for file in (file for file in (ROOT / "dpo_lab").rglob("*.*") if file.suffix in {".py", ".html", ".css", ".js"}):
         assert file.relative_to(ROOT).as_posix() in names
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"dpo_lab"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"dpo_lab", "hydra_plugins"}
 
 
 def test_the_installed_command_runs_from_another_directory(installed: Path, tmp_path: Path) -> None:

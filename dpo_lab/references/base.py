@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -77,6 +78,15 @@ class Reference:
             return {}
         weights = {f"model.{name}": tensor.detach() for name, tensor in self.model.state_dict().items()}
         return weights | {f"memory.{name}": tensor for name, tensor in self.memory.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        if not state:
+            return
+        device = next(self.model.parameters()).device
+        parts = {name.partition("."): tensor.to(device) for name, tensor in state.items()}
+        self.model.load_state_dict({name: tensor for (kind, _, name), tensor in parts.items() if kind == "model"})
+        self.memory = {name: tensor for (kind, _, name), tensor in parts.items() if kind == "memory"}
 
 
 REFERENCES: Registry[ReferenceSpec] = Registry("reference")

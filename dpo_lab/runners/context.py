@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpo_lab.artifacts import Store
@@ -24,6 +25,8 @@ class Context:
     console: Console
     run: RunDirectory
     store: Store
+    checkpoint: Path | None = None
+    """Where an interrupted run goes on from."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took, in order."""
 

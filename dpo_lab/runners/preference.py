@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.running import checkpoint_blocks, compile_body
-from dpo_lab.policies import Policy
+from dpo_lab.policies import WEIGHTS, Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
@@ -25,6 +25,8 @@ from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.stages import Stages
 from dpo_lab.scoring import Scoring
 from dpo_lab.self_check import trusted
+from dpo_lab.tracking import read_metrics
+from dpo_lab.tracking.json_files import write_atomically
 from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
 
 TRAINING_STATE = "training.safetensors"
@@ -129,6 +131,13 @@ def _train(
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
             save_checkpoint(context, Policy(base.spec, policy, base.tokenizer), trainer.state(), kind, step, metrics)
 
+        resume = None
+        if context.checkpoint is not None:
+            resume = load_file(context.checkpoint / TRAINING_STATE)
+            policy.load_state_dict(load_file(context.checkpoint / WEIGHTS))
+            first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
+            start_logps = {"chosen": first["logps/chosen"]} if "logps/chosen" in first else {}
+
         trainer = Trainer(
             policy=policy,
             loss=study.loss,
@@ -141,6 +150,7 @@ def _train(
             seed=study.seed,
             hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
             scoring=reference.scoring or Scoring(),
+            resume=resume,
         )
         outcome = trainer.fit()
     return trainer, outcome
@@ -163,7 +173,7 @@ def save_checkpoint(
 ) -> None:
     """Keep checkpoints/step-<step> as the `kind` ("best" or "last") one; what is neither any more is deleted.
 
-    `state` is what training carries beside the policy's weights: of the loss, and of a reference that moves.
+    `state` is what training carries beside the policy's weights.
     """
     root = context.run.path / "checkpoints"
     index_file = root / "index.json"
@@ -177,7 +187,7 @@ def save_checkpoint(
 
         write_directory(root / name, write)
     index[kind] = {"checkpoint": name, "step": step, **metrics}
-    index_file.write_text(json.dumps(index, indent=1))
+    write_atomically(index_file, json.dumps(index, indent=1))
     kept = {entry["checkpoint"] for entry in index.values()}
     for old in root.glob("step-*"):
         if old.name not in kept:

@@ -19,6 +19,8 @@ def describe(metrics: Mapping[str, float | int]) -> list[str]:
         "rewards/margins": lambda x: f"margin {x:+.2f}",
         "rewards/accuracies": lambda x: f"acc {x:.0%}",
         "pairs_per_s": lambda x: f"{x:,.0f} pairs/s",
+        "running": lambda x: f"{x} running",
+        "failed": lambda x: f"{x} failed",
     }
     return [show(metrics[name]) for name, show in parts.items() if name in metrics]
 

@@ -1,0 +1,52 @@
+"""Hydra's override grammar, with geometric points: loss.beta='logspace(0.01,1,5)'."""
+
+# No `from __future__ import annotations`: the grammar checks arguments by annotations that are types, not strings.
+
+import math
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import OverrideParseException
+
+
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Override words by Hydra's grammar and `logspace`. Raises ValueError for what it cannot read."""
+    functions = create_functions()
+    functions.register("logspace", logspace)
+    try:
+        return OverridesParser(functions).parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ValueError(unreadable(error)) from error
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The same words for a parser that does not know `logspace`: its values as a plain list of choices."""
+    return [
+        f"{override.get_key_element()}={','.join(override.sweep_string_iterator())}" if "logspace(" in word else word
+        for word, override in zip(words, parsed(words), strict=True)
+    ]
+
+
+def unreadable(error: OverrideParseException) -> str:
+    """What is wrong with the grammar of an override word."""
+    why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
+    if " while evaluating " in why:
+        return f"cannot read '{error.override}': {why.partition(': ')[2]}"
+    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
+
+
+def logspace(start: int | float, stop: int | float, num: int) -> ChoiceSweep:
+    """`num` values from `start` to `stop`, each the same multiple of the one before: logspace(0.01,1,5) is .01 .0316 .1 .316 1.
+
+    The ends are as they are given. Those between have three digits, or where neighbours are close together as many as it takes
+    for a value to move by less than a twentieth of its distance to the next.
+    """
+    if not (0 < start < math.inf and 0 < stop < math.inf):
+        raise ValueError(f"logspace(start,stop,num) goes between two numbers > 0, got {start} and {stop}")
+    if start == stop or num < 2:
+        raise ValueError(f"logspace(start,stop,num) needs two different ends and at least 2 values, got {start}, {stop}, {num}")
+    step = math.log(stop / start) / (num - 1)
+    digits = max(3, math.ceil(1 + math.log10(0.5 / (0.05 * abs(step)))))
+    between = [float(f"{start * math.exp(step * i):.{digits}g}") for i in range(1, num - 1)]
+    return ChoiceSweep(list=[start, *(int(x) if x == int(x) else x for x in between), stop])

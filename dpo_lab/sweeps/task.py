@@ -1,0 +1,91 @@
+"""One run of a command, wherever it is done: in this process, in another, or on another machine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from dpo_lab.composing import CONF, composed
+from dpo_lab.registry import Registry, load_user_modules
+from dpo_lab.runners.execute import config_key, execute, finished_run, half_done_run
+from dpo_lab.runners.study import Study, to_study
+from dpo_lab.sweeps.ledger import Ledger, lock_file
+from dpo_lab.tracking import Console
+
+
+@dataclass
+class Task:
+    """What a launcher calls, with a job's configuration, and may send to other processes."""
+
+    arguments: list[str]
+    """The command line."""
+    multirun: bool = False
+    folders: list[Path] = field(default_factory=list)
+    """Of YAML files of the user's."""
+    user_modules: list[str] = field(default_factory=list)
+    ledger: Ledger | None = None
+    """Of a sweep. It stays in the process that has started the sweep."""
+    code: int = 0
+    """Exit status of a single run."""
+
+    def __call__(self, config: DictConfig) -> int:
+        """Run Hydra's present job. Only its words are taken from Hydra: the configuration is composed by our rules."""
+        return self.run([str(word) for word in HydraConfig.get().overrides.task])
+
+    def run(self, words: Sequence[str]) -> int:
+        """The exit status of the run that the words describe.
+
+        As a job of a sweep it is not run if it has finished before or another process is at it, and goes on where it stopped.
+        """
+        self.prepare()
+        config = composed(words, self.folders)
+        study = to_study(config)
+        command = f"python -m dpo_lab {shlex.join(self.arguments)}"
+        with alone_with(study) as alone:
+            if not self.multirun:
+                self.code = execute(study, config, words, command)
+                return self.code
+            if not alone:
+                Console().note(f"{' '.join(words)}: another process is at it")
+            elif not finished_run(study):
+                return execute(study, config, words, command, half_done_run(study))
+        return 0
+
+    def prepare(self) -> None:
+        """Make the user's own components known to this process."""
+        load_user_modules(self.user_modules)
+        for kind, registry in Registry.all.items():  # those without a YAML file are options of their group all the same
+            for name, cls in registry.items():
+                if not any((folder / kind / f"{name}.yaml").is_file() for folder in [CONF, *self.folders]):
+                    ConfigStore.instance().store(group=kind, name=name, node=cls)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "ledger": None}
+
+
+@contextmanager
+def alone_with(study: Study) -> Iterator[bool]:
+    """Holds the study's lock, so that a sweep does not go on with a run that is under way; false if another process has it."""
+    lock = FileLock(lock_file(study, config_key(study)))
+    try:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except OSError:  # there can be no such directory, as the run itself will say
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
