@@ -11,9 +11,9 @@ from dpo_lab.compare.matched import paired_difference
 from dpo_lab.compare.runs import FinishedRun, Group
 from dpo_lab.compare.statistics import Estimate, estimate
 from dpo_lab.tracking.json_files import to_line, write_atomically
+from dpo_lab.tracking.study_folder import place_table
 
 CELL = len("[-12.345, -12.345]")
-START, END = "<!-- results -->", "<!-- end of results -->"
 
 
 def rows_of(
@@ -123,13 +123,5 @@ def save(
         )
         for run in runs
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    table = "\n".join(["| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]])
-    readme = folder / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n\n{START}\n{END}\n"
-    before, found, rest = text.partition(START)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"{readme} has no place for the table: give it the lines {START} and {END}")
-    write_atomically(readme, f"{before}{START}\n{table}\n{END}{after}")
+    place_table(folder, columns, rows)
     write_atomically(folder / "results.jsonl", "".join(lines))

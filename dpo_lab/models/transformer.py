@@ -62,6 +62,11 @@ class TransformerPolicy(nn.Module):
         of_token = sum(matrix.numel() for matrix in self.hidden_matrices())
         return Work(of_token, of_pair, self.max_seq_len if isinstance(self.net.pos_emb, nn.Module) else None)
 
+    @property
+    def head_size(self) -> int:
+        """Weights of the head."""
+        return int(self.net.num_tokens * self.net.attn_layers.dim)
+
     def hidden_of_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
     ) -> Float[Tensor, "b n d"]:

@@ -12,7 +12,8 @@ from dpo_lab.compare.figure import composed
 from dpo_lab.compare.matched import at_kl, paired_difference
 from dpo_lab.compare.reading import find_runs
 from dpo_lab.compare.runs import grouped
-from dpo_lab.compare.tables import END, START, rows_of, spread
+from dpo_lab.compare.tables import rows_of, spread
+from dpo_lab.tracking.study_folder import END, START
 
 
 def write_run(root: Path, name: str, *, beta: float, seed: int, kl: float, status: str = "done") -> Path:

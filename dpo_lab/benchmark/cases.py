@@ -1,0 +1,56 @@
+"""Batches to measure on: their lengths are what decides which way is fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dpo_lab.records import CandidateBatch
+
+
+@dataclass
+class Case:
+    """Pairs of random tokens; lengths are even from half to one and a half times the mean."""
+
+    name: str = "pairs"
+    prompt: int = 256
+    """Mean tokens of a prompt."""
+    completion: int = 256
+    """Mean tokens of a completion."""
+    vocab: int = 4096
+    pairs: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompt", 2), ("completion", 2), ("vocab", 8), ("pairs", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"runner.cases: {name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def context(self) -> int:
+        """The most tokens that a prompt and a completion can have together."""
+        return self.prompt * 3 // 2 + self.completion * 3 // 2
+
+    def draw(self, seed: int) -> CandidateBatch:
+        """The same for the same seed. Tokens 0 to 3 stay free, for those to whom they mean padding, start or end."""
+        generator = torch.Generator().manual_seed(seed)
+        prompts, prompt_mask = _texts(generator, (self.pairs,), self.prompt, self.vocab)
+        completions, mask = _texts(generator, (2, self.pairs), self.completion, self.vocab)
+        return CandidateBatch(
+            prompt=prompts,
+            prompt_mask=prompt_mask,
+            completions=completions,
+            mask=mask,
+            ids=torch.arange(self.pairs),
+            confidence=torch.ones(self.pairs),
+        )
+
+
+def _texts(
+    generator: torch.Generator, shape: tuple[int, ...], mean: int, vocab: int
+) -> tuple[Int[Tensor, "*shape n"], Bool[Tensor, "*shape n"]]:
+    lengths = torch.randint(mean - mean // 2, mean + mean // 2 + 1, (*shape, 1), generator=generator)
+    mask = torch.arange(int(lengths.max())) < lengths
+    return torch.randint(4, vocab, mask.shape, generator=generator) * mask, mask

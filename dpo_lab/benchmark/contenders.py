@@ -1,0 +1,161 @@
+"""The lab's step, the step that is usually written down, and the module that the lab began from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+import x_transformers.dpo
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dpo_lab.benchmark.base import CONTENDERS, Contender, Setting, Step
+from dpo_lab.losses.dpo import DPOLoss
+from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.transformer import TransformerPolicy
+from dpo_lab.objective import Objective
+from dpo_lab.records import CandidateBatch
+from dpo_lab.references import REFERENCES, Reference
+from dpo_lab.scoring import Scoring
+from dpo_lab.self_check import trusted
+
+
+@dataclass
+class Lab(Contender):
+    """The step of the trainer, its metrics included, with `compute` and `trainer` as they are set."""
+
+    name: str = ""
+
+    def reference(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring) -> tuple[Reference, CandidateBatch]:
+        raise NotImplementedError
+
+    def prepare(self, setting: Setting) -> Step:
+        compute = setting.compute
+        scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
+        reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
+        loss = DPOLoss(beta=setting.beta)
+        portions = setting.micro_batch_size, setting.micro_batch_tokens
+        objective = Objective(setting.policy, loss, reference, compute, *portions, scoring=scoring)
+        return lambda: void(objective.fill_gradients(batch))
+
+
+@CONTENDERS.register
+@dataclass
+class Live(Lab):
+    """The reference runs at every step."""
+
+    name: str = "live"
+
+    def reference(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring) -> tuple[Reference, CandidateBatch]:
+        return Reference(REFERENCES["frozen"](name="frozen"), model, scoring=scoring), batch
+
+
+@CONTENDERS.register
+@dataclass
+class Cached(Lab):
+    """The reference has run once, before training."""
+
+    name: str = "cached"
+
+    def reference(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring) -> tuple[Reference, CandidateBatch]:
+        scored = REFERENCES["frozen"](name="frozen").score(model, batch, scoring)
+        return Reference(REFERENCES["cached"](name="cached"), model, scoring=scoring), replace(batch, reference=scored)
+
+
+@CONTENDERS.register
+@dataclass
+class Plain(Contender):
+    """Four forward passes over whole sequences: policy and reference, chosen and rejected."""
+
+    name: str = "plain"
+
+    def prepare(self, setting: Setting) -> Step:
+        policy, reference = setting.policy, freeze(independent_copy(setting.policy))
+        sides = [side_by_side(setting.batch, candidate) for candidate in range(2)]
+
+        def logps(model: nn.Module) -> list[Float[Tensor, " b"]]:
+            return [sum_of_logps(model, tokens, scored) for tokens, _, scored in sides]
+
+        def step() -> None:
+            with setting.compute.autocast():
+                chosen, rejected = logps(policy)
+                with torch.no_grad():
+                    ref_chosen, ref_rejected = logps(reference)
+            margins = (chosen - ref_chosen) - (rejected - ref_rejected)
+            (-F.logsigmoid(setting.beta * margins).mean()).backward()
+
+        return step
+
+
+@CONTENDERS.register
+@dataclass
+class PublishedFlash(Contender):
+    """`x_transformers.dpo.DPO`, in a model with fused attention."""
+
+    name: str = "published_flash"
+
+    def prepare(self, setting: Setting) -> Step:
+        assert isinstance(setting.policy, TransformerPolicy)
+        published = x_transformers.dpo.DPO(setting.policy.net, beta=setting.beta)
+        (chosen, chosen_mask, _), (rejected, rejected_mask, _) = (
+            side_by_side(setting.batch, candidate, setting.batch.mask.shape[-1]) for candidate in range(2)
+        )
+        positions = torch.arange(chosen.shape[1], device=chosen.device)
+        prompt_mask = positions < rearrange(setting.batch.prompt_mask.sum(dim=1), "b -> b 1")
+
+        def step() -> None:
+            with setting.compute.autocast():
+                loss = published(
+                    chosen,
+                    rejected,
+                    prompt_mask=prompt_mask,
+                    preferred_seq_mask=chosen_mask,
+                    unpreferred_seq_mask=rejected_mask,
+                )
+            loss.backward()
+
+        return step
+
+
+@CONTENDERS.register
+@dataclass
+class Published(PublishedFlash):
+    """`x_transformers.dpo.DPO` with the attention that x-transformers has by default: whole matrices of weights."""
+
+    name: str = "published"
+
+    def prepare(self, setting: Setting) -> Step:
+        for module in setting.policy.modules():
+            if getattr(module, "flash", None) is True:
+                module.flash = False  # type: ignore[assignment]
+        return super().prepare(setting)
+
+
+def side_by_side(
+    batch: CandidateBatch, candidate: int, room: int | None = None
+) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"], Bool[Tensor, "b n"]]:
+    """One candidate of each pair behind its prompt: tokens, which of them are real, which of them belong to the completion.
+
+    Padding is at the end, as little of it as there can be; with `room`, as much as a completion of so many tokens needs.
+    """
+    ends = batch.prompt_mask.sum(dim=1)
+    lengths = batch.mask[candidate].sum(dim=1)
+    width = int((ends + lengths).max()) if room is None else int(ends.max()) + room
+    positions = torch.arange(width, device=ends.device)
+    after = positions - rearrange(ends, "b -> b 1")
+    in_prompt, real = after < 0, after < rearrange(lengths, "b -> b 1")
+    prompt = batch.prompt.gather(1, positions.clamp(max=batch.prompt.shape[1] - 1).expand(len(ends), -1))
+    completion = batch.completions[candidate].gather(1, after.clamp(0, batch.mask.shape[-1] - 1))
+    return torch.where(in_prompt, prompt, completion) * real, real, real & ~in_prompt
+
+
+def sum_of_logps(model: nn.Module, tokens: Int[Tensor, "b n"], scored: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    logits = model(tokens[:, :-1]).float()
+    found = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
+    return (rearrange(found, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)
+
+
+def void(value: object) -> None:
+    """For what a step returns and nobody wants."""

@@ -1,0 +1,51 @@
+"""A contender, ready for its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpo_lab.benchmark.base import CONTENDERS, Setting, Step
+from dpo_lab.benchmark.cases import Case
+from dpo_lab.compute import Compute
+from dpo_lab.models.base import ModelSpec
+from dpo_lab.trainer import TrainerSettings
+
+
+@dataclass
+class Terms:
+    """What is the same for all cases."""
+
+    spec: ModelSpec
+    compute: Compute
+    beta: float
+    trainer: TrainerSettings
+    """Of which micro-batches are taken."""
+    seed: int
+
+
+@dataclass
+class Prepared:
+    """A step, and what it trains."""
+
+    step: Step
+    model: nn.Module
+    setting: Setting
+
+
+def prepared(terms: Terms, name: str, case: Case) -> Prepared:
+    """Every contender gets the same weights, as far as it has the same model, and the same batch."""
+    room: dict[str, Any] = {"context": case.context}
+    spec = replace(terms.spec, **room)
+    torch.manual_seed(terms.seed)
+    device = terms.compute.torch_device
+    policy = spec.build(case.vocab).to(device)
+    batch = case.draw(terms.seed).to(device)
+    size, tokens = terms.trainer.micro_batch_size, terms.trainer.micro_batch_tokens
+    setting = Setting(spec, case.vocab, policy, batch, terms.compute, terms.beta, size, tokens)
+    contender = CONTENDERS[name](name=name)
+    step = contender.prepare(setting)
+    return Prepared(step, contender.model(setting), setting)
