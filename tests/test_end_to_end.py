@@ -357,6 +357,10 @@ def test_given_pairs_train_with_every_tokenizer(tokenizer: str, empty: Path, cap
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert "kl" in summary
     assert "reward/policy" not in summary, "nothing scores samples here"
+    assert outcomes(out, "pairs") == {"built"}
+    again = here([*words, "candidates.max_tokens=48", "loss=ipo", "trainer.max_steps=1"])
+    assert outcomes(capsys.readouterr().out, "pairs") == {"reused"}
+    assert lines(again / "metrics.jsonl")[0]["logps/chosen"] == metrics[0]["logps/chosen"]
 
 
 @pytest.mark.parametrize("experiment", IMDB)

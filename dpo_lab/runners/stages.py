@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from dpo_lab.artifacts import MANIFEST, file_digest
+from dpo_lab.artifacts import MANIFEST, digest, file_digest
 from dpo_lab.candidates.base import noun, padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
@@ -139,18 +139,31 @@ class Stages:
             console.note("  " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
             return train, held_out if len(held_out) else None, samples
         assert isinstance(spec, GivenCandidates)
-        if not self.corpus.train:
-            raise ValueError(
-                f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
-            )
+        return *self._given(spec), None
+
+    def _given(self, spec: GivenCandidates) -> tuple[CandidateBatch, CandidateBatch]:
+        """The data's own candidates as tokens, to train on and held out."""
         tokenizer = self.base[0].tokenizer
-        found = []
-        for title, pairs in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
-            batch, counts = spec.encode(pairs, tokenizer)
-            found.append(batch)
-            left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-            console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
-        return found[0], found[1], None
+
+        def build(directory: Path) -> None:
+            if not self.corpus.train:
+                raise ValueError(
+                    f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
+                )
+            for title, rows in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
+                batch, counts = spec.encode(rows, tokenizer)
+                left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+                self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
+                save_file(_contiguous(batch), directory / f"{title}.safetensors")
+
+        determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.backend.to_str()), "candidates": spec}
+        with self.context.stage("pairs", spec.name) as stage:
+            path, _ = self._artifact(stage, "pairs", {**determined_by, "format": FORMAT}, build)
+            train, held_out = (
+                CandidateBatch.from_tensors(load_file(path / f"{title}.safetensors")) for title in ("train", "held-out")
+            )
+            stage.detail = f"{len(train):,} to train on, {len(held_out):,} held out"
+        return train, held_out
 
     def judge(self, reference: nn.Module) -> Judge:
         """The judge of policies that start from `reference`, on the held-out prompts."""
@@ -185,7 +198,7 @@ class Stages:
                 temperature=drawn["temperature"],
                 seed=drawn["seed"],
             )
-            save_file({name: tensor.contiguous() for name, tensor in made.tensors().items()}, directory / "batch.safetensors")
+            save_file(_contiguous(made), directory / "batch.safetensors")
 
         with self.context.stage(
             kind.replace("_", " "), f"{drawn['k']} for each of {drawn['num_prompts']:,} {split} prompts"
@@ -219,3 +232,7 @@ class Stages:
 
         self.context.store.on_event = on_event
         return self.context.store.get(kind, determined_by, build)
+
+
+def _contiguous(batch: CandidateBatch) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in batch.tensors().items()}
