@@ -68,8 +68,8 @@ def sum_up(ledger: Ledger) -> None:
     console, counts = Console(), Counter(entry.state for entry in ledger.entries)
     console.note("sweep: " + ", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
     for entry in ledger.bad:
-        reason = f" ({entry.reason})" if entry.reason else ""
-        console.warn(f"{entry.state}: {' '.join(entry.words)}{reason}" + (f", in {entry.run}" if entry.run else ""))
+        reason = f" ({entry.reason})" if entry.reason not in ("", entry.state.value) else ""
+        console.warn(f"{entry.state}: {ledger.title(entry)}{reason}" + (f", in {entry.run}" if entry.run else ""))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -67,7 +67,7 @@ class Display:
         return f"{duration(seconds)} left"
 
     def _line(self, entry: Entry) -> str:
-        reason = f" ({entry.reason})" if entry.reason else ""
+        reason = f" ({entry.reason})" if entry.reason not in ("", entry.state.value) else ""
         counts = "".join(f", {count} {what}" for what, count in self.counts().items() if count)
         ended = f"sweep {len(self.told)}/{len(self.ledger.entries)}: {self.ledger.title(entry)} {entry.state}{reason}"
         return ended + (f"{counts}, {self.left()}" if len(self.told) < len(self.ledger.entries) else counts)
