@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -492,7 +493,12 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
     for module in (dpo, plain):
         disturb(module.ref_model)
     pairs = [right_padded(p=p, m=12, seed=p) for p in (1, 4, 9)]
-    for of in pairs:
+    loss_of(dpo, pairs[0])
+    found = dpo._layouts
+    assert found is not None
+    assert set(found) == EXACT[option]
+    for of, layouts in product(pairs, [found, *((layout,) for layout in found)]):
+        dpo._layouts = layouts
         losses, gradients = [], []
         for module in (dpo, plain):
             losses.append(loss_of(module, of))
@@ -501,8 +507,6 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
         torch.testing.assert_close(losses[0], losses[1], **tolerance)
         for one, other in zip(*gradients, strict=True):
             torch.testing.assert_close(one, other, **tolerance)
-    assert dpo._layouts is not None
-    assert set(dpo._layouts) == EXACT[option]
 
 
 def test_only_what_both_sequences_begin_with_is_shared() -> None:
@@ -511,8 +515,16 @@ def test_only_what_both_sequences_begin_with_is_shared() -> None:
     pairs = right_padded(p=3)
     chosen = pairs.chosen.clone()
     chosen[0, :3], chosen[1, 2] = torch.tensor([1, 2, 3]), (chosen[1, 2] + 1) % VOCAB  # other prompts than the rejected ones
-    for of in (pairs, pairs._replace(chosen=chosen)):
-        torch.testing.assert_close(loss_of(dpo, of), loss_of(plain, of), rtol=1e-9, atol=1e-12)
+    alike = pairs.chosen.clone()
+    alike[:, 3:6] = pairs.rejected[:, 3:6]  # completions that begin alike count all the same
+    loss_of(dpo, pairs)
+    found = dpo._layouts
+    assert found is not None
+    assert len(found) == 3
+    for layout in found:
+        dpo._layouts = (layout,)
+        for of in (pairs, pairs._replace(chosen=chosen), pairs._replace(chosen=alike)):
+            torch.testing.assert_close(loss_of(dpo, of), loss_of(plain, of), rtol=1e-9, atol=1e-12)
 
 
 def test_a_first_call_that_tries_layouts_leaves_gradients_and_modes_alone() -> None:
