@@ -90,6 +90,12 @@ def right_padded(b: int = 4, p: int = 2, m: int = 5, seed: int = 0) -> Pairs:
     return Pairs(chosen, rejected, index < p, index < p + lengths[0], index < p + lengths[1])
 
 
+def of_one_prompt(**sizes: int) -> Pairs:
+    """Right-padded pairs whose sequences begin with the same prompt, as those of real data do."""
+    pairs = right_padded(**sizes)
+    return pairs._replace(rejected=torch.where(pairs.prompt_mask, pairs.chosen, pairs.rejected))
+
+
 def oracle(dpo: DPO, pairs: Pairs) -> float:
     """The mean of -log sigmoid(beta * gap), gap between mean log-ratios; one row at a time, in Python floats."""
     losses = []
@@ -492,7 +498,7 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
     plain._layouts = ()  # its logits, one row a sequence
     for module in (dpo, plain):
         disturb(module.ref_model)
-    pairs = [right_padded(p=p, m=12, seed=p) for p in (1, 4, 9)]
+    pairs = [of_one_prompt(p=p, m=12, seed=p) for p in (2, 4, 9)]
     loss_of(dpo, pairs[0])
     found = dpo._layouts
     assert found is not None
@@ -512,7 +518,7 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
 def test_only_what_both_sequences_begin_with_is_shared() -> None:
     dpo, plain = trained(), trained()
     plain._layouts = ()
-    pairs = right_padded(p=3)
+    pairs = of_one_prompt(p=3)
     chosen = pairs.chosen.clone()
     chosen[0, :3], chosen[1, 2] = torch.tensor([1, 2, 3]), (chosen[1, 2] + 1) % VOCAB  # other prompts than the rejected ones
     alike = pairs.chosen.clone()
