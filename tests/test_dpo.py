@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -87,6 +88,12 @@ def right_padded(b: int = 4, p: int = 2, m: int = 5, seed: int = 0) -> Pairs:
     lengths = torch.randint(1, m, (2, b, 1), generator=generator)
     index = torch.arange(p + m).expand(b, -1)
     return Pairs(chosen, rejected, index < p, index < p + lengths[0], index < p + lengths[1])
+
+
+def of_one_prompt(**sizes: int) -> Pairs:
+    """Right-padded pairs whose sequences begin with the same prompt, as those of real data do."""
+    pairs = right_padded(**sizes)
+    return pairs._replace(rejected=torch.where(pairs.prompt_mask, pairs.chosen, pairs.rejected))
 
 
 def oracle(dpo: DPO, pairs: Pairs) -> float:
@@ -491,8 +498,13 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
     plain._layouts = ()  # its logits, one row a sequence
     for module in (dpo, plain):
         disturb(module.ref_model)
-    pairs = [right_padded(p=p, m=12, seed=p) for p in (1, 4, 9)]
-    for of in pairs:
+    pairs = [of_one_prompt(p=p, m=12, seed=p) for p in (2, 4, 9)]
+    loss_of(dpo, pairs[0])
+    found = dpo._layouts
+    assert found is not None
+    assert set(found) == EXACT[option]
+    for of, layouts in product(pairs, [found, *((layout,) for layout in found)]):
+        dpo._layouts = layouts
         losses, gradients = [], []
         for module in (dpo, plain):
             losses.append(loss_of(module, of))
@@ -501,18 +513,24 @@ def test_every_model_gets_the_loss_of_its_own_logits(option: str) -> None:
         torch.testing.assert_close(losses[0], losses[1], **tolerance)
         for one, other in zip(*gradients, strict=True):
             torch.testing.assert_close(one, other, **tolerance)
-    assert dpo._layouts is not None
-    assert set(dpo._layouts) == EXACT[option]
 
 
 def test_only_what_both_sequences_begin_with_is_shared() -> None:
     dpo, plain = trained(), trained()
     plain._layouts = ()
-    pairs = right_padded(p=3)
+    pairs = of_one_prompt(p=3)
     chosen = pairs.chosen.clone()
     chosen[0, :3], chosen[1, 2] = torch.tensor([1, 2, 3]), (chosen[1, 2] + 1) % VOCAB  # other prompts than the rejected ones
-    for of in (pairs, pairs._replace(chosen=chosen)):
-        torch.testing.assert_close(loss_of(dpo, of), loss_of(plain, of), rtol=1e-9, atol=1e-12)
+    alike = pairs.chosen.clone()
+    alike[:, 3:6] = pairs.rejected[:, 3:6]  # completions that begin alike count all the same
+    loss_of(dpo, pairs)
+    found = dpo._layouts
+    assert found is not None
+    assert len(found) == 3
+    for layout in found:
+        dpo._layouts = (layout,)
+        for of in (pairs, pairs._replace(chosen=chosen), pairs._replace(chosen=alike)):
+            torch.testing.assert_close(loss_of(dpo, of), loss_of(plain, of), rtol=1e-9, atol=1e-12)
 
 
 def test_a_first_call_that_tries_layouts_leaves_gradients_and_modes_alone() -> None:
