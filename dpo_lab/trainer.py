@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import cached_property
 
 import torch
@@ -18,6 +17,7 @@ from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.metrics import Meter, Tally, once
 from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
+from dpo_lab.outcome import Outcome, Status, Unread
 from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
@@ -89,22 +89,6 @@ class TrainerSettings:
         return min(limit for limit in limits if limit is not None)
 
 
-class Status(Enum):
-    """How training ended."""
-
-    done = "done"
-    diverged = "diverged"
-
-
-@dataclass
-class Outcome:
-    """How training ended, after how many steps, and why if not at its limit."""
-
-    status: Status
-    steps: int
-    reason: str = ""
-
-
 @dataclass
 class Hooks:
     """What the trainer reports to. Each may be left out."""
@@ -158,7 +142,7 @@ class Trainer:
         else:
             self._restore(self.resume)
         meter.began = time.monotonic()
-        reason, unread = "", _Unread()
+        reason, unread = "", Unread()
         for step in range(self.step + 1, settings.num_steps + 1) if not best.exhausted else ():
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
@@ -271,28 +255,6 @@ class Trainer:
                 f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
-
-
-class _Unread:
-    """The losses and gradient norms that nobody has looked at yet: to read each would make an accelerator wait."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, Tensor, dict[str, Tensor]]] = []
-
-    def add(self, step: int, ids: Tensor, tally: Tally) -> None:
-        self.steps.append((step, ids, {what: tally[what][0].detach() for what in ("loss", "grad_norm")}))
-
-    def diverged(self) -> Outcome | None:
-        """How training ended, if at one of these steps it did. They are then read."""
-        steps, self.steps = self.steps, []
-        numbers = [number for _, _, found in steps for number in found.values()]
-        finite = torch.stack([number.isfinite() for number in numbers]).tolist() if numbers else []
-        if all(finite):
-            return None
-        step, ids, found = steps[finite.index(False) // 2]
-        what = next(name for name, number in found.items() if not number.isfinite())
-        reason = f"{what} became {float(found[what])} at step {step}, on the pairs with ids {ids.tolist()}"
-        return Outcome(Status.diverged, step - 1, reason)
 
 
 class _Best:

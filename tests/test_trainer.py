@@ -20,13 +20,14 @@ from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.outcome import Outcome, Status
 from dpo_lab.policies import Policy
 from dpo_lab.portions import longest_rows
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.scoring import score
 from dpo_lab.tokenizers import TOKENIZERS
-from dpo_lab.trainer import Hooks, Outcome, Status, Trainer, TrainerSettings
+from dpo_lab.trainer import Hooks, Trainer, TrainerSettings
 
 VOCAB = 7
 NAN = math.nan

@@ -19,9 +19,10 @@ from dpo_lab.layouts.branches import BranchesPlan
 from dpo_lab.layouts.prefix import PrefixPlan
 from dpo_lab.layouts.rows import RowsPlan
 from dpo_lab.losses import LOSSES
+from dpo_lab.outcome import Status
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring import Scoring
-from dpo_lab.trainer import Hooks, Status
+from dpo_lab.trainer import Hooks
 
 READS = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.masked_select.default", "aten.equal.default"}
 

@@ -14,7 +14,10 @@ from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten
 
-IRRELEVANT = ("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion")
+IRRELEVANT = (
+    *("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion", "compute.checkpointing"),
+    *("compute.compile", "trainer.micro_batch_size", "trainer.micro_batch_tokens"),
+)
 
 # OmegaConf's own loader takes 20 times as long (1,000 runs: 20 s), for the sake of what a resolved file does not hold.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

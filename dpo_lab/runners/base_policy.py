@@ -12,13 +12,14 @@ from torch import Tensor
 from dpo_lab.candidates.base import from_rows
 from dpo_lab.data import Corpus
 from dpo_lab.losses.sft import SFTLoss
+from dpo_lab.outcome import Status
 from dpo_lab.policies import Policy
 from dpo_lab.records import Aggregate
 from dpo_lab.runners.context import Context
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
-from dpo_lab.trainer import Hooks, Status, Trainer
+from dpo_lab.trainer import Hooks, Trainer
 
 
 def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> None:

@@ -16,6 +16,7 @@ from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.running import checkpoint_blocks, compile_body
+from dpo_lab.outcome import Outcome, Status
 from dpo_lab.policies import WEIGHTS, Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
@@ -27,7 +28,7 @@ from dpo_lab.scoring import Scoring
 from dpo_lab.self_check import trusted
 from dpo_lab.tracking import read_metrics
 from dpo_lab.tracking.json_files import write_atomically
-from dpo_lab.trainer import Hooks, Outcome, Status, Trainer
+from dpo_lab.trainer import Hooks, Trainer
 
 TRAINING_STATE = "training.safetensors"
 
