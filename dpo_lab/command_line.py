@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.composing import CONF, VERSION_BASE, composed, validate
+from dpo_lab.composing import CONF, VERSION_BASE, composed, validated
 from dpo_lab.grammar import parsed, spelled_out
 from dpo_lab.planning import planned
 from dpo_lab.runners.study import refuse_unknown_keys
@@ -41,10 +41,12 @@ def run_command(arguments: Sequence[str]) -> int:
                 return 0
         elif not given.looking:
             plan = planned(given.words, given.multirun, given.folders)
-            studies = [(words, validate(words, given.folders)) for words in plan.jobs]
-            if given.multirun and not plan.search:
-                task.ledger = Ledger()
-                for words, study in studies:
+            task.ledger = Ledger() if given.multirun and not plan.search else None
+            for words in plan.jobs:
+                config = composed(words, given.folders)
+                study = validated(config)
+                task.known[tuple(words)] = config
+                if task.ledger is not None:
                     task.ledger.add(words, study)
         spelled = dict(zip(given.words, spelled_out(given.words), strict=True))
     except (ValueError, YAMLError) as error:

@@ -25,7 +25,12 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
     """The study that the override words describe, ready to run. Raises ValueError with one sentence where that fails."""
-    study = to_study(composed(words, folders))
+    return validated(composed(words, folders))
+
+
+def validated(config: DictConfig) -> Study:
+    """The study that a configuration describes, as `validate` has it."""
+    study = to_study(config)
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
     study.runner.check(study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 
 import pytest
@@ -18,6 +19,7 @@ with warnings.catch_warnings():
     import x_transformers  # noqa: F401
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the runs it starts
 
 settings.register_profile(
     "lab",

@@ -20,7 +20,8 @@ from fixtures_imdb import write_reviews
 from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
 
 from dpo_lab.artifacts import file_digest, verify_directory
-from dpo_lab.command_line import CONF, run_command, validate
+from dpo_lab.command_line import CONF, run_command
+from dpo_lab.composing import validate
 
 pytestmark = pytest.mark.slow
 

@@ -34,6 +34,8 @@ class Task:
     user_modules: list[str] = field(default_factory=list)
     ledger: Ledger | None = None
     """Of a sweep. It stays in the process that has started the sweep."""
+    known: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
+    """Configurations of words that have been composed already, in the process that has done it."""
     code: int = 0
     """Exit status of a single run."""
 
@@ -47,7 +49,7 @@ class Task:
         As a job of a sweep it is not run if it has finished before or another process is at it, and goes on where it stopped.
         """
         self.prepare()
-        config = composed(words, self.folders)
+        config = self.known.get(tuple(words)) or composed(words, self.folders)
         study = to_study(config)
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
         with alone_with(study) as alone:
@@ -69,7 +71,7 @@ class Task:
                     ConfigStore.instance().store(group=kind, name=name, node=cls)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "ledger": None}
+        return {**self.__dict__, "ledger": None, "known": {}}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def test_a_killed_job_and_a_crashed_one_fail_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_no_job_outlives_its_sweep(number: signal.Signals, tmp_path: Path) -> None:
     words = [*SWEEP, "trainer.max_steps=100000", "trainer.eval_every=null", "loss.beta=0.1,0.2"]
-    with subprocess.Popen([*LAB, *words], cwd=tmp_path, env=ENVIRONMENT, start_new_session=True, text=True) as sweep:
+    sweep = subprocess.Popen([*LAB, *words], cwd=tmp_path, env=ENVIRONMENT, start_new_session=True, text=True)
+    try:
         until(lambda: len(list(tmp_path.glob("runs/**/metrics.jsonl"))) == 2)
         pids = {int(pid) for pid in children(sweep.pid)}
         assert len(pids) >= 2
@@ -73,11 +75,15 @@ def test_no_job_outlives_its_sweep(number: signal.Signals, tmp_path: Path) -> No
         else:
             sweep.kill()
         until(lambda: not any(alive(pid) for pid in pids))
+    finally:  # whatever went wrong, nothing is waited for
+        with suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.wait(60)
     assert [facts(path)["status"] for path in runs_of(tmp_path)] == ["preempted", "preempted"]
 
 
 def until(happens: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -51,7 +51,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
                 return json.loads(answer.read())
 
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while True:
                 try:
                     if len(get("plugin/scalars/tags")) == 4:
