@@ -11,9 +11,10 @@ from dpo_lab.compute import Compute
 from dpo_lab.models.base import ModelSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
+from dpo_lab.trainer import TrainerSettings
 
-Step = Callable[[], None]
-"""Adds the gradient of the mean loss over the batch to the policy's."""
+Step = Callable[[], object]
+"""Adds the gradient of the mean loss over the batch to the policy's; what it returns nobody looks at."""
 
 
 @dataclass
@@ -28,8 +29,8 @@ class Setting:
     """On the device. Prompts and completions have no padding but at their end."""
     compute: Compute
     beta: float
-    micro_batch_size: int | None = None
-    micro_batch_tokens: int | None = None
+    trainer: TrainerSettings
+    """Of which micro-batches are taken."""
 
 
 @dataclass

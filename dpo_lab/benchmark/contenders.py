@@ -36,9 +36,9 @@ class Lab(Contender):
         scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
         loss = DPOLoss(beta=setting.beta)
-        portions = setting.micro_batch_size, setting.micro_batch_tokens
+        portions = setting.trainer.micro_batch_size, setting.trainer.micro_batch_tokens
         objective = Objective(setting.policy, loss, reference, compute, *portions, scoring=scoring)
-        return lambda: void(objective.fill_gradients(batch))
+        return lambda: objective.fill_gradients(batch)
 
 
 @CONTENDERS.register
@@ -155,7 +155,3 @@ def sum_of_logps(model: nn.Module, tokens: Int[Tensor, "b n"], scored: Bool[Tens
     logits = model(tokens[:, :-1]).float()
     found = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
     return (rearrange(found, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)
-
-
-def void(value: object) -> None:
-    """For what a step returns and nobody wants."""

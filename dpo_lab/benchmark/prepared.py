@@ -44,8 +44,7 @@ def prepared(terms: Terms, name: str, case: Case) -> Prepared:
     device = terms.compute.torch_device
     policy = spec.build(case.vocab).to(device)
     batch = case.draw(terms.seed).to(device)
-    size, tokens = terms.trainer.micro_batch_size, terms.trainer.micro_batch_tokens
-    setting = Setting(spec, case.vocab, policy, batch, terms.compute, terms.beta, size, tokens)
+    setting = Setting(spec, case.vocab, policy, batch, terms.compute, terms.beta, terms.trainer)
     contender = CONTENDERS[name](name=name)
     step = contender.prepare(setting)
     return Prepared(step, contender.model(setting), setting)

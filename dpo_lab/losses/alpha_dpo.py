@@ -11,12 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, with_gaps
 from dpo_lab.losses.base import LOSSES, Laws
 from dpo_lab.losses.simpo import SimPOLoss
 from dpo_lab.records import CandidateBatch, Logps, pairs_of
-
-NO_DEVIATION = 1e-6
-"""Nats. Log-ratio gaps that differ by less differ by rounding, as while the policy is still the reference."""
 
 
 @LOSSES.register
@@ -47,19 +45,13 @@ class AlphaDPOLoss(SimPOLoss):
         super().__post_init__()
         if not 0 <= self.alpha < math.inf:
             raise ValueError(f"loss.alpha must be >= 0 and finite, got {self.alpha}")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"loss.decay must be in [0, 1), got {self.decay}")
+        check_decay(self.decay)
 
     def initial_state(self) -> dict[str, float]:
-        return {"steps": 0.0, "mean": 0.0, "deviation": 0.0}
+        return no_gaps()
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
-        gaps = self.log_ratio_gaps(logps, batch).double()
-        found = {"mean": gaps.mean().item(), "deviation": gaps.std(correction=min(1, gaps.numel() - 1)).item()}
-        steps = self.state["steps"] + 1
-        newest = (1 - self.decay) / (1 - self.decay**steps)
-        averages = {name: self.state[name] + newest * (value - self.state[name]) for name, value in found.items()}
-        self.state = {"steps": steps, **averages}
+        self.state = with_gaps(self.state, self.log_ratio_gaps(logps, batch), self.decay)
 
     def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return -F.logsigmoid(self.beta * (gap - self.gamma_ratio + self.pull * self.state["mean"]))

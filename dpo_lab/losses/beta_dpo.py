@@ -14,14 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.aggregates import uniforms
+from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, with_gaps
 from dpo_lab.losses.base import LOSSES, Laws
 from dpo_lab.losses.options import Weighting, wpo_weights
 from dpo_lab.losses.pairs import PairLoss
 from dpo_lab.records import CandidateBatch, Logps
 
 SMALLEST_BETA = 1e-3
-NO_DEVIATION = 1e-6
-"""Nats. Gaps that differ by less differ by rounding, as while the policy is still the reference."""
 
 
 @LOSSES.register
@@ -57,19 +56,13 @@ class BetaDPOLoss(PairLoss):
             raise ValueError(f"loss.a must be >= 0 and finite, got {self.a}")
         if not 0 < self.keep <= 1:
             raise ValueError(f"loss.keep must be in (0, 1], got {self.keep}")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"loss.decay must be in [0, 1), got {self.decay}")
+        check_decay(self.decay)
 
     def initial_state(self) -> dict[str, float]:
-        return {"steps": 0.0, "mean": 0.0, "deviation": 0.0}
+        return no_gaps()
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
-        gaps = self.pairs(logps, batch).gap.detach().double()
-        found = {"mean": gaps.mean().item(), "deviation": gaps.std(correction=min(1, gaps.numel() - 1)).item()}
-        steps = self.state["steps"] + 1
-        newest = (1 - self.decay) / (1 - self.decay**steps)
-        averages = {name: self.state[name] + newest * (value - self.state[name]) for name, value in found.items()}
-        self.state = {"steps": steps, **averages}
+        self.state = with_gaps(self.state, self.pairs(logps, batch).gap, self.decay)
 
     def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return -F.logsigmoid(self.beta * gap)

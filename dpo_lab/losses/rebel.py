@@ -12,7 +12,11 @@ from torch import Tensor
 from dpo_lab.losses.base import LOSSES, Laws
 from dpo_lab.losses.pairs import Pair, PairLoss
 
-SYMMETRIC = "the scores say which completion is better, and by how much, whatever their order"
+SAID_BY_SCORES = {
+    "label_smoothing": "the scores say which completion is better, and by how much, whatever their order",
+    "margin": "the scores already say how large the gap should be",
+}
+"""What a loss refuses that follows the scores, and why."""
 
 
 @LOSSES.register
@@ -32,10 +36,7 @@ class REBELLoss(PairLoss):
     )
     needs_scores: ClassVar[bool] = True
     reads_confidence: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = {
-        "label_smoothing": SYMMETRIC,
-        "margin": "the scores already say how large the gap should be",
-    }
+    refuses: ClassVar[Mapping[str, str]] = SAID_BY_SCORES
 
     def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
         return (self.beta * pair.gap - score_gap(pair)) ** 2

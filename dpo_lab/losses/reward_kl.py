@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dpo_lab.losses.base import LOSSES, Laws
 from dpo_lab.losses.pairs import Pair, PairLoss
-from dpo_lab.losses.rebel import SYMMETRIC, score_gap
+from dpo_lab.losses.rebel import SAID_BY_SCORES, score_gap
 
 
 class Distance(Enum):
@@ -47,10 +47,7 @@ class RewardKLLoss(PairLoss):
     )
     needs_scores: ClassVar[bool] = True
     reads_confidence: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = {
-        "label_smoothing": SYMMETRIC,
-        "margin": "the scores already say how large the gap should be",
-    }
+    refuses: ClassVar[Mapping[str, str]] = SAID_BY_SCORES
 
     def __post_init__(self) -> None:
         super().__post_init__()
