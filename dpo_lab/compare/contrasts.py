@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dpo_lab.compare.matched import paired
 from dpo_lab.compare.runs import Group
 from dpo_lab.compare.statistics import EXACT_UP_TO, Estimate, estimate, holm, paired_p, smallest_p, student_p
 
@@ -33,8 +34,7 @@ def contrasts(groups: Sequence[Group], metric: str, baseline: Group) -> list[Con
     """Every other setting that shares a seed with the baseline, in the order of `groups`."""
     found, base = [], baseline.by_seed(metric)
     for group in groups:
-        values = group.by_seed(metric)
-        differences = [values[seed] - base[seed] for seed in values if seed in base]
+        differences = paired(group.by_seed(metric), base)
         if group is not baseline and differences:
             found.append(Contrast(group, metric, estimate(differences), paired_p(differences), student_p(differences)))
     tested = [contrast for contrast in found if contrast.p is not None]

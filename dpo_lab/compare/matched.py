@@ -42,11 +42,16 @@ def _finite(row: Mapping[str, Any], key: str) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def paired(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> list[float]:
+    """value - baseline, for each of the seeds that both have."""
+    return [values[seed] - baseline[seed] for seed in values if seed in baseline]
+
+
 def paired_difference(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> tuple[float, float | None, int]:
     """Mean and standard error of value - baseline over the seeds that both have, and how many those are.
 
     No standard error for fewer than two.
     """
-    found = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    found = paired(values, baseline)
     error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else None
     return (statistics.fmean(found) if found else float("nan")), error, len(found)
