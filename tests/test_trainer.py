@@ -27,7 +27,8 @@ from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.scoring import score
 from dpo_lab.tokenizers import TOKENIZERS
-from dpo_lab.trainer import Hooks, Trainer, TrainerSettings
+from dpo_lab.trainer import Hooks, Trainer
+from dpo_lab.trainer_settings import TrainerSettings
 
 VOCAB = 7
 NAN = math.nan

@@ -23,7 +23,7 @@ from dpo_lab.rewards import RewardSpec
 from dpo_lab.runners.base import RunnerSpec
 from dpo_lab.tokenizers import TokenizerSpec
 from dpo_lab.tracking.run_directory import path_below
-from dpo_lab.trainer import TrainerSettings
+from dpo_lab.trainer_settings import TrainerSettings
 
 
 @dataclass
