@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from dpo_lab.registry import suggestion
+
 
 class Best:
     """The best evaluation so far, and how many have passed since."""
@@ -18,7 +20,7 @@ class Best:
     def improved_by(self, metrics: Mapping[str, float]) -> bool:
         name = self.metric
         if name not in metrics:
-            raise ValueError(f"trainer.best_metric '{name}' is not evaluated; there are: {', '.join(sorted(metrics))}")
+            raise ValueError(f"trainer.best_metric '{name}' is not evaluated.{suggestion(name, metrics)}")
         value = metrics[name] if name.endswith("loss") or name.startswith("kl") else -metrics[name]
         if value < self.value:  # false for nan
             self.value, self.since = value, 0

@@ -481,7 +481,7 @@ def test_the_last_steps_before_patience_runs_out_are_logged_too(report: Report) 
 
 def test_a_best_metric_that_nobody_evaluates_is_refused_with_those_there_are(report: Report) -> None:
     fit = trainer(table(), comparisons(), best_metric="wins", hooks=report.hooks(iter([{"kl": 0.0, "loss": 1.0}])))
-    with pytest.raises(ValueError, match=r"trainer\.best_metric 'wins' is not evaluated; there are: kl, loss"):
+    with pytest.raises(ValueError, match=r"trainer\.best_metric 'wins' is not evaluated\. Known: kl, loss"):
         fit.fit()
 
 
