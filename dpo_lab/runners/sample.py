@@ -43,7 +43,7 @@ class SampleRunner(RunnerSpec):
         assert weights is not None, "checked"
         policy = load_policy(weights)
         device = context.study.compute.torch_device
-        starts = padded([[policy.tokenizer.start, *policy.tokenizer.encode(self.prompt)]])
+        starts = padded([policy.tokenizer.encode_prompt(self.prompt)])
         samples = draw(
             policy.module.to(device),
             policy.tokenizer,

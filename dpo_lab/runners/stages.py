@@ -156,7 +156,7 @@ class Stages:
                 self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
                 save_file(_contiguous(batch), directory / f"{title}.safetensors")
 
-        determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.backend.to_str()), "candidates": spec}
+        determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
             path, _ = self._artifact(stage, "pairs", {**determined_by, "format": FORMAT}, build)
             train, held_out = (
@@ -187,7 +187,7 @@ class Stages:
 
         def build(directory: Path) -> None:
             prompts = self._prompts(split, drawn["num_prompts"], drawn["seed"])
-            starts = padded([[policy.tokenizer.start, *ids] for ids in policy.tokenizer.encode_many(prompts)])
+            starts = padded([policy.tokenizer.encode_prompt(prompt) for prompt in prompts])
             made = draw(
                 policy.module,
                 policy.tokenizer,
