@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpo_lab.artifacts import MANIFEST, digest, file_digest
+from dpo_lab.artifacts import digest
 from dpo_lab.candidates.base import noun, padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
-from dpo_lab.policies import Policy, load_policy, policy_directory
+from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
 from dpo_lab.runners.base_policy import fit_base
@@ -75,10 +75,11 @@ class Stages:
         weights = study.model.weights()
         if weights is not None:
             with self.context.stage("base", f"from {weights}") as stage:
-                policy = load_policy(weights)
+                found = starting_policy(study.model)
+                assert found is not None
                 stage.reused = True
-                policy.module.to(study.compute.torch_device)
-                return policy, file_digest(policy_directory(weights) / MANIFEST)[:16]
+                found[0].module.to(study.compute.torch_device)
+                return found
         tokenizer, tokenizer_key = self._tokenizer
         determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
