@@ -143,6 +143,8 @@ def study_from_file(path: Path) -> Study:
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
+    if OmegaConf.select(merged, "model.trust_remote_code"):
+        raise ValueError(f"{path}: model.trust_remote_code is for the command line alone: a file may not ask for it")
     return to_study(merged)
 
 
