@@ -33,6 +33,10 @@ class Policy:
     def write_files(self, directory: Path) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(weights, directory / WEIGHTS)
+        self.describe(directory)
+
+    def describe(self, directory: Path) -> None:
+        """All that a policy directory holds beside the weights."""
         OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(self.spec)}), directory / CONFIG)
         self.tokenizer.save(directory)
 

@@ -52,6 +52,10 @@ class Study:
     """Directory of the artifacts shared by all runs."""
     runs: str = "runs"
     """Directory of the run directories."""
+    resume: str = "auto"
+    """auto: the same command again goes on with a run that has not ended; never: it starts a new one; or a run directory to go
+    on with, whose settings then hold.
+    """
     user_modules: list[str] = field(default_factory=list)
     """Modules of yours to import first, for the components they register."""
     compute: Compute = field(default_factory=Compute)
@@ -127,7 +131,12 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 
 def study_from_file(path: Path) -> Study:
-    """The study that a run directory's config.yaml describes. It can name registered components only, and runs nothing."""
+    """The study that a run directory's config.yaml describes."""
+    return to_study(config_from_file(path))
+
+
+def config_from_file(path: Path) -> DictConfig:
+    """A run directory's config.yaml under the schema. It can name registered components only, and runs nothing."""
     saved = OmegaConf.load(path)
     assert isinstance(saved, DictConfig)
     if "${" in path.read_text(encoding="utf-8"):
@@ -143,7 +152,7 @@ def study_from_file(path: Path) -> Study:
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
-    return to_study(merged)
+    return merged
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
