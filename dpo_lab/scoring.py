@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from dpo_lab.layouts import Layout, Part, Plan, SplitsHead, planned
 from dpo_lab.layouts.base import moved_to, rows_of_sequences
 from dpo_lab.layouts.choose import cheapest, device_of
 from dpo_lab.records import CandidateBatch
+
+
+_COUNTING = Lock()
 
 
 @dataclass
@@ -65,7 +69,8 @@ def score_by(
     """
     scoring = scoring or Scoring()
     plan = planned(models, batch, scoring.layouts)
-    scoring.used[plan.layout] += 1
+    with _COUNTING:
+        scoring.used[plan.layout] += 1
     return _carried_out(plan, models, batch.completions, compute, scoring.head_portion)
 
 
