@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.composing import CONF, VERSION_BASE, composed, validated
+from dpo_lab.composing import CONF, VERSION_BASE, composed, hydras_own, validated
 from dpo_lab.grammar import parsed, spelled_out
 from dpo_lab.planning import planned
 from dpo_lab.runners.study import refuse_unknown_keys
@@ -39,6 +39,8 @@ def run_command(arguments: Sequence[str]) -> int:
             if given.cfg == "job":  # Hydra's own would show an experiment's settings for a choice that the words replace
                 print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
                 return 0
+        elif given.info:
+            hydras_own(given.words, given.folders)
         elif not given.looking:
             plan = planned(given.words, given.multirun, given.folders)
             task.ledger = Ledger() if given.multirun and not plan.search else None

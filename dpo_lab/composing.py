@@ -11,10 +11,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dpo_lab.grammar import unreadable
+from dpo_lab.hydra_settings import refuse_code
 from dpo_lab.registry import suggestion
 from dpo_lab.runners.study import CHOICES, Study, to_study
 
@@ -43,7 +44,16 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
     they start from that loss's own defaults.
     """
-    return _composed(words, folders, lambda all_words: _with_own_choices(compose("config", overrides=all_words), all_words))
+    return _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
+
+
+def _safe(words: list[str]) -> DictConfig:
+    """The configuration as Hydra composes it, once Hydra's own part of it has been looked at."""
+    config = compose("config", words, return_hydra_config=True)
+    refuse_code(config.hydra)
+    with open_dict(config):
+        del config["hydra"]
+    return config
 
 
 def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:
@@ -117,4 +127,5 @@ def hydras_own(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig
     """How the override words have jobs run: the `hydra` part of the configuration."""
     hydra = _composed(words, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
     assert isinstance(hydra, DictConfig)
+    refuse_code(hydra)
     return hydra

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -43,11 +44,13 @@ class Compute:
         for name, count in (("threads", self.threads), ("workers", self.workers), ("head_portion", self.head_portion)):
             if count is not None and count < 1:
                 raise ValueError(f"compute.{name} must be at least 1, got {count}")
-        try:
-            kind = torch.device(self.device).type if self.device != "auto" else "cpu"
-        except RuntimeError as error:
-            raise ValueError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got '{self.device}'") from error
-        if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            raise ValueError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got '{self.device}'")
+        kind, _, index = self.device.partition(":")
+        missing = (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()) or (
+            kind == "mps" and not torch.backends.mps.is_available()
+        )
+        if missing:
             raise ValueError(f"compute.device={self.device}, but this machine has no such device; use compute.device=auto")
 
     def set_up(self) -> None:

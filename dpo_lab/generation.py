@@ -102,7 +102,8 @@ def sample(
     context = getattr(model, "max_seq_len", None)
     if context and len(lengths) and int(lengths.max()) + max_tokens - 1 > context:
         raise ValueError(
-            f"a prompt of {int(lengths.max())} tokens and {max_tokens} sampled ones exceed the model's context of {context}"
+            f"a prompt of {int(lengths.max())} tokens and {max_tokens} sampled ones exceed the model's context of {context}: "
+            "lower max_tokens, or raise model.context"
         )
     uniform = torch.rand(len(prompt), max_tokens, generator=generator, device=prompt.device)
     out = prompt.new_full((len(prompt), max_tokens), end)

@@ -13,6 +13,7 @@ from torch import nn
 
 from dpo_lab.artifacts import DamagedError, verify_directory, write_directory
 from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.saved import component, read_config
 from dpo_lab.tokenizers import Tokenizer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -56,13 +57,27 @@ def load_policy(path: Path) -> Policy:
     directory = policy_directory(path)
     try:
         verify_directory(directory)
-        saved = OmegaConf.load(directory / CONFIG)
-        cls = MODELS[saved.model.name]
-        spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), saved.model))
-        assert isinstance(spec, ModelSpec)
-        tokenizer = Tokenizer.load(directory)
+        spec = component(MODELS, read_config(directory / CONFIG), directory / CONFIG, "model")
+        tokenizer = _tokenizer(directory)
         module = spec.build(tokenizer.vocab_size)
-        module.load_state_dict(load_file(directory / WEIGHTS))
-    except (DamagedError, SafetensorError) as error:
-        raise ValueError(f"model.path: {error}; it is no complete policy") from error
+        _fill(module, directory / WEIGHTS)
+    except (DamagedError, ValueError) as error:
+        raise ValueError(f"model.path: {error}; it is no complete policy: name another run or policy directory") from error
     return Policy(spec, module, tokenizer)
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    try:
+        return Tokenizer.load(directory)
+    except Exception as error:  # the library raises plain Exceptions
+        raise ValueError(f"{directory}: no readable tokenizer ({str(error)[:100]})") from error
+
+
+def _fill(module: nn.Module, file: Path) -> None:
+    """Weights from a safetensors file, the only kind that is read: it holds numbers and nothing that could be run."""
+    try:
+        module.load_state_dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: no safetensors file ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{file}: not the weights of this model ({' '.join(str(error).split())[:150]} ...)") from error

@@ -18,13 +18,21 @@ C = TypeVar("C")
 ENTRY_POINT_GROUP = "dpo_lab.components"
 
 
+LONGEST_LIST = 250
+"""Characters of names in a message."""
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """' Did you mean `x`?' for the closest of `known`, or the list of them when none is close."""
+    """' Did you mean `x`?' for the closest of `known`, or the list of them (as many as fit) when none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(known)}." if known else ""
+    shown = list(known)
+    while len(", ".join(shown)) > LONGEST_LIST:
+        shown.pop()
+    rest = len(known) - len(shown)
+    return f" Known: {', '.join(shown)}{f' and {rest} more' if rest else ''}." if known else ""
 
 
 class Registry(Mapping[str, type[T]], Generic[T]):

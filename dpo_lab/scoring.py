@@ -167,7 +167,10 @@ def _in_portions(
 def _check_context(model: nn.Module, length: int) -> None:
     context = getattr(model, "max_seq_len", None)
     if context and length - 1 > context:  # the last token is predicted, never read
-        raise ValueError(f"prompt + completion have {length} tokens, the model reads {context} and predicts one more")
+        raise ValueError(
+            f"prompt + completion have {length} tokens, the model reads {context} and predicts one more: "
+            "raise model.context, or shorten what it is given"
+        )
 
 
 @contextmanager

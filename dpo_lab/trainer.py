@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dpo_lab.best import Best
 from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.metrics import Meter, Tally, once
@@ -34,59 +35,7 @@ from dpo_lab.resuming import (
 )
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
-
-
-@dataclass
-class TrainerSettings:
-    """How long, in what portions, and what is watched on the way. An interval of None means never."""
-
-    batch_size: int = 64
-    """Prompts in one optimiser step."""
-    micro_batch_size: int | None = None
-    """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
-    micro_batch_tokens: int | None = None
-    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
-    together. A single prompt that has more runs alone.
-    """
-    length_window: int | None = None
-    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
-    max_steps: int | None = 100
-    max_pairs: int | None = None
-    """Counted in prompts: with two candidates each is a pair."""
-    max_minutes: float | None = None
-    """Training stops at whichever of the three comes first."""
-    clip: float | None = 1.0
-    """Largest norm of the gradient."""
-    dropout: bool = False
-    """Keep dropout on in the policy's scored pass. Its loss then no longer starts at the loss's constant."""
-    log_every: int = 10
-    eval_every: int | None = None
-    best_metric: str = "loss"
-    """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
-    patience: int | None = None
-    """Stop after so many evaluations without a better one."""
-
-    def __post_init__(self) -> None:
-        positive = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs")
-        for name in (*positive, "log_every", "eval_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
-        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
-            raise ValueError(
-                "trainer.micro_batch_size and trainer.micro_batch_tokens say the same in two ways: set one of them"
-            )
-        if self.max_steps is None and self.max_pairs is None:
-            raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
-        for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"trainer.{name} must be > 0, got {limit}")
-
-    @property
-    def num_steps(self) -> int:
-        """Steps that the schedule spans."""
-        limits = [self.max_steps, None if self.max_pairs is None else math.ceil(self.max_pairs / self.batch_size)]
-        return min(limit for limit in limits if limit is not None)
+from dpo_lab.trainer_settings import TrainerSettings
 
 
 @dataclass
@@ -129,7 +78,8 @@ class Trainer:
     """Steps taken."""
 
     def __post_init__(self) -> None:
-        self.best, self.meter, self.began = _Best(self.settings), Meter(self.settings.batch_size), time.monotonic()
+        self.best = Best(self.settings.best_metric, self.settings.patience)
+        self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
 
     def fit(self) -> Outcome:
         settings, best, meter = self.settings, self.best, self.meter
@@ -234,7 +184,7 @@ class Trainer:
         tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
         return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}
 
-    def _evaluate(self, step: int, best: _Best) -> None:
+    def _evaluate(self, step: int, best: Best) -> None:
         if self.hooks.evaluate is None:
             return
         self.policy.eval()
@@ -255,27 +205,3 @@ class Trainer:
                 f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
                 + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
             )
-
-
-class _Best:
-    """The best evaluation so far, and how many have passed since."""
-
-    def __init__(self, settings: TrainerSettings) -> None:
-        self.settings = settings
-        self.value = math.inf
-        self.since = 0
-
-    def improved_by(self, metrics: Mapping[str, float]) -> bool:
-        name = self.settings.best_metric
-        if name not in metrics:
-            raise ValueError(f"trainer.best_metric '{name}' is not evaluated; there are: {', '.join(sorted(metrics))}")
-        value = metrics[name] if name.endswith("loss") or name.startswith("kl") else -metrics[name]
-        if value < self.value:  # false for nan
-            self.value, self.since = value, 0
-            return True
-        self.since += 1
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        return self.settings.patience is not None and self.since >= self.settings.patience

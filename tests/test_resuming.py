@@ -16,9 +16,11 @@ from dpo_lab.losses import LOSSES
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.outcome import Outcome
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import REFERENCES, Reference
-from dpo_lab.trainer import Hooks, Outcome, Trainer, TrainerSettings
+from dpo_lab.trainer import Hooks, Trainer
+from dpo_lab.trainer_settings import TrainerSettings
 
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw"},

@@ -27,7 +27,8 @@ from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.scoring import score
 from dpo_lab.tokenizers import TOKENIZERS
-from dpo_lab.trainer import Hooks, Trainer, TrainerSettings
+from dpo_lab.trainer import Hooks, Trainer
+from dpo_lab.trainer_settings import TrainerSettings
 
 VOCAB = 7
 NAN = math.nan
@@ -480,7 +481,7 @@ def test_the_last_steps_before_patience_runs_out_are_logged_too(report: Report) 
 
 def test_a_best_metric_that_nobody_evaluates_is_refused_with_those_there_are(report: Report) -> None:
     fit = trainer(table(), comparisons(), best_metric="wins", hooks=report.hooks(iter([{"kl": 0.0, "loss": 1.0}])))
-    with pytest.raises(ValueError, match=r"trainer\.best_metric 'wins' is not evaluated; there are: kl, loss"):
+    with pytest.raises(ValueError, match=r"trainer\.best_metric 'wins' is not evaluated\. Known: kl, loss"):
         fit.fit()
 
 

@@ -12,7 +12,7 @@ from dpo_lab.benchmark.base import CONTENDERS, Setting, Step
 from dpo_lab.benchmark.cases import Case
 from dpo_lab.compute import Compute
 from dpo_lab.models.base import ModelSpec
-from dpo_lab.trainer import TrainerSettings
+from dpo_lab.trainer_settings import TrainerSettings
 
 
 @dataclass

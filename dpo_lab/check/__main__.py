@@ -92,7 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     if request.plot:
-        console.path("picture", draw(chosen, Path(request.figure)))
+        try:
+            console.path("picture", draw(chosen, Path(request.figure)))
+        except OSError as error:
+            print(f"error: figure={request.figure} cannot be written ({error.strerror}): give another path", file=sys.stderr)
+            return 2
         return 0
     rows = []
     with console.progress(len(chosen), "laws") as progress:

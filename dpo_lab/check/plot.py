@@ -40,12 +40,12 @@ class Curve:
 
 def draw(losses: Mapping[str, Loss], path: Path) -> Path:
     """A PNG of small multiples; losses without a curve are named below it."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
     curves, left_out = [], []
     for name, loss_class in losses.items():
         curve = curve_of(name, loss_class)
         curves += [curve] if curve else []
         left_out += [] if curve else [name]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         FigureCanvasAgg(compose(curves, left_out)).print_png(str(path))
     return path

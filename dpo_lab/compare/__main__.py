@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
@@ -21,24 +22,40 @@ EXPORTS = {"csv": to_csv, "json": to_json, "latex": to_latex}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables, write what was asked for. Exit status 2 where there is nothing to compare."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    piped = [name for name in EXPORTS if str(getattr(given, name)) == "-"]
-    if len(piped) > 1:
-        parser.error(f"one output fits on stdout; asked for {' and '.join(piped)}")
-    console = Console(sys.stderr if piped else None)
     try:
+        given = _parser().parse_args(arguments)
+        piped = [name for name in EXPORTS if str(getattr(given, name)) == "-"]
+        _refuse_outputs(given, piped)
+        console = Console(sys.stderr if piped else None)
         comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline)
         _print(console, comparison)
         _write(console, comparison, given, list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print("error:", " ".join(text.split()), file=sys.stderr)
         return 2
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its complaints are a ValueError, as every other mistake is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help lists what there is")
+
+
+def _refuse_outputs(given: argparse.Namespace, piped: Sequence[str]) -> None:
+    """Raises ValueError, before any work, for outputs that cannot be written."""
+    if len(piped) > 1:
+        raise ValueError(f"one output fits on stdout, asked for {' and '.join(piped)}: give a file for the others")
+    for name in ("figure", "html", *EXPORTS):
+        path = getattr(given, name)
+        if path is not None and path.is_dir():
+            raise ValueError(f"--{name}: {path} is a directory; give a file")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dpo_lab.compare", description=__doc__)
+    parser = _Parser(prog="python -m dpo_lab.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or directories of them")
     parser.add_argument("--by", nargs="+", default=[], metavar="SETTING", help="what tells runs apart, such as loss.name")
     parser.add_argument("--metric", nargs="+", default=[], help="which numbers")

@@ -84,8 +84,8 @@ def compared(
     """Raises ValueError where there is nothing to compare, and for a setting, metric, KL or baseline that there is not."""
     runs, left_out = find_runs(paths)
     if not runs:
-        reasons = "".join(f"\n  {line}" for line in left_out)
-        raise ValueError(f"there is no finished run in {', '.join(map(str, paths))}{reasons}")
+        more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
+        raise ValueError(f"there is no finished run to compare: {left_out[0][:250]}{more}; name run directories")
     shown = _metrics(runs, metrics, kls)
     groups = grouped(runs, by)
     against = None if baseline is None else _baseline(groups, baseline)
@@ -114,7 +114,7 @@ def _baseline(groups: Sequence[Group], wanted: str) -> Group:
     found = found or [group for group in groups if wanted in (str(value) for value in group.settings.values())]
     if len(found) == 1:
         return found[0]
-    labels = "; ".join(f"'{group.label}'" for group in (found or groups)[:12])
+    labels = "; ".join(f"'{group.label}'" for group in (found or groups)[:4])
     if found:
         raise ValueError(
             f"--baseline: '{wanted}' is in {len(found)} rows; name one of them ({labels}), or tell runs apart --by it"

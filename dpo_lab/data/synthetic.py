@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -31,6 +32,8 @@ class SyntheticSource(DataSource):
             raise ValueError(f"data.words must hold at least 2 different words, got {self.words}")
         if not 0 < self.prompt_words < self.num_words:
             raise ValueError(f"data.prompt_words must be in 1..{self.num_words - 1}, got {self.prompt_words}")
+        if not 0 <= self.sharpness < math.inf:
+            raise ValueError(f"data.sharpness must be >= 0 and finite, got {self.sharpness}")
         if self.num_sentences < 10:
             raise ValueError(f"data.num_sentences must be at least 10, got {self.num_sentences}")
 

@@ -32,6 +32,8 @@ class EvaluationSettings:
         for field in ("num_prompts", "num_prompts_during"):
             if getattr(self, field) < 2:
                 raise ValueError(f"evaluation.{field} must be at least 2, got {getattr(self, field)}")
+        if self.num_shown < 0:
+            raise ValueError(f"evaluation.num_shown must be >= 0, got {self.num_shown}")
         if self.best_of is not None and (not self.best_of or min(self.best_of) < 2):
             raise ValueError(f"evaluation.best_of must hold numbers of at least 2, got {self.best_of}")
 

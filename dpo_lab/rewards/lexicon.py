@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ class LexiconReward(RewardSpec):
     def __post_init__(self) -> None:
         if not any(self.values.values()):
             raise ValueError("reward.values must give some word a value, for example reward.values='{good: 1, bad: -1}'")
+        if not all(map(math.isfinite, self.values.values())):
+            raise ValueError(f"reward.values must be finite, got {str(self.values)[:100]}")
 
     def load(self, directory: Path) -> Scorer:
         def scorer(texts: Sequence[str]) -> Float[Tensor, " n"]:

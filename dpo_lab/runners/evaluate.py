@@ -27,6 +27,10 @@ class EvaluateRunner(RunnerSpec):
     num_prompts: int | None = None
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.num_prompts is not None and self.num_prompts < 2:
+            raise ValueError(f"runner.num_prompts must be at least 2, got {self.num_prompts}")
+
     def check(self, study: Study) -> None:
         if study.model.weights() is None:
             raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
@@ -38,7 +42,7 @@ class EvaluateRunner(RunnerSpec):
         assert weights is not None, "checked"
         run = weights.parent if weights.name == "policy" else weights
         if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
-            raise ValueError(f"model.path: {run} is no run directory (it has no run.json)")
+            raise ValueError(f"model.path: {run} is no run directory: run.json and config.yaml are not both there")
         theirs = study_from_file(run / "config.yaml")
         settings = theirs.evaluation
         if self.num_prompts is not None:

@@ -33,9 +33,10 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
     console = Console()
     study.compute.set_up()
     plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    for field, folder in (("runs", study.runs), ("store", study.store)):
+    below = path_below(Path(study.runs), study.name)
+    for field, folder in (("runs", Path(study.runs)), ("name", below), ("store", Path(study.store))):
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             print(f"error: {field}: cannot make the directory {folder} ({error.strerror})", file=sys.stderr)
             return 2
@@ -69,8 +70,8 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
         status, reason = "diverged", str(error)
         console.warn(f"diverged: {error}")
     except ValueError as error:
-        reason, code = str(error), 2
-        print(f"error: {error}", file=sys.stderr)
+        reason, code = " ".join(str(error).split()), 2
+        print(f"error: {reason}", file=sys.stderr)
     except KeyboardInterrupt:
         status, reason = "preempted", "interrupted"
         console.warn(f"interrupted; what there is, is in {run.path}")

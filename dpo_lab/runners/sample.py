@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ class SampleRunner(RunnerSpec):
             raise ValueError(
                 f"runner.num_samples and runner.max_tokens must be at least 1, got {self.num_samples} and {self.max_tokens}"
             )
-        if self.temperature < 0:
-            raise ValueError(f"runner.temperature must be >= 0, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"runner.temperature must be >= 0 and finite, got {self.temperature}")
 
     def check(self, study: Study) -> None:
         if study.model.weights() is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from dpo_lab.candidates import CandidatesSpec
 from dpo_lab.compute import Compute
@@ -21,9 +23,10 @@ from dpo_lab.references import ReferenceSpec
 from dpo_lab.registry import Registry, suggestion
 from dpo_lab.rewards import RewardSpec
 from dpo_lab.runners.base import RunnerSpec
+from dpo_lab.saved import read_config
 from dpo_lab.tokenizers import TokenizerSpec
 from dpo_lab.tracking.run_directory import path_below
-from dpo_lab.trainer import TrainerSettings
+from dpo_lab.trainer_settings import TrainerSettings
 
 
 @dataclass
@@ -38,6 +41,12 @@ class BaseFit:
     whole_at_end: float = 0.0
     """Share of the steps, at the end, that see whole texts only: fragments teach words, but not where a text ends."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"base.max_tokens must be at least 1, got {self.max_tokens}")
+        if not 0 <= self.whole_at_end <= 1:
+            raise ValueError(f"base.whole_at_end is a share of the steps, in [0, 1], got {self.whole_at_end}")
 
 
 @dataclass
@@ -74,6 +83,10 @@ class Study:
             if not value:
                 raise ValueError(f"{setting} must name a directory, got ''")
         path_below(Path(self.runs), self.name)
+        for part in (self, self.base, self.data, self.candidates, self.evaluation, self.runner):
+            seed = getattr(part, "seed", None)
+            if seed is not None and not -(2**63) <= seed < 2**63:
+                raise ValueError(f"a seed has at most 63 bits, got seed={seed}")
         if self.loss.needs_reference and self.reference.name == "none":
             raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
         if self.loss.needs_kl and not self.reference.runs_model:
@@ -99,6 +112,11 @@ ConfigStore.instance().store(name="schema", node=Study)
 
 def to_study(config: DictConfig) -> Study:
     """Ready, validated objects. Raises ValueError with one sentence for whatever is wrong."""
+    with environment_refused():
+        return _checked(config)
+
+
+def _checked(config: DictConfig) -> Study:
     refuse_unknown_keys(config)
     for path, kind in CHOICES.items():
         node = OmegaConf.select(config, path)
@@ -119,6 +137,20 @@ def to_study(config: DictConfig) -> Study:
     return study
 
 
+@contextmanager
+def environment_refused() -> Iterator[None]:
+    """Inside, ${oc.env:NAME} is a mistake: a run's settings are written to config.yaml, and the environment holds secrets."""
+
+    def refuse(name: str, default: object = None) -> object:
+        raise ValueError(f"${{oc.env:{name}}} would write the environment into config.yaml; give the value itself")
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
 def refuse_unknown_keys(config: DictConfig) -> None:
     """Raises ValueError for a setting that no schema has."""
     for path, known in _unknown_keys(config):
@@ -128,22 +160,21 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 def study_from_file(path: Path) -> Study:
     """The study that a run directory's config.yaml describes. It can name registered components only, and runs nothing."""
-    saved = OmegaConf.load(path)
-    assert isinstance(saved, DictConfig)
-    if "${" in path.read_text(encoding="utf-8"):
-        raise ValueError(f"{path}: a run's own configuration holds no interpolations (${{...}}); this one was edited")
+    saved = read_config(path)
     config = OmegaConf.structured(Study)
-    for choice, kind in CHOICES.items():
-        name = OmegaConf.select(saved, f"{choice}.name")
-        if name is None:
-            raise ValueError(f"{path}: {choice}.name is not set")
-        OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
     try:
+        for choice, kind in CHOICES.items():
+            name = OmegaConf.select(saved, f"{choice}.name")
+            if name is None:
+                raise ValueError(f"{choice}.name is not set")
+            OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
         merged = OmegaConf.merge(config, saved)
+        assert isinstance(merged, DictConfig)
+        return to_study(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(merged, DictConfig)
-    return to_study(merged)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:

@@ -17,6 +17,8 @@ from dpo_lab.tracking.provenance import provenance
 from dpo_lab.tracking.tensorboard import TensorBoard
 
 MAX_LABEL = 80
+LONGEST_PART = 200
+"""Bytes of a directory's name: file systems end at 255."""
 
 
 class Status(StrEnum):
@@ -164,8 +166,9 @@ def sanitise(label: str) -> str:
 
 
 def path_below(root: Path, name: str) -> Path:
-    plain = bool(name) and all(part not in ("", ".", "..") for part in name.split("/")) and name.isprintable()
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and len(part.encode()) <= LONGEST_PART for part in parts) and name.isprintable()
     path = root / name
     if not plain or "\\" in name or not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"name must be a plain relative path below {root}, such as 'imdb' or 'imdb/beta'; got {name!r}")
+        raise ValueError(f"name must be a plain relative path below {root}, such as 'imdb' or 'imdb/beta'; got {name[:80]!r}")
     return path

@@ -21,7 +21,8 @@ from dpo_lab.losses import LOSSES
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import REFERENCES, Reference, ReferenceSpec
-from dpo_lab.trainer import Hooks, Trainer, TrainerSettings
+from dpo_lab.trainer import Hooks, Trainer
+from dpo_lab.trainer_settings import TrainerSettings
 
 pytestmark = old_names
 

@@ -14,7 +14,7 @@ from dpo_lab.benchmark.prepared import Prepared, Terms, prepared
 from dpo_lab.compute import Compute
 from dpo_lab.layouts import Layout
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.trainer import TrainerSettings
+from dpo_lab.trainer_settings import TrainerSettings
 
 CASE = Case(prompt=6, completion=4, vocab=24, pairs=3)
 TERMS = Terms(TransformerSpec(dim=16, depth=2, heads=2), Compute(device="cpu"), beta=0.3, trainer=TrainerSettings(), seed=1)

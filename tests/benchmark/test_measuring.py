@@ -15,7 +15,7 @@ from dpo_lab.benchmark.work import peak_of_matmul, useful_operations
 from dpo_lab.compute import Compute
 from dpo_lab.layouts import Work
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.trainer import TrainerSettings
+from dpo_lab.trainer_settings import TrainerSettings
 
 CASE = Case("small", prompt=6, completion=4, vocab=24, pairs=3)
 

@@ -79,7 +79,7 @@ def test_a_readme_without_a_place_for_the_table_is_left_alone(sweep: Path, capsy
 
 def test_nothing_to_compare_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("error: there is no finished run in ")
+    assert capsys.readouterr().err.startswith("error: there is no finished run to compare: ")
 
 
 PATH = [{"kl": 0.0, "proxy": 0.0}, {"kl": 1.0, "proxy": 2.0}, {"kl": 0.5, "proxy": 9.0}, {"kl": 3.0, "proxy": 4.0}]

@@ -1,0 +1,61 @@
+"""Configurations that come with files, as a run or a policy leaves them: data, whoever wrote them.
+
+They name registered components. Nothing in them imports, calls or looks anything up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dpo_lab.registry import Registry
+
+T = TypeVar("T")
+
+
+def read_config(path: Path) -> DictConfig:
+    """The settings in a YAML file. Raises ValueError for a file that holds none, and for interpolations."""
+    try:
+        loaded = OmegaConf.load(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: no readable YAML ({' '.join(str(error).split())[:150]})") from error
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"{path}: holds no settings but a {type(loaded).__name__.removesuffix('Config').lower()}")
+    # Of the parsed values, not of the text: YAML can spell a dollar as \x24.
+    if any("${" in text for text in _texts(OmegaConf.to_container(loaded, resolve=False))):
+        raise ValueError(f"{path}: a saved configuration holds no interpolations (${{...}}); this one was edited")
+    return loaded
+
+
+def component(registry: Registry[T], config: DictConfig, path: Path, group: str) -> T:
+    """The component that the settings of `group` in `config` (read from `path`) describe."""
+    settings = config.get(group)
+    if not isinstance(settings, DictConfig) or not isinstance(settings.get("name"), str):
+        raise ValueError(f"{path}: {group}.name is not set")
+    try:
+        cls = registry[settings.name]
+        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), settings))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {group}.{error.full_key}: {str(error.__cause__ or error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    assert isinstance(found, cls), (type(found), cls)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from (*_texts(key), *_texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

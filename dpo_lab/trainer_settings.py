@@ -1,0 +1,59 @@
+"""How long a policy trains, in what portions, and what is watched on the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class TrainerSettings:
+    """How long, in what portions, and what is watched on the way. An interval of None means never."""
+
+    batch_size: int = 64
+    """Prompts in one optimiser step."""
+    micro_batch_size: int | None = None
+    """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    micro_batch_tokens: int | None = None
+    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
+    together. A single prompt that has more runs alone.
+    """
+    length_window: int | None = None
+    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
+    max_steps: int | None = 100
+    max_pairs: int | None = None
+    """Counted in prompts: with two candidates each is a pair."""
+    max_minutes: float | None = None
+    """Training stops at whichever of the three comes first."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient."""
+    dropout: bool = False
+    """Keep dropout on in the policy's scored pass. Its loss then no longer starts at the loss's constant."""
+    log_every: int = 10
+    eval_every: int | None = None
+    best_metric: str = "loss"
+    """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better one."""
+
+    def __post_init__(self) -> None:
+        positive = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs")
+        for name in (*positive, "log_every", "eval_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            raise ValueError(
+                "trainer.micro_batch_size and trainer.micro_batch_tokens say the same in two ways: set one of them"
+            )
+        if self.max_steps is None and self.max_pairs is None:
+            raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
+        for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the schedule spans."""
+        limits = [self.max_steps, None if self.max_pairs is None else math.ceil(self.max_pairs / self.batch_size)]
+        return min(limit for limit in limits if limit is not None)
