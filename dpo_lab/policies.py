@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from omegaconf import OmegaConf
@@ -11,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dpo_lab.artifacts import DamagedError, verify_directory, write_directory
+from dpo_lab.artifacts import MANIFEST, DamagedError, file_digest, verify_directory, write_directory
 from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.models.copying import independent_copy
 from dpo_lab.saved import component, read_config
 from dpo_lab.tokenizers import Tokenizer
 
@@ -33,15 +35,22 @@ class Policy:
 
     def write_files(self, directory: Path) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
-        save_file(weights, directory / WEIGHTS)
-        OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(self.spec)}), directory / CONFIG)
+        save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})  # transformers asks for it
+        spec = self.spec.write(self.module, directory)
+        OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(spec)}), directory / CONFIG)
         self.tokenizer.save(directory)
 
     def copy(self, device: torch.device | None = None) -> nn.Module:
-        """The same network again, sharing nothing: built anew and given the same weights."""
-        twin = self.spec.build(self.tokenizer.vocab_size)
-        twin.load_state_dict(self.module.state_dict())
-        return twin.to(device)
+        """The same network again, sharing nothing but weights that no training moves: those under an adapter."""
+        fixed = self.module.fixed() if isinstance(self.module, HoldsFixed) else []
+        return independent_copy(self.module, {id(weight): weight for weight in fixed}).to(device)
+
+
+@runtime_checkable
+class HoldsFixed(Protocol):
+    """A network some of whose weights stay as they are, whatever is trained."""
+
+    def fixed(self) -> list[torch.Tensor]: ...
 
 
 def policy_directory(path: Path) -> Path:
@@ -59,7 +68,7 @@ def load_policy(path: Path) -> Policy:
         verify_directory(directory)
         spec = component(MODELS, read_config(directory / CONFIG), directory / CONFIG, "model")
         tokenizer = _tokenizer(directory)
-        module = spec.build(tokenizer.vocab_size)
+        module = spec.rebuild(directory, tokenizer.vocab_size)
         _fill(module, directory / WEIGHTS)
     except (DamagedError, ValueError) as error:
         raise ValueError(f"model.path: {error}; it is no complete policy: name another run or policy directory") from error
@@ -81,3 +90,14 @@ def _fill(module: nn.Module, file: Path) -> None:
         raise ValueError(f"{file}: no safetensors file ({error})") from error
     except RuntimeError as error:
         raise ValueError(f"{file}: not the weights of this model ({' '.join(str(error).split())[:150]} ...)") from error
+
+
+def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
+    """The policy that a model choice names, and a key that stands for it; None: it is to be fitted. Errors as `load_policy`."""
+    directory = spec.weights()
+    if directory is None:
+        return None
+    opened = spec.open()
+    if opened is not None:
+        return Policy(spec, opened.module, opened.tokenizer), opened.key
+    return load_policy(directory), file_digest(policy_directory(directory) / MANIFEST)[:16]

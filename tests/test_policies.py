@@ -78,7 +78,13 @@ def test_a_copy_says_the_same_and_shares_nothing(tie: bool) -> None:
 def test_any_damage_is_told_in_one_message(tmp_path: Path) -> None:
     policy().save(tmp_path / "p")
     files = sorted(p for p in (tmp_path / "p").iterdir())
-    assert {p.name for p in files} == {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
+    assert {p.name for p in files} == {
+        "model.safetensors",
+        "config.yaml",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "manifest.json",
+    }
     for file in files:
         whole = file.read_bytes()
         for damaged in (whole[:-3], b"", whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]):

@@ -6,18 +6,20 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from dpo_lab.messages import Prompt
 from dpo_lab.registry import Registry
 
 
 @dataclass
 class Feedback:
-    """A prompt, completions of it to be appended as they are, and what somebody has said of them.
+    """A prompt, completions of it, and what somebody has said of them.
 
+    A completion of a text is appended to it as it is; of a conversation it is what the assistant says next.
     Several completions are ordered, best first: two are a pair (chosen, rejected), more a ranking. Of a single one it is said
     whether it is `desirable`.
     """
 
-    prompt: str
+    prompt: Prompt
     completions: tuple[str, ...]
     confidence: float = 1.0
     """P(first beats second)."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from dpo_lab.artifacts import file_digest
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, share_of
 from dpo_lab.data.rows import Form, read_feedback
+from dpo_lab.messages import plain
 
 EMPTY = "left out, empty completion"
 EQUAL = {Form.pairs: "left out, identical pair", Form.rankings: "left out, identical completions"}
@@ -45,8 +46,8 @@ class JSONLSource(DataSource):
         rows = [best_first(row) for row in read] if form is Form.rankings else read
         reasons = [_nothing_to_learn(form, row) for row in rows]
         usable = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
-        train = [row for row in usable if share_of(row.prompt) >= self.eval_share]
-        held_out = [row for row in usable if share_of(row.prompt) < self.eval_share]
+        train = [row for row in usable if share_of(plain(row.prompt)) >= self.eval_share]
+        held_out = [row for row in usable if share_of(plain(row.prompt)) < self.eval_share]
         if not train or not held_out:
             raise ValueError(
                 f"{self.path}: {len(usable)} usable {form.name} leave {len(train)} to train on and {len(held_out)} held out; "
@@ -61,9 +62,9 @@ class JSONLSource(DataSource):
         if form is Form.completions:
             counts["desirable ones to train on"] = sum(row.desirable is True for row in train)
         return Corpus(
-            text=[row.prompt + row.completions[0] for row in train if row.desirable is not False],
-            train_prompts=list(dict.fromkeys(row.prompt for row in train)),
-            eval_prompts=list(dict.fromkeys(row.prompt for row in held_out)),
+            text=[plain(row.prompt) + row.completions[0] for row in train if row.desirable is not False],
+            train_prompts=list(dict.fromkeys(plain(row.prompt) for row in train)),
+            eval_prompts=list(dict.fromkeys(plain(row.prompt) for row in held_out)),
             train=train,
             eval=held_out,
             counts=counts,

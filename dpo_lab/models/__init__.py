@@ -1,6 +1,6 @@
 """Policies: how to build and copy them."""
 
-from dpo_lab.models import checkpoint, transformer
-from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.models import checkpoint, pretrained, transformer
+from dpo_lab.models.base import MODELS, ModelSpec, Opened
 
-__all__ = ["MODELS", "ModelSpec", "checkpoint", "transformer"]
+__all__ = ["MODELS", "ModelSpec", "Opened", "checkpoint", "pretrained", "transformer"]

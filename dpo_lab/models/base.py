@@ -8,6 +8,17 @@ from pathlib import Path
 from torch import nn
 
 from dpo_lab.registry import Registry
+from dpo_lab.tokenizers import Tokenizer
+
+
+@dataclass
+class Opened:
+    """A finished model from elsewhere."""
+
+    module: nn.Module
+    tokenizer: Tokenizer
+    key: str
+    """Stands for the weights and the tokenizer."""
 
 
 @dataclass
@@ -21,8 +32,20 @@ class ModelSpec:
         raise NotImplementedError
 
     def weights(self) -> Path | None:
-        """A policy directory to start from, or None: the base is fitted by the run itself."""
+        """A directory to start from, or None: the base is fitted by the run itself. Raises ValueError where it cannot be."""
         return None
+
+    def open(self) -> Opened | None:
+        """What is in that directory, where it is not a policy of ours."""
+        return None
+
+    def rebuild(self, directory: Path, vocab_size: int) -> nn.Module:
+        """The network of a policy directory, which then is given its weights."""
+        return self.build(vocab_size)
+
+    def write(self, module: nn.Module, directory: Path) -> ModelSpec:
+        """Write to a policy directory what `rebuild` needs beside the weights; the spec to call it on."""
+        return self
 
 
 MODELS: Registry[ModelSpec] = Registry("model")

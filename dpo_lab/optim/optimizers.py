@@ -50,7 +50,7 @@ class AdamWSpec(OptimizerSpec):
         _check_betas("betas", self.betas)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
-        return [_adamw(list(model.parameters()), self.lr, self.betas, self.eps, self.weight_decay)]
+        return [_adamw(_trained(model), self.lr, self.betas, self.eps, self.weight_decay)]
 
 
 @OPTIMIZERS.register
@@ -77,7 +77,7 @@ class MuonSpec(OptimizerSpec):
             raise ValueError(f"optimizer=muon: {type(model).__name__} does not name its hidden matrices; use optimizer=adamw")
         matrices = model.hidden_matrices()
         taken = {id(parameter) for parameter in matrices}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+        others = [parameter for parameter in _trained(model) if id(parameter) not in taken]
         muon = Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         return [muon, _adamw(others, self.adamw_lr, self.adamw_betas, 1e-8, self.weight_decay)]
 
@@ -95,7 +95,7 @@ class SGDSpec(OptimizerSpec):
         _check(lr=self.lr, momentum=self.momentum)
 
     def build(self, model: nn.Module) -> list[Optimizer]:
-        return [SGD(model.parameters(), lr=self.lr, momentum=self.momentum)]
+        return [SGD(_trained(model), lr=self.lr, momentum=self.momentum)]
 
 
 def _check(**settings: float) -> None:
@@ -107,6 +107,11 @@ def _check(**settings: float) -> None:
 def _check_betas(name: str, betas: list[float]) -> None:
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"optimizer.{name} must be two numbers in [0, 1), got {betas}")
+
+
+def _trained(model: NamesMatrices | nn.Module) -> list[nn.Parameter]:
+    """Under an adapter, the adapter's."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _adamw(parameters: list[nn.Parameter], lr: float, betas: list[float], eps: float, weight_decay: float) -> Optimizer:

@@ -33,7 +33,8 @@ class SyncedReference(FrozenReference):
     def follow(self, model: nn.Module, policy: nn.Module, step: int, memory: dict[str, Tensor]) -> None:
         if step % self.sync_every == 0:
             for ours, theirs in zip(model.parameters(), policy.parameters(), strict=True):
-                ours.mul_(1 - self.mixup).add_(theirs, alpha=self.mixup)
+                if ours is not theirs:  # what lies under an adapter is the same in both
+                    ours.mul_(1 - self.mixup).add_(theirs, alpha=self.mixup)
 
     def remarks(self, num_steps: int) -> list[str]:
         return _never_moves("sync_every", self.sync_every, num_steps)
@@ -66,7 +67,8 @@ class EMAReference(FrozenReference):
                 raise ValueError(f"reference.{name} must be >= 0, got {getattr(self, name)}")
 
     def follow(self, model: nn.Module, policy: nn.Module, step: int, memory: dict[str, Tensor]) -> None:
-        ours, theirs = dict(model.named_parameters()), dict(policy.named_parameters())
+        theirs = dict(policy.named_parameters())
+        ours = {name: weight for name, weight in model.named_parameters() if weight is not theirs[name]}
         if not memory:  # the reference has not moved yet: it is where the policy began
             for name, weight in ours.items():
                 memory[f"start.{name}"] = weight.detach().clone()

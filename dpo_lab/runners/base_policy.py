@@ -55,7 +55,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             policy=module,
             loss=SFTLoss(aggregate=Aggregate.sum),
             reference=None,
-            data=from_rows([[tokenizer.start]] * len(rows), rows, torch.ones(len(rows))),
+            data=from_rows([tokenizer.encode_prompt("")] * len(rows), rows, torch.ones(len(rows))),
             optimizers=fit.optimizer.build(module),
             schedule=fit.schedule,
             settings=fit.trainer,

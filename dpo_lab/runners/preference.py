@@ -59,9 +59,8 @@ class PreferenceRunner(RunnerSpec):
             train = train.with_mismatched()
         for remark in remarks(study, train):
             context.console.warn(remark)
-        # Built anew and given the weights: a deep copy of tied embeddings would keep the original's head.
         policy = base.copy(study.compute.torch_device)
-        start = freeze(base.copy(study.compute.torch_device))
+        start = freeze(base.module)
         reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
         layouts = trusted(policy, study.compute.layout, context.console.note)
         scoring = Scoring(layouts, study.compute.head_portion)

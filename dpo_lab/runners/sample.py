@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.sampled import draw, texts_of
-from dpo_lab.policies import load_policy
+from dpo_lab.policies import starting_policy
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 
@@ -40,11 +40,11 @@ class SampleRunner(RunnerSpec):
             raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
 
     def run(self, context: Context) -> dict[str, Any]:
-        weights = context.study.model.weights()
-        assert weights is not None, "checked"
-        policy = load_policy(weights)
+        found = starting_policy(context.study.model)
+        assert found is not None, "checked"
+        policy, _ = found
         device = context.study.compute.torch_device
-        starts = padded([[policy.tokenizer.start, *policy.tokenizer.encode(self.prompt)]])
+        starts = padded([policy.tokenizer.encode_prompt(self.prompt)])
         samples = draw(
             policy.module.to(device),
             policy.tokenizer,

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpo_lab.artifacts import MANIFEST, digest, file_digest
+from dpo_lab.artifacts import digest
 from dpo_lab.candidates.base import noun, padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
-from dpo_lab.policies import Policy, load_policy, policy_directory
+from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
 from dpo_lab.runners.base_policy import fit_base
@@ -75,10 +75,11 @@ class Stages:
         weights = study.model.weights()
         if weights is not None:
             with self.context.stage("base", f"from {weights}") as stage:
-                policy = load_policy(weights)
+                found = starting_policy(study.model)
+                assert found is not None
                 stage.reused = True
-                policy.module.to(study.compute.torch_device)
-                return policy, file_digest(policy_directory(weights) / MANIFEST)[:16]
+                found[0].module.to(study.compute.torch_device)
+                return found
         tokenizer, tokenizer_key = self._tokenizer
         determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
@@ -156,7 +157,7 @@ class Stages:
                 self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
                 save_file(_contiguous(batch), directory / f"{title}.safetensors")
 
-        determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.backend.to_str()), "candidates": spec}
+        determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
             path, _ = self._artifact(stage, "pairs", {**determined_by, "format": FORMAT}, build)
             train, held_out = (
@@ -187,7 +188,7 @@ class Stages:
 
         def build(directory: Path) -> None:
             prompts = self._prompts(split, drawn["num_prompts"], drawn["seed"])
-            starts = padded([[policy.tokenizer.start, *ids] for ids in policy.tokenizer.encode_many(prompts)])
+            starts = padded([policy.tokenizer.encode_prompt(prompt) for prompt in prompts])
             made = draw(
                 policy.module,
                 policy.tokenizer,

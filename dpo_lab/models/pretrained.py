@@ -1,0 +1,115 @@
+"""A causal language model in Hugging Face's files, with its tokenizer; trained whole, or through a low-rank adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import nn
+
+from dpo_lab.artifacts import digest, file_digest
+from dpo_lab.models.base import MODELS, ModelSpec, Opened
+from dpo_lab.models.lora import Lora
+
+SOURCE = "base.json"
+"""In the policy directory of an adapter: which model it belongs to."""
+
+
+class Dtype(Enum):
+    """What weights are kept in."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@MODELS.register
+@dataclass
+class PretrainedSpec(ModelSpec):
+    """The causal language model and tokenizer in the directory `path`: any architecture that transformers knows."""
+
+    name: str = "pretrained"
+    path: str = ""
+    gguf_file: str | None = None
+    """A file in that directory that holds both, instead of safetensors. Its weights are unpacked."""
+    dtype: Dtype = Dtype.fp32
+    """Weights in bf16 take half the memory; an adapter's own are float32 in either. See compute.precision, too."""
+    lora: Lora = field(default_factory=Lora)
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only the command line can say so."""
+
+    def __post_init__(self) -> None:
+        if self.dtype is Dtype.bf16 and self.lora.rank is None:
+            raise ValueError(
+                "model.dtype=bf16 is for adapters (model.lora.rank=...): small steps are lost in the rounding of bf16 weights; "
+                "to train all weights, use compute.precision=bf16 instead"
+            )
+
+    def weights(self) -> Path | None:
+        if not self.path:
+            raise ValueError("model.path is not set: model=pretrained needs model.path=DIRECTORY")
+        path = Path(self.path).expanduser()
+        if not path.is_dir():
+            raise ValueError(f"model.path: there is no directory {self.path}; nothing is downloaded")
+        file = self.gguf_file or "config.json"
+        if not (path / file).is_file():
+            setting = "model.gguf_file" if self.gguf_file else "model.path"
+            raise ValueError(f"{setting}: {path} holds no {file}; what was trained here loads with model=checkpoint")
+        self._check_installed()
+        return path
+
+    def open(self) -> Opened:
+        from dpo_lab.models.reading import read_tokenizer
+
+        path = self.weights()
+        assert path is not None
+        key = self._key(path)
+        module = self._network(path, self.gguf_file, key, self.trust_remote_code)
+        return Opened(module, read_tokenizer(path, self.gguf_file), digest([key, self.lora, self.dtype]))
+
+    def rebuild(self, directory: Path, vocab_size: int) -> nn.Module:
+        self._check_installed()
+        if self.lora.rank is None:
+            return self._network(directory)
+        path, key = Path(self.path), json.loads((directory / SOURCE).read_text())["key"]
+        if not path.is_dir() or self._key(path) != key:
+            raise ValueError(
+                f"model.path: {directory} is an adapter of the model at {path}, which is not there as it was; "
+                "runner=export merges an adapter into a model of its own"
+            )
+        return self._network(path, self.gguf_file, key)
+
+    def write(self, module: nn.Module, directory: Path) -> ModelSpec:
+        from dpo_lab.models.reading import write_config
+
+        if self.lora.rank is None:  # a directory that needs no other
+            write_config(module, directory)
+            return replace(self, path="", gguf_file=None, trust_remote_code=False)
+        (directory / SOURCE).write_text(json.dumps({"key": module.source}))
+        return replace(self, path=str(Path(self.path).expanduser().absolute()), trust_remote_code=False)
+
+    def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
+        from dpo_lab.models.adapters import add_adapter
+        from dpo_lab.models.causal_lm import adapted
+        from dpo_lab.models.reading import read_network
+
+        net = read_network(path, gguf_file, self.dtype.value, trust_remote_code)
+        if self.lora.rank is not None:
+            add_adapter(net, self.lora)
+        module = adapted(net)
+        module.source = key
+        return module
+
+    def _key(self, path: Path) -> str:
+        """Stands for the files that a model and its tokenizer are read from."""
+        kinds = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "*.txt")
+        files = [path / self.gguf_file] if self.gguf_file else sorted(file for kind in kinds for file in path.glob(kind))
+        return digest({file.name: file_digest(file) for file in files})
+
+    def _check_installed(self) -> None:
+        needed = {"transformers": True, "peft": self.lora.rank is not None, "gguf": self.gguf_file is not None}
+        for package, asked in needed.items():
+            if asked and find_spec(package) is None:
+                raise ValueError(f"model=pretrained needs the package {package}: pip install 'dpo_lab[hf]'")
