@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class GivenCandidates(CandidatesSpec):
         if self.max_prompt_tokens < 1:
             raise ValueError(f"candidates.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
 
-    def encode(self, feedback: Sequence[Feedback], tokenizer: Tokenizer) -> tuple[CandidateBatch, dict[str, int]]:
+    def encode(self, feedback: Collection[Feedback], tokenizer: Tokenizer) -> tuple[CandidateBatch, dict[str, int]]:
         """The rows as tokens, and how many were left out for which reason.
 
         Raises ValueError where none is left, and for rows that do not all hold the same.

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
+from dpo_lab.messages import Prompt
 from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
@@ -51,7 +53,8 @@ class Stages:
     def corpus(self) -> Corpus:
         """Read only when a stage after it must be built: a second run of the same study does not."""
         corpus = self.context.study.data.load()
-        self.context.console.note("  " + ", ".join(f"{count:,} {what}" for what, count in corpus.counts.items()))
+        for note in [*corpus.notes, ", ".join(f"{count:,} {what}" for what, count in corpus.counts.items())]:
+            self.context.console.note(f"  {note}")
         return corpus
 
     @cached_property
@@ -62,7 +65,7 @@ class Stages:
                 stage,
                 "tokenizer",
                 {"text": self.data_key, "tokenizer": spec},
-                lambda d: spec.train([*self.corpus.text, *self.corpus.fragments]).save(d),
+                lambda d: spec.train(chain(self.corpus.text, self.corpus.fragments)).save(d),
             )
             tokenizer = Tokenizer.load(path)
             stage.detail = f"{spec.name}, {tokenizer.vocab_size:,} tokens"
@@ -211,7 +214,7 @@ class Stages:
                 stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
         return batch
 
-    def _prompts(self, split: str, count: int, seed: int) -> list[str]:
+    def _prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
         """So many prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
         prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
         order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -221,7 +224,9 @@ class Stages:
             self.context.console.note(
                 f"  evaluated on all {len(prompts)} held-out prompts, fewer than evaluation.num_prompts={count}"
             )
-        return [prompts[i] for i in order[:count]]
+        place = {row: i for i, row in enumerate(order[:count])}
+        found = ((place[row], prompt) for row, prompt in enumerate(prompts) if row in place)
+        return [prompt for _, prompt in sorted(found, key=lambda item: item[0])]
 
     def _artifact(
         self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]
