@@ -13,7 +13,7 @@ import pytest
 import torch
 from einops import reduce
 from jaxtyping import Float
-from strategies import tiny_transformer
+from strategies import numbers_of, tiny_transformer
 from test_measuring import comparisons
 from torch import Tensor, nn
 
@@ -65,7 +65,7 @@ def stepped(
     objective = Objective(policy, loss, reference, Compute(device="cpu", workers=workers), micro_batch_size, tokens)
     policy.zero_grad()
     metrics = means(objective.fill_gradients(prepared(loss)))
-    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | loss.state
+    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | numbers_of(loss.state)
 
 
 def compare(loss: PreferenceLoss, policy: nn.Module) -> None:
