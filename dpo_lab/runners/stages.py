@@ -155,10 +155,9 @@ class Stages:
                     f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
                 )
             for title, rows in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
-                batch, counts = spec.encode(rows, tokenizer)
-                left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-                self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
-                save_file(_contiguous(batch), directory / f"{title}.safetensors")
+                counts = spec.write(rows, tokenizer, directory / f"{title}.safetensors")
+                effects = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+                self.context.console.note(f"  {title}: {len(rows):,} {noun(len(next(iter(rows)).completions))}{effects}")
 
         determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
