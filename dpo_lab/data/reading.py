@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from dpo_lab.data.cells import cells
 from dpo_lab.data.values import BadRowError
@@ -57,18 +57,23 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return where, fields if isinstance(fields, BadRowError) else renamed(fields, columns)
 
 
-def _opened(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+def _opened(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _first_character(file: IO[bytes]) -> bytes:
+def _as_text(file: io.BufferedIOBase, newline: str | None = None) -> io.TextIOWrapper:
+    binary: Any = file
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
+
+
+def _first_character(file: io.BufferedIOBase) -> bytes:
     """The first byte that is no white space and no byte order mark; the file stands at its beginning again."""
     head = file.read(4096)
     file.seek(0)
     return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
-def _json_lines(file: IO[bytes], name: str) -> Iterator[Row]:
+def _json_lines(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
     for number, line in enumerate(file, start=1):
         where = f"{name}:{number}"
         try:
@@ -89,35 +94,36 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
-def _json_list(file: IO[bytes], name: str) -> Iterator[Row]:
+def _json_list(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
     """The items of one JSON list, decoded one by one so that the list is never held whole."""
-    reader = _Growing(io.TextIOWrapper(file, encoding="utf-8-sig"))
-    reader.skip("[")
-    number, line = 0, 1
-    while reader.peek() != "]":
-        number, line = number + 1, reader.line
-        try:
-            item = reader.item()
-        except (ValueError, RecursionError) as error:
-            reason = "the file ends within" if reader.ended else "not JSON from"
-            raise ValueError(f"{name}:{line}: {reason} item {number} of the list ({error})") from error
-        where = f"{name}:{line}" if line > 1 else f"{name} item {number}"
-        try:
-            yield where, _object(item)
-        except BadRowError as error:
-            yield where, error
-        following = reader.peek()
-        if following == ",":
-            reader.skip(",")
-        elif following != "]":
-            found = f"found {following!r}" if following else "the file ends"
-            raise ValueError(f"{name}:{reader.line}: expected , or ] after item {number} of the list, {found}")
+    with _as_text(file) as text:
+        reader = _Growing(text)
+        reader.skip("[")
+        number, line = 0, 1
+        while reader.peek() != "]":
+            number, line = number + 1, reader.line
+            try:
+                item = reader.item()
+            except (ValueError, RecursionError) as error:
+                reason = "the file ends within" if reader.ended else "not JSON from"
+                raise ValueError(f"{name}:{line}: {reason} item {number} of the list ({error})") from error
+            where = f"{name}:{line}" if line > 1 else f"{name} item {number}"
+            try:
+                yield where, _object(item)
+            except BadRowError as error:
+                yield where, error
+            following = reader.peek()
+            if following == ",":
+                reader.skip(",")
+            elif following != "]":
+                found = f"found {following!r}" if following else "the file ends"
+                raise ValueError(f"{name}:{reader.line}: expected , or ] after item {number} of the list, {found}")
 
 
 class _Growing:
     """Text of a file from where it has been read up to, as much of it as one item needs."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: io.TextIOWrapper) -> None:
         self.file = file
         self.buffer, self.at, self.line, self.ended = "", 0, 1, False
         self.decoder = json.JSONDecoder()
@@ -143,7 +149,8 @@ class _Growing:
         while True:
             try:
                 value, end = self.decoder.raw_decode(self.buffer, self.at)
-                if end < len(self.buffer) or not self._grow(size):  # a number may go on
+                goes_on = isinstance(value, int | float) and self.buffer[end:].strip()[:1] not in (",", "]")
+                if not goes_on or not self._grow(size):
                     self._advance(end)
                     return value
             except json.JSONDecodeError as error:
@@ -168,25 +175,26 @@ class _Growing:
         return bool(more)
 
 
-def _csv(file: IO[bytes], name: str, columns: Mapping[str, str], delimiter: str) -> Iterator[Row]:
+def _csv(file: io.BufferedIOBase, name: str, columns: Mapping[str, str], delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)
-    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    line = 1
-    try:
-        for row in rows:
-            where, line = f"{name}:{line}", rows.line_num + 1
-            if header is None:
-                header = row
-                repeated = sorted({column for column in row if row.count(column) > 1})
-                if repeated:
-                    raise ValueError(f"{where}: several columns are called {', '.join(map(repr, repeated))}")
-            elif len(row) == len(header):
-                yield where, cells(renamed(dict(zip(header, row, strict=True)), columns))
-            elif row:
-                yield where, BadRowError(f"{len(row)} cells, but the first line names {len(header)} columns")
-    except csv.Error as error:
-        raise ValueError(f"{name}:{line}: not CSV ({error})") from error
+    with _as_text(file, newline="") as text:
+        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        header: list[str] | None = None
+        line = 1
+        try:
+            for row in rows:
+                where, line = f"{name}:{line}", rows.line_num + 1
+                if header is None:
+                    header = row
+                    repeated = sorted({column for column in row if row.count(column) > 1})
+                    if repeated:
+                        raise ValueError(f"{where}: several columns are called {', '.join(map(repr, repeated))}")
+                elif len(row) == len(header):
+                    yield where, cells(renamed(dict(zip(header, row, strict=True)), columns))
+                elif row:
+                    yield where, BadRowError(f"{len(row)} cells, but the first line names {len(header)} columns")
+        except csv.Error as error:
+            raise ValueError(f"{name}:{line}: not CSV ({error})") from error
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row]:

@@ -38,8 +38,10 @@ def required(fields: Mapping[str, Any], name: str) -> Any:
 def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise BadRowError(f"'{name}' must be a string, found {type(value).__name__}")
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        raise BadRowError(f"'{name}' holds half a character (a lone surrogate, \\ud800 to \\udfff)")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRowError(f"'{name}' holds half a character (a lone surrogate, \\ud800 to \\udfff)") from error
     return value
 
 

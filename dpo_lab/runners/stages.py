@@ -34,6 +34,7 @@ from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 
+NOTES = "notes.json"
 FORMAT = 1
 """Raised when a stage computes something else from the same settings: old artifacts are then left alone."""
 
@@ -145,20 +146,27 @@ class Stages:
         assert isinstance(spec, GivenCandidates)
         return *self._given(spec), None
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own, or else one that is fitted to the text."""
+        return self._tokenizer[0] if self.context.study.model.weights() is None else self.base[0].tokenizer
+
     def _given(self, spec: GivenCandidates) -> tuple[CandidateBatch, CandidateBatch]:
-        """The data's own candidates as tokens, to train on and held out."""
-        tokenizer = self.base[0].tokenizer
+        """The data's own candidates as tokens, to train on and held out. What is odd about them is said each time."""
+        tokenizer, console = self.tokenizer, self.context.console
 
         def build(directory: Path) -> None:
             if not self.corpus.train:
                 raise ValueError(
                     f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
                 )
+            notes = []
             for title, rows in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
-                batch, counts = spec.encode(rows, tokenizer)
-                left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-                self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
-                save_file(_contiguous(batch), directory / f"{title}.safetensors")
+                counts = spec.write(rows, tokenizer, directory / f"{title}.safetensors")
+                effects = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+                notes.append(f"{title}: {len(rows):,} {noun(len(next(iter(rows)).completions))}{effects}")
+                console.note(f"  {notes[-1]}")
+            (directory / NOTES).write_text(json.dumps([*self.corpus.notes, *notes]))
 
         determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
@@ -167,6 +175,9 @@ class Stages:
                 CandidateBatch.from_tensors(load_file(path / f"{title}.safetensors")) for title in ("train", "held-out")
             )
             stage.detail = f"{len(train):,} to train on, {len(held_out):,} held out"
+            if "corpus" not in vars(self):  # else they were said when it was read
+                for note in json.loads((path / NOTES).read_text()):
+                    console.note(f"  {note}")
         return train, held_out
 
     def judge(self, reference: nn.Module) -> Judge:
