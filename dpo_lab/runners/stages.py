@@ -24,6 +24,7 @@ from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.messages import Prompt
+from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
@@ -80,7 +81,7 @@ class Stages:
             with self.context.stage("base", f"from {weights}") as stage:
                 found = starting_policy(study.model)
                 assert found is not None
-                stage.reused = True
+                stage.reused, stage.detail = True, f"{weights}, {size_in_words(found[0].module)}"
                 found[0].module.to(study.compute.torch_device)
                 return found
         tokenizer, tokenizer_key = self._tokenizer
@@ -91,9 +92,8 @@ class Stages:
                 stage, "base", determined_by, lambda d: fit_base(self.context, self.corpus, tokenizer, d)
             )
             policy = load_policy(path)
-            count = sum(parameter.numel() for parameter in policy.module.parameters())
             fitted = json.loads((path / "fit.json").read_text())
-            stage.detail = f"{count / 1e6:.2f} M parameters, {fitted['nats_per_token']:.2f} nats a token on its last texts"
+            stage.detail = f"{fitted['nats_per_token']:.2f} nats a token on its last texts, {size_in_words(policy.module)}"
         policy.module.to(study.compute.torch_device)
         return policy, key
 
