@@ -124,7 +124,8 @@ class Stages:
     def reference_samples(self) -> CandidateBatch:
         """Samples of the base policy for held-out prompts: what the policy is compared with, and best-of-n chooses from."""
         study = self.context.study
-        drawn = {"num_prompts": study.evaluation.num_prompts, "k": max(study.evaluation.sizes), "temperature": 1.0}
+        several = max(study.evaluation.sizes) if study.reward.name != "none" else 1  # without a reward no n is best
+        drawn = {"num_prompts": study.evaluation.num_prompts, "k": several, "temperature": 1.0}
         drawn |= {"max_tokens": study.candidates.max_tokens, "seed": study.evaluation.seed}
         return self._samples("reference_samples", "eval", drawn)
 
