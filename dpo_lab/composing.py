@@ -36,6 +36,7 @@ def validated(config: DictConfig) -> Study:
     study = to_study(config)
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
+    study.reference.weights()
     study.runner.check(study)
     return study
 
@@ -46,7 +47,11 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
     they start from that loss's own defaults.
     """
-    return _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
+    found = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
+    asked = any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words)
+    if OmegaConf.select(found, "model.trust_remote_code") and not asked:
+        raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
+    return found
 
 
 def _safe(words: list[str]) -> DictConfig:

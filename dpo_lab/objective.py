@@ -96,8 +96,12 @@ class Objective:
     def evaluate(self, pairs: CandidateBatch) -> dict[str, float]:
         """The metrics of training, over all the given comparisons, with the loss's state as it is."""
         batch = pairs.to(self.compute.torch_device)
+        rows = torch.arange(len(pairs))
+        portions = rows.split(ROWS_AT_ONCE)
+        if self.micro_batch_tokens is not None:
+            portions = tuple(by_tokens(pairs, rows, self.micro_batch_tokens))
         with evaluating(self.policy):
-            parts = [(rows, pairs.select(rows)) for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE)]
+            parts = [(rows, pairs.select(rows)) for rows in portions]
             logps = self._joined(parts, batch, Ranks(alone=True))
         return means(preference_metrics(self.loss, self.loss(logps, batch), logps, batch))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from omegaconf import OmegaConf
@@ -14,7 +13,10 @@ from torch import nn
 
 from dpo_lab.artifacts import MANIFEST, DamagedError, file_digest, verify_directory, write_directory
 from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.pretrained import PretrainedSpec
+from dpo_lab.models.size import fixed_weights
 from dpo_lab.saved import component, read_config
 from dpo_lab.tokenizers import Tokenizer
 
@@ -42,15 +44,7 @@ class Policy:
 
     def copy(self, device: torch.device | None = None) -> nn.Module:
         """The same network again, sharing nothing but weights that no training moves: those under an adapter."""
-        fixed = self.module.fixed() if isinstance(self.module, HoldsFixed) else []
-        return independent_copy(self.module, {id(weight): weight for weight in fixed}).to(device)
-
-
-@runtime_checkable
-class HoldsFixed(Protocol):
-    """A network some of whose weights stay as they are, whatever is trained."""
-
-    def fixed(self) -> list[torch.Tensor]: ...
+        return independent_copy(self.module, {id(weight): weight for weight in fixed_weights(self.module)}).to(device)
 
 
 def policy_directory(path: Path) -> Path:
@@ -101,3 +95,11 @@ def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
     if opened is not None:
         return Policy(spec, opened.module, opened.tokenizer), opened.key
     return load_policy(directory), file_digest(policy_directory(directory) / MANIFEST)[:16]
+
+
+def policy_of_any_make(path: Path) -> tuple[Policy, str]:
+    """The policy in a run, a policy directory or a Hugging Face model's directory, and its key. Errors as `load_policy`."""
+    ours = (policy_directory(path) / MANIFEST).is_file() or not (path / "config.json").is_file()
+    found = starting_policy((CheckpointSpec if ours else PretrainedSpec)(path=str(path)))
+    assert found is not None
+    return found

@@ -14,7 +14,8 @@ from x_transformers.x_transformers import Attention, RMSNorm
 
 
 class BufferedDecoding:
-    """Rows under way through pre-norm layers of attention and feed-forward, positions rotary, learned or none.
+    """Rows under way through pre-norm layers of attention and feed-forward, positions rotary, learned or none,
+    queries and keys normed or not.
 
     Row r begins at column `starts[r]`; what it is fed before that is padding. x-transformers' own cache is copied for every
     token of every layer and its keys are rotated anew; here a token's key is rotated once and written into its column.
@@ -77,6 +78,11 @@ class BufferedDecoding:
     ) -> Float[Tensor, "r n d"]:
         q = rearrange(block.to_q(x), "r n (h d) -> r n h d", h=block.heads)
         k, v = (rearrange(to(x), "r n (h d) -> r n h d", h=block.kv_heads) for to in (block.to_k, block.to_v))
+        if block.qk_norm:
+            q, k = (
+                F.normalize(t, dim=-1) * (scale if isinstance(scale, int) else rearrange(scale, "h 1 d -> h d"))
+                for t, scale in ((q, block.qk_norm_q_scale), (k, block.qk_norm_k_scale))
+            )
         if turns is not None:
             q, k = _rotated(q, turns), _rotated(k, turns)
         if layer == len(self.buffers):
@@ -91,6 +97,7 @@ class BufferedDecoding:
             keys[:, :, :end],
             values[:, :, :end],
             attn_mask=mask,
+            scale=block.attend.scale if block.qk_norm else None,
             enable_gqa=block.kv_heads != block.heads,
         )
         return block.to_out(rearrange(out, "r h n d -> r n (h d)"))

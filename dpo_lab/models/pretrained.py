@@ -90,6 +90,16 @@ class PretrainedSpec(ModelSpec):
         (directory / SOURCE).write_text(json.dumps({"key": module.source}))
         return replace(self, path=str(Path(self.path).expanduser().absolute()), trust_remote_code=False)
 
+    def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
+        from dpo_lab.models.adapters import merge_adapter, write_adapter
+
+        if self.lora.rank is not None and not merge:
+            write_adapter(module.net, self.lora, Path(self.path).expanduser().absolute(), module.state_dict(), directory)
+            return
+        if self.lora.rank is not None:
+            merge_adapter(module.net)
+        module.net.save_pretrained(directory)
+
     def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
         from dpo_lab.models.adapters import add_adapter
         from dpo_lab.models.causal_lm import adapted

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
@@ -92,25 +95,52 @@ class TransformerPolicy(nn.Module):
 
 
 class FeedForward(Enum):
-    """The nonlinearity between the two matrices of a block: gated SiLU (three matrices), or squared ReLU."""
+    """The nonlinearity between the two matrices of a block: gated SiLU (three matrices), squared ReLU, or GELU."""
 
     swiglu = "swiglu"
     relu2 = "relu2"
+    gelu = "gelu"
+
+
+class Positions(Enum):
+    """How a token's place is known: by turning keys and queries, a penalty on distance, a learned table, or not at all."""
+
+    rotary = "rotary"
+    alibi = "alibi"
+    learned = "learned"
+    none = "none"
+
+
+class Norm(Enum):
+    """What stands in front of each block."""
+
+    rmsnorm = "rmsnorm"
+    layernorm = "layernorm"
 
 
 @MODELS.register
 @dataclass
 class TransformerSpec(ModelSpec):
-    """Pre-norm decoder with rotary positions, RMS norm and flash attention."""
+    """Pre-norm decoder of x-transformers."""
 
     name: str = "transformer"
     dim: int = 128
     depth: int = 3
     heads: int = 4
+    kv_heads: int | None = None
+    """Heads of keys and values, shared by groups of query heads; None: as many as heads."""
     context: int = 128
     """Tokens that the model can read: prompt and completion together."""
     dropout: float = 0.0
+    positions: Positions = Positions.rotary
+    norm: Norm = Norm.rmsnorm
     feedforward: FeedForward = FeedForward.swiglu
+    feedforward_factor: float = 4.0
+    """Inner width of the feed-forward blocks, as a multiple of dim."""
+    qk_norm: bool = False
+    """Queries and keys of unit length, scaled by learned numbers. Henry et al. 2020, arXiv:2010.04245."""
+    flash: bool = True
+    """PyTorch's fused attention, whose memory does not grow with the square of the length."""
     tie_embedding: bool = False
     """Use the token embedding as the head."""
 
@@ -120,35 +150,57 @@ class TransformerSpec(ModelSpec):
                 raise ValueError(f"model.{field} must be at least 1, got {getattr(self, field)}")
         if self.dim % self.heads:
             raise ValueError(f"model.dim must be a multiple of model.heads, got {self.dim} and {self.heads}")
-        if self.dim // self.heads < 6:  # rotary positions turn half of a head's dimensions, in pairs
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ValueError(f"model.heads must be a multiple of model.kv_heads, got {self.heads} and {self.kv_heads}")
+        if self.positions is Positions.rotary and self.dim // self.heads < 6:  # half of a head's dimensions turn, in pairs
             raise ValueError(f"model.dim / model.heads must be at least 6, got {self.dim} / {self.heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
+        if not self.feedforward_factor > 0:
+            raise ValueError(f"model.feedforward_factor must be > 0, got {self.feedforward_factor}")
 
     def build(self, vocab_size: int) -> TransformerPolicy:
-        layers = Decoder(
-            dim=self.dim,
-            depth=self.depth,
-            heads=self.heads,
-            attn_dim_head=self.dim // self.heads,
-            attn_flash=True,
-            rotary_pos_emb=True,
-            verbose=False,  # it warns of rotary dimensions under 32, which small heads cannot have
-            use_rmsnorm=True,
-            ff_glu=self.feedforward is FeedForward.swiglu,
-            ff_swish=self.feedforward is FeedForward.swiglu,
-            ff_relu_squared=self.feedforward is FeedForward.relu2,
-            ff_no_bias=True,
-            layer_dropout=0.0,
-            attn_dropout=self.dropout,
-            ff_dropout=self.dropout,
-        )
-        return TransformerPolicy(
-            TransformerWrapper(
-                num_tokens=vocab_size,
-                max_seq_len=self.context,
-                attn_layers=layers,
-                tie_embedding=self.tie_embedding,
-                use_abs_pos_emb=False,
-            )
-        )
+        layers = Decoder(verbose=False, **self.decoder_options())  # it warns of rotary dimensions under 32: small heads
+        return TransformerPolicy(TransformerWrapper(attn_layers=layers, **self.wrapper_options(vocab_size)))
+
+    def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
+        """model.safetensors with x-transformers' names, and in x_transformers.json the arguments to build the network with."""
+        assert isinstance(module, TransformerPolicy)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
+        save_file(weights, directory / "model.safetensors")
+        options = {"decoder": self.decoder_options(), "wrapper": self.wrapper_options(module.net.num_tokens)}
+        (directory / "x_transformers.json").write_text(json.dumps(options, indent=1))
+
+    def decoder_options(self) -> dict[str, Any]:
+        """Arguments of `x_transformers.Decoder`."""
+        grouped = {} if self.kv_heads is None else {"attn_kv_heads": self.kv_heads}
+        return {
+            "dim": self.dim,
+            "depth": self.depth,
+            "heads": self.heads,
+            "attn_dim_head": self.dim // self.heads,
+            **grouped,
+            "attn_flash": self.flash,
+            "attn_qk_norm": self.qk_norm,
+            "attn_qk_norm_dim_scale": self.qk_norm,
+            "rotary_pos_emb": self.positions is Positions.rotary,
+            "alibi_pos_bias": self.positions is Positions.alibi,
+            "use_rmsnorm": self.norm is Norm.rmsnorm,
+            "ff_mult": self.feedforward_factor,
+            "ff_glu": self.feedforward is FeedForward.swiglu,
+            "ff_swish": self.feedforward is FeedForward.swiglu,
+            "ff_relu_squared": self.feedforward is FeedForward.relu2,
+            "ff_no_bias": True,
+            "layer_dropout": 0.0,
+            "attn_dropout": self.dropout,
+            "ff_dropout": self.dropout,
+        }
+
+    def wrapper_options(self, vocab_size: int) -> dict[str, Any]:
+        """Arguments of `x_transformers.TransformerWrapper` beside the layers."""
+        return {
+            "num_tokens": vocab_size,
+            "max_seq_len": self.context,
+            "tie_embedding": self.tie_embedding,
+            "use_abs_pos_emb": self.positions is Positions.learned,
+        }

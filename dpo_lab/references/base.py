@@ -46,6 +46,10 @@ class ReferenceSpec:
         """The reference's log-probabilities of a batch, without gradients; None where there is no reference."""
         raise NotImplementedError
 
+    def weights(self) -> Path | None:
+        """The directory of the policy that is the reference; None: it is where the policy begins."""
+        return None
+
     def follow(self, model: nn.Module, policy: nn.Module, step: int, memory: dict[str, Tensor]) -> None:
         """Move the reference's weights after an optimiser step (the first is 1); `memory` is kept from call to call."""
 
@@ -92,12 +96,9 @@ class Reference:
 REFERENCES: Registry[ReferenceSpec] = Registry("reference")
 
 
-@REFERENCES.register
 @dataclass
-class FrozenReference(ReferenceSpec):
-    """A frozen copy of the initial policy, run beside it on every batch."""
-
-    name: str = "frozen"
+class LiveReference(ReferenceSpec):
+    """A model that is run beside the policy on every batch."""
 
     @torch.no_grad()
     def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
@@ -106,15 +107,33 @@ class FrozenReference(ReferenceSpec):
 
 @REFERENCES.register
 @dataclass
+class FrozenReference(LiveReference):
+    """The initial policy, run beside it on every batch. Under an adapter both share all weights but the adapter's."""
+
+    name: str = "frozen"
+    path: str = ""
+    """Another policy instead: a run, a policy directory, or a Hugging Face model with the same tokenizer."""
+
+    def weights(self) -> Path | None:
+        return _directory(self.path)
+
+
+@REFERENCES.register
+@dataclass
 class CachedReference(ReferenceSpec):
-    """The frozen copy's log-probabilities, computed once for the whole data set and kept in the store.
+    """The initial policy's log-probabilities, computed once for the whole data set and kept in the store.
 
     Per token, in float32: one cache serves every loss, beta, seed and aggregate.
     """
 
     name: str = "cached"
+    path: str = ""
+    """Another policy instead: a run, a policy directory, or a Hugging Face model with the same tokenizer."""
 
     runs_model: ClassVar[bool] = False
+
+    def weights(self) -> Path | None:
+        return _directory(self.path)
 
     @torch.no_grad()
     def prepare(
@@ -153,6 +172,12 @@ class NoReference(ReferenceSpec):
 
     def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:
         return None
+
+
+def _directory(path: str) -> Path | None:
+    if path and not Path(path).expanduser().is_dir():
+        raise ValueError(f"reference.path: there is no directory {path}")
+    return Path(path).expanduser() if path else None
 
 
 def _autocast_dtype(device: str) -> str | None:

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dpo_lab.references.base import REFERENCES, FrozenReference
+from dpo_lab.references.base import REFERENCES, LiveReference
 
 
 @REFERENCES.register
 @dataclass
-class SyncedReference(FrozenReference):
+class SyncedReference(LiveReference):
     """Every `sync_every` steps, reference <- mixup * policy + (1 - mixup) * reference.
 
     Gorbatovski et al. 2024 (TR-DPO), arXiv:2404.09656: mixup 1 is the hard update, less the soft one.
@@ -42,7 +42,7 @@ class SyncedReference(FrozenReference):
 
 @REFERENCES.register
 @dataclass
-class EMAReference(FrozenReference):
+class EMAReference(LiveReference):
     """A bias-corrected exponential moving average of the policy: EMA_t + a_t * (policy_t - policy_0).
 
     Block and Zhang 2025 (BEMA), arXiv:2508.00180: EMA_t = (1 - b_t) EMA_{t-1} + b_t policy_t with

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
+from dpo_lab.layouts import Layout
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.running import checkpoint_blocks, compile_body
 from dpo_lab.outcome import Outcome, Status
@@ -23,6 +24,7 @@ from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
+from dpo_lab.runners.reference_model import reference_model
 from dpo_lab.runners.stages import Stages
 from dpo_lab.scoring import Scoring
 from dpo_lab.self_check import trusted
@@ -61,8 +63,11 @@ class PreferenceRunner(RunnerSpec):
             context.console.warn(remark)
         policy = base.copy(study.compute.torch_device)
         start = freeze(base.module)
-        reference = freeze(base.copy(study.compute.torch_device)) if study.reference.moves else start
+        reference, reference_key = reference_model(study.reference, base, base_key)
         layouts = trusted(policy, study.compute.layout, context.console.note)
+        if study.reference.weights() is not None:  # of whatever make
+            also = trusted(reference, study.compute.layout, context.console.note)
+            layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
         scoring = Scoring(layouts, study.compute.head_portion)
         if study.compute.checkpointing:
             checkpoint_blocks(policy)
@@ -71,9 +76,9 @@ class PreferenceRunner(RunnerSpec):
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)
-            train = study.reference.prepare(reference, train, base_key, context.store, scoring)
+            train = study.reference.prepare(reference, train, reference_key, context.store, scoring)
             if held_out is not None:
-                held_out = study.reference.prepare(reference, held_out, base_key, context.store, scoring)
+                held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
             stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
         trainer, outcome = _train(
@@ -149,6 +154,7 @@ def _train(
             compute=study.compute,
             seed=study.seed,
             hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
+            starts_at_reference=study.reference.weights() is None,
             scoring=reference.scoring or Scoring(),
             resume=resume,
         )

@@ -24,6 +24,7 @@ from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.messages import Prompt
+from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
@@ -81,7 +82,7 @@ class Stages:
             with self.context.stage("base", f"from {weights}") as stage:
                 found = starting_policy(study.model)
                 assert found is not None
-                stage.reused = True
+                stage.reused, stage.detail = True, f"{weights}, {size_in_words(found[0].module)}"
                 found[0].module.to(study.compute.torch_device)
                 return found
         tokenizer, tokenizer_key = self._tokenizer
@@ -92,9 +93,8 @@ class Stages:
                 stage, "base", determined_by, lambda d: fit_base(self.context, self.corpus, tokenizer, d)
             )
             policy = load_policy(path)
-            count = sum(parameter.numel() for parameter in policy.module.parameters())
             fitted = json.loads((path / "fit.json").read_text())
-            stage.detail = f"{count / 1e6:.2f} M parameters, {fitted['nats_per_token']:.2f} nats a token on its last texts"
+            stage.detail = f"{fitted['nats_per_token']:.2f} nats a token on its last texts, {size_in_words(policy.module)}"
         policy.module.to(study.compute.torch_device)
         return policy, key
 
@@ -125,7 +125,8 @@ class Stages:
     def reference_samples(self) -> CandidateBatch:
         """Samples of the base policy for held-out prompts: what the policy is compared with, and best-of-n chooses from."""
         study = self.context.study
-        drawn = {"num_prompts": study.evaluation.num_prompts, "k": max(study.evaluation.sizes), "temperature": 1.0}
+        several = max(study.evaluation.sizes) if study.reward.name != "none" else 1  # without a reward no n is best
+        drawn = {"num_prompts": study.evaluation.num_prompts, "k": several, "temperature": 1.0}
         drawn |= {"max_tokens": study.candidates.max_tokens, "seed": study.evaluation.seed}
         return self._samples("reference_samples", "eval", drawn)
 

@@ -170,6 +170,8 @@ def study_from_file(path: Path) -> Study:
             OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
         merged = OmegaConf.merge(config, saved)
         assert isinstance(merged, DictConfig)
+        if OmegaConf.select(merged, "model.trust_remote_code"):
+            raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
         return to_study(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
