@@ -49,7 +49,7 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
         listed = {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": file_digest(p)} for p in found}
         manifest = {**facts, "files": listed}
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "manifest_digest": digest(manifest)}, indent=1))
-        for file in [*found, temporary / MANIFEST]:
+        for file in [*found, temporary / MANIFEST, *(p for p in temporary.rglob("*") if p.is_dir()), temporary]:
             _flush(file)
         _replace(temporary, path)
         _flush(path.parent)
@@ -135,7 +135,7 @@ def _replace(new: Path, path: Path) -> None:
     os.replace(path, aside)
     try:
         os.replace(new, path)
-    except OSError:
+    except BaseException:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside)

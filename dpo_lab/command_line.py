@@ -17,6 +17,8 @@ from yaml import YAMLError
 from dpo_lab.composing import CONF, VERSION_BASE, composed, hydras_own, validated
 from dpo_lab.grammar import parsed, spelled_out
 from dpo_lab.planning import planned
+from dpo_lab.runners.continuing import AUTO, NEVER
+from dpo_lab.runners.stopping import PreemptedError
 from dpo_lab.runners.study import refuse_unknown_keys
 from dpo_lab.sweeps import Ledger, Task
 from dpo_lab.sweeps.ledger import State
@@ -47,6 +49,8 @@ def run_command(arguments: Sequence[str]) -> int:
             for words in plan.jobs:
                 config = composed(words, given.folders)
                 study = validated(config)
+                if given.multirun and config.resume not in (AUTO, NEVER):
+                    raise ValueError("resume=RUN goes on with a single run: leave out -m, or RUN")
                 task.known[tuple(words)] = config
                 if task.ledger is not None:
                     task.ledger.add(words, study)
@@ -57,6 +61,8 @@ def run_command(arguments: Sequence[str]) -> int:
     sys.argv = ["dpo-lab", *(spelled.get(argument, argument) for argument in arguments)]
     try:
         hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(task)()
+    except PreemptedError:
+        return 130 if given.multirun else 0  # a single run is saved; of a sweep jobs are missing
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:  # of Hydra's, or a plugin's that has said why

@@ -19,7 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from dpo_lab.grammar import unreadable
 from dpo_lab.hydra_settings import refuse_code
 from dpo_lab.registry import suggestion
-from dpo_lab.runners.study import CHOICES, Study, to_study
+from dpo_lab.runners.continuing import AUTO, NEVER, differences
+from dpo_lab.runners.study import CHOICES, Study, config_from_file, to_study
 
 VERSION_BASE = "1.3"
 PACKAGE = Path(__file__).parent
@@ -45,13 +46,13 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     """The configuration that the override words describe; `folders` hold further YAML files of the user.
 
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
-    they start from that loss's own defaults.
+    they start from that loss's own defaults. With `resume=RUN` it is that run's, and other words may only repeat it.
     """
-    found = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
+    config = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
     asked = any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words)
-    if OmegaConf.select(found, "model.trust_remote_code") and not asked:
+    if OmegaConf.select(config, "model.trust_remote_code") and not asked:
         raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
-    return found
+    return config if config.resume in (AUTO, NEVER) else _of_run(config, words)
 
 
 def _safe(words: list[str]) -> DictConfig:
@@ -61,6 +62,30 @@ def _safe(words: list[str]) -> DictConfig:
     with open_dict(config):
         del config["hydra"]
     return config
+
+
+def _of_run(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """The configuration of the run that `resume` names, put where that run is."""
+    run = Path(config.resume).expanduser()
+    if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
+        raise ValueError(f"resume: {run} is no run directory: give one of {config.runs}/, or resume=auto")
+    saved = config_from_file(run / "config.yaml")
+    own = {"resume": config.resume, "runs": str(run.absolute().parents[len(str(saved.name).split("/"))])}
+    own["store"] = config.store if any(word.startswith("store=") for word in words) else saved.store
+    kept, asked = ({**_plain(each), **own} for each in (saved, config))
+    changed = differences(kept, asked)
+    if changed and any(word.partition("=")[0] not in {*own, "user_modules"} for word in words):
+        more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ValueError(f"resume: {run.name} has other settings ({'; '.join(changed[:4])}{more}): give resume=RUN alone")
+    for name, value in own.items():
+        OmegaConf.update(saved, name, value)
+    return saved
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    found = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(found, dict)
+    return {str(name): value for name, value in found.items()}
 
 
 def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:

@@ -16,6 +16,7 @@ class Status(Enum):
 
     done = "done"
     diverged = "diverged"
+    preempted = "preempted"
 
 
 @dataclass

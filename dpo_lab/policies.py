@@ -38,6 +38,10 @@ class Policy:
     def write_files(self, directory: Path) -> None:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
         save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})  # transformers asks for it
+        self.describe(directory)
+
+    def describe(self, directory: Path) -> None:
+        """Write all that a policy directory holds beside the weights."""
         spec = self.spec.write(self.module, directory)
         OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(spec)}), directory / CONFIG)
         self.tokenizer.save(directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpo_lab.metrics import Tally
@@ -21,6 +21,28 @@ def below(prefix: str, state: Mapping[str, Tensor]) -> State:
     """The part of `state` that `prefixed` has put there."""
     start = f"{prefix}."
     return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
+
+
+def weights_of(module: nn.Module) -> State:
+    """Of each of the module's tensors one name: tied ones have several."""
+    seen: set[tuple[int, torch.Size]] = set()
+    found: State = {}
+    for name, tensor in module.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in seen or tensor.numel() == 0:
+            seen.add(place)
+            found[name] = tensor
+    return found
+
+
+def set_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """What `weights_of` gave. Raises ValueError for those of another module."""
+    own = weights_of(module)
+    if {name: tensor.shape for name, tensor in own.items()} != {name: tensor.shape for name, tensor in weights.items()}:
+        raise ValueError("the checkpoint's weights are not those of this model")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
 
 
 def numbers(values: Mapping[str, float | int | Tensor]) -> State:
@@ -40,24 +62,34 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def optimizer_state(optimizers: Sequence[Optimizer]) -> State:
-    """Moments and counters; learning rates follow from the step."""
+def optimizer_state(policy: nn.Module, optimizers: Sequence[Optimizer]) -> State:
+    """Moments and counters, by the parameter's name; learning rates follow from the step."""
+    names = _names(policy)
     return {
-        f"{i}.{parameter}.{name}": value
-        for i, optimizer in enumerate(optimizers)
-        for parameter, entries in optimizer.state_dict()["state"].items()
-        for name, value in entries.items()
+        f"{names[parameter]}.{what}": value
+        for optimizer in optimizers
+        for parameter, entries in optimizer.state.items()
+        for what, value in entries.items()
         if value is not None  # the momentum that SGD without momentum does not have
     }
 
 
-def set_optimizer_state(optimizers: Sequence[Optimizer], state: Mapping[str, Tensor]) -> None:
-    for i, optimizer in enumerate(optimizers):
-        entries: dict[int, State] = {}
-        for key, value in below(str(i), state).items():
-            parameter, _, name = key.partition(".")
-            entries.setdefault(int(parameter), {})[name] = value
-        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+def set_optimizer_state(policy: nn.Module, optimizers: Sequence[Optimizer], state: Mapping[str, Tensor]) -> None:
+    entries: dict[str, State] = {}
+    for key, value in state.items():
+        name, _, what = key.rpartition(".")
+        entries.setdefault(name, {})[what] = value
+    names = _names(policy)
+    for optimizer in optimizers:
+        plain = optimizer.state_dict()
+        order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+        found = {i: entries.pop(name) for i, name in enumerate(order) if name in entries}
+        optimizer.load_state_dict({"state": found, "param_groups": plain["param_groups"]})
+    assert not entries, f"of no parameter: {sorted(entries)}"
+
+
+def _names(policy: nn.Module) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in policy.named_parameters()}
 
 
 def tally_state(parts: Sequence[Tally]) -> State:

@@ -47,7 +47,9 @@ class Hooks:
     evaluate: Callable[[int], Mapping[str, float]] | None = None
     """Called before the first step, every `eval_every` steps and after the last."""
     checkpoint: Callable[[str, int, Mapping[str, float]], None] = lambda kind, step, metrics: None
-    """Asked to save a "best" or the "last" state, at evaluations and in the end."""
+    """Asked to save a "best" or the "last" state: at evaluations, at checkpoints that are due, and in the end."""
+    stop: Callable[[], str] = lambda: ""
+    """Looked at after every step: why training has to stop there, once it is saved; "" if it has not."""
     warn: Callable[[str], None] = lambda text: None
 
 
@@ -111,7 +113,9 @@ class Trainer:
             over = step == settings.num_steps or bool(reason)
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
             log = over or step % settings.log_every == 0
-            if (log or evaluate) and (diverged := unread.diverged()):
+            asked = "" if over else self.hooks.stop()
+            save = not over and (evaluate or bool(asked) or settings.checkpoint_due(step))
+            if (log or evaluate or save) and (diverged := unread.diverged()):
                 return diverged
             if log:
                 self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
@@ -124,9 +128,11 @@ class Trainer:
                     self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if over or reason:
                 break
-            if evaluate:
+            if save:
                 with meter.paused():
                     self.hooks.checkpoint("last", step, {})
+            if asked:
+                return Outcome(Status.preempted, step, asked)
         self.hooks.checkpoint("last", self.step, {})
         return Outcome(Status.done, self.step, reason)
 
@@ -137,7 +143,7 @@ class Trainer:
         return {
             **prefixed("trainer", numbers(own)),
             **prefixed("random", random_state(self.compute.torch_device)),
-            **prefixed("optimizer", optimizer_state(self.optimizers)),
+            **prefixed("optimizer", optimizer_state(self.policy, self.optimizers)),
             **prefixed("meter", tally_state(self.meter.parts)),
             **prefixed("loss", numbers(self.loss.state)),
             **prefixed("reference", {} if self.reference is None else self.reference.state()),
@@ -148,7 +154,7 @@ class Trainer:
         self.step, self.began = int(own["step"]), time.monotonic() - own["seconds"]
         self.best.value, self.best.since = own["best"], int(own["since"])
         set_random_state(below("random", state), self.compute.torch_device)
-        set_optimizer_state(self.optimizers, below("optimizer", state))
+        set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
         self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
         self.loss.state = {name: float(value) for name, value in below("loss", state).items()}
         if self.reference is not None:

@@ -35,10 +35,17 @@ class TrainerSettings:
     """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
     patience: int | None = None
     """Stop after so many evaluations without a better one."""
+    checkpoint_every: int | None = None
+    """Steps from one checkpoint to the next, beside those at every evaluation and in the end."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, beside the best: where the newest is damaged, the one before it is gone on from."""
+    keep_every: int | None = None
+    """Checkpoints of steps that so many divide are kept for good."""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs")
-        for name in (*positive, "log_every", "eval_every", "patience"):
+        sizes = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs", "keep_last")
+        intervals = ("log_every", "eval_every", "patience", "checkpoint_every", "keep_every")
+        for name in sizes + intervals:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {value}")
@@ -51,6 +58,9 @@ class TrainerSettings:
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    def checkpoint_due(self, step: int) -> bool:
+        return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
 
     @property
     def num_steps(self) -> int:

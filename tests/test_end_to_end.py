@@ -101,10 +101,12 @@ def test_a_run_leaves_the_files_of_the_contract_and_no_others(quickstart: Finish
     found = files(quickstart.path)
     (events,) = (name for name in found if name.startswith("events.out.tfevents."))
     policy = {"model.safetensors", "config.yaml", "tokenizer.json", "tokenizer_config.json", "manifest.json"}
+    state = {"optimizer.safetensors", "state.json", "state.safetensors"}
     steps = {Path(name).parts[1] for name in found if name.startswith("checkpoints/step-")}
     expected = {"config.yaml", "run.json", "metrics.jsonl", "summary.json", "samples.jsonl", "figure.png", "figure.svg", events}
     expected |= {"checkpoints/index.json", *(f"policy/{name}" for name in policy)}
-    expected |= {f"checkpoints/{step}/{name}" for step in steps for name in {*policy, "training.safetensors"}}
+    expected |= {f"checkpoints/{step}/{name}" for step in steps for name in {*policy, *state}}
+    expected -= {"checkpoints/step-00000000/optimizer.safetensors"}  # before the first step it has no state
     assert found == expected
     assert "step-00000004" in steps
     assert quickstart.path.parent == quickstart.folder / "runs" / "quickstart"
@@ -324,7 +326,7 @@ def test_an_interrupted_run_says_so(number: signal.Signals, tmp_path: Path) -> N
         out, error = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, out + error
+    assert process.returncode == 0, out + error
     (path,) = runs_of(tmp_path)
     assert strict((path / "run.json").read_text())["status"] == "preempted"
     assert lines(path / "metrics.jsonl")[-1]["step"] >= 1

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from processes import QUICKSTART, runs_of
-from safetensors.torch import load_file
 
+from dpo_lab.checkpoints import Checkpoint
 from dpo_lab.command_line import run_command
 from dpo_lab.composing import validate
 from dpo_lab.losses import LOSSES
-from dpo_lab.runners.preference import TRAINING_STATE
 
 OWN = sorted(name for name in LOSSES if LOSSES[name].__module__.startswith("dpo_lab."))
 LEARNED = ["trainer.max_steps=4", "optimizer.lr=0.01", "reference=frozen"]
@@ -62,7 +61,7 @@ def test_a_run_of_the_loss_learns_and_its_numbers_are_finite(name: str, sweep: d
 @pytest.mark.parametrize("name", OWN)
 def test_the_checkpoint_holds_the_state_of_the_loss(name: str, sweep: dict[str, Path]) -> None:
     (last,) = {entry["checkpoint"] for kind, entry in index(sweep[name]).items() if kind == "last"}
-    saved = load_file(sweep[name] / "checkpoints" / last / TRAINING_STATE)
+    saved = Checkpoint(sweep[name] / "checkpoints" / last, 4).state()
     state = {key.removeprefix("loss."): float(value) for key, value in saved.items() if key.startswith("loss.")}
     assert set(state) == set(LOSSES[name]().initial_state())
     if state:
@@ -100,7 +99,7 @@ def test_a_reference_that_moves_is_in_the_checkpoint_and_the_kl_is_from_the_begi
     words = [*QUICKSTART, *LEARNED, f"reference={reference}", f"reference.{every}=2", *hard, "trainer.log_every=1"]
     assert run_command(words) == 0
     (path,) = runs_of(tmp_path)
-    saved = load_file(path / "checkpoints" / index(path)["last"]["checkpoint"] / TRAINING_STATE)
+    saved = Checkpoint(path / "checkpoints" / index(path)["last"]["checkpoint"], 4).state()
     assert any(key.startswith("reference.model.") for key in saved)
     assert any(key.startswith("reference.memory.") for key in saved) == (reference == "ema")
     train = [row for row in lines(path / "metrics.jsonl") if row["split"] == "train"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -93,12 +94,13 @@ class PretrainedSpec(ModelSpec):
     def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
         from dpo_lab.models.adapters import merge_adapter, write_adapter
 
+        net: Any = module.net
         if self.lora.rank is not None and not merge:
-            write_adapter(module.net, self.lora, Path(self.path).expanduser().absolute(), module.state_dict(), directory)
+            write_adapter(net, self.lora, Path(self.path).expanduser().absolute(), module.state_dict(), directory)
             return
         if self.lora.rank is not None:
-            merge_adapter(module.net)
-        module.net.save_pretrained(directory)
+            merge_adapter(net)
+        net.save_pretrained(directory)
 
     def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
         from dpo_lab.models.adapters import add_adapter

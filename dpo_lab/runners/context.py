@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpo_lab.artifacts import Store
+from dpo_lab.checkpoints import Checkpoint, Checkpoints
+from dpo_lab.runners.stopping import Stopping
 from dpo_lab.tracking import Console, RunDirectory
 from dpo_lab.tracking.console import Stage
 
@@ -25,7 +26,9 @@ class Context:
     console: Console
     run: RunDirectory
     store: Store
-    checkpoint: Path | None = None
+    checkpoints: Checkpoints
+    stopping: Stopping = field(default_factory=Stopping)
+    checkpoint: Checkpoint | None = None
     """Where an interrupted run goes on from."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took, in order."""

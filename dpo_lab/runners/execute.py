@@ -2,69 +2,102 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
-from dpo_lab.artifacts import DamagedError, Store, digest, verify_directory
+from dpo_lab.artifacts import Store, digest
+from dpo_lab.checkpoints import Checkpoints
 from dpo_lab.runners.base import DivergedError
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.continuing import config_key, read_from_disk, surroundings, to_go_on_with
 from dpo_lab.runners.report import report
+from dpo_lab.runners.stopping import listening
 from dpo_lab.runners.study import Study
-from dpo_lab.tracking import Console, RunDirectory, read_run
-from dpo_lab.tracking.provenance import git_state, versions
+from dpo_lab.tracking import Console, RunDirectory
+from dpo_lab.tracking.provenance import hardware
 from dpo_lab.tracking.run_directory import path_below
 from dpo_lab.tracking.tensorboard import seedless
 
 
-def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str, half_done: HalfDone | None = None) -> int:
-    """Run the study in a directory of its own. The exit status: 0 done, 1 failed or diverged, 2 the user's mistake.
+def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str, alone: bool = True) -> int:
+    """Run the study, in a directory of its own or in that of the run it goes on with (`alone`: no other process is at it).
 
-    However it ends, run.json says so. A KeyboardInterrupt is passed on. `half_done` is an interrupted run of this study, to go
-    on with.
+    The exit status: 0 done, 1 failed or diverged, 2 the user's mistake. However it ends, run.json says so. Raises
+    PreemptedError where it is stopped from outside.
     """
     console = Console()
     study.compute.set_up()
-    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    below = path_below(Path(study.runs), study.name)
-    for field, folder in (("runs", Path(study.runs)), ("name", below), ("store", Path(study.store))):
+    with listening() as stopping:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            print(f"error: {field}: cannot make the directory {folder} ({error.strerror})", file=sys.stderr)
+            below = path_below(Path(study.runs), study.name)
+            for field, folder in (("runs", Path(study.runs)), ("name", below), ("store", Path(study.store))):
+                _make_folder(field, folder)
+            context = _opened(study, config, overrides, command, to_go_on_with(study, alone, console.warn), console)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
             return 2
-    if half_done is None:
+        context.stopping = stopping
+        return _carried_out(context, config)
+
+
+def _make_folder(field: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{field}: cannot make the directory {folder} ({error.strerror})") from error
+
+
+def _opened(
+    study: Study, config: DictConfig, overrides: Sequence[str], command: str, unfinished: Path | None, console: Console
+) -> Context:
+    """A new run's directory, or that of `unfinished` as it was at its newest good checkpoint."""
+    key, store = config_key(study), Store(Path(study.store))
+
+    def checkpoints(path: Path) -> Checkpoints:
+        keep = study.trainer.keep_last, study.trainer.keep_every
+        return Checkpoints(path / "checkpoints", key, console.warn, *keep)
+
+    try:
+        if unfinished is not None:
+            kept = checkpoints(unfinished)
+            checkpoint = kept.newest()
+            step = None if checkpoint is None else checkpoint.step
+            run = RunDirectory.resume(unfinished, step, **surroundings(study), hardware=hardware())
+            console.note(f"going on {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
+            return Context(study, console, run, store, kept, checkpoint=checkpoint)
         run = RunDirectory.create(Path(study.runs), study.name, label=_label(overrides))
+    except OSError as error:
+        raise ValueError(f"runs: cannot write to {unfinished or study.runs} ({error.strerror})") from error
+    try:
         run.write_config(OmegaConf.to_yaml(config, resolve=True))
-        run.start(
-            {
-                "command": command,
-                "overrides": list(overrides),
-                "seed": study.seed,
-                "threads": torch.get_num_threads(),
-                "world_size": 1,
-                "device": str(study.compute.torch_device),
-                "config_key": config_key(study),
-            }
-        )
-    else:
-        run = RunDirectory.resume(half_done.path, half_done.step)
-        console.note(f"going on after step {half_done.step} of {run.path}")
-    context = Context(study, console, run, Store(Path(study.store)), None if half_done is None else half_done.checkpoint)
-    run.log_hparams(plain, group_name=f"{study.name}-{digest(seedless(plain))[:8]}")
+        facts = {"command": command, "overrides": list(overrides), "seed": study.seed, "world_size": 1, "config_key": key}
+        run.start({**facts, **surroundings(study), "read": read_from_disk(study)})
+    except OSError as error:
+        run.close()
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise ValueError(f"runs: cannot write to {run.path} ({error.strerror})") from error
+    return Context(study, console, run, store, checkpoints(run.path))
+
+
+def _carried_out(context: Context, config: DictConfig) -> int:
+    study, console, run = context.study, context.console, context.run
+    plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     status, reason, code = "failed", "", 1
     try:
+        if context.checkpoint is None:  # else it is in an earlier event file
+            run.log_hparams(plain, group_name=f"{study.name}-{digest(seedless(plain))[:8]}")
         summary = study.runner.run(context)
         summary["wall_s"] = context.stage_seconds
         run.write_summary(summary)
-        status, code = "done", 0  # whatever the report does, the results are there
+        status, code = "done", 0  # whatever becomes of the report, the results are there
+        run.update(status=status)
         report(context, summary)
     except DivergedError as error:
         status, reason = "diverged", str(error)
@@ -73,65 +106,23 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
         reason, code = " ".join(str(error).split()), 2
         print(f"error: {reason}", file=sys.stderr)
     except KeyboardInterrupt:
-        status, reason = "preempted", "interrupted"
-        console.warn(f"interrupted; what there is, is in {run.path}")
+        if status != "done":
+            status, reason = "preempted", "interrupted"
+        console.warn(f"interrupted; what there is, is in {run.path}, and the same command goes on with it")
         raise
+    except (OSError, SafetensorError) as error:  # the machine's: a full disk, a file that has gone
+        reason = str(error)
+        print(f"error: {error}; what there is, is in {run.path}, and the same command goes on with it", file=sys.stderr)
     except Exception as error:
-        reason, code = f"{type(error).__name__}: {error}", 1
+        reason = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     finally:
-        run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
+        try:
+            run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
+        except OSError as error:
+            console.warn(f"run.json does not say that the run {status}: {error}")
         run.close()
     return code
-
-
-def config_key(study: Study) -> str:
-    """The same for two runs that compute the same: all settings and the data's files, but not where results are put."""
-    return digest([replace(study, runs="runs", store="artifacts"), study.data.fingerprint()])
-
-
-def finished_run(study: Study) -> Path | None:
-    """The newest finished run of exactly this study, if there is one."""
-    found = (path for path, facts in _runs_of(study) if facts["status"] == "done" and (path / "summary.json").is_file())
-    return next(found, None)
-
-
-@dataclass
-class HalfDone:
-    """A run that stopped on its way, and its last checkpoint."""
-
-    path: Path
-    checkpoint: Path
-    step: int
-
-
-def half_done_run(study: Study) -> HalfDone | None:
-    """The newest run of exactly this study that can be gone on with, if there is one.
-
-    It must have left a whole checkpoint, by the same code and versions, on as many threads: else the end would not be that of a
-    run that was never interrupted.
-    """
-    same = {"git": git_state(), "versions": versions(), "threads": study.compute.threads or torch.get_num_threads()}
-    for path, facts in _runs_of(study):
-        if facts["status"] in ("done", "diverged") or any(facts.get(name) != value for name, value in same.items()):
-            continue
-        try:
-            last = json.loads((path / "checkpoints" / "index.json").read_text())["last"]
-            checkpoint = path / "checkpoints" / last["checkpoint"]
-            verify_directory(checkpoint)
-        except (OSError, KeyError, ValueError, DamagedError):
-            continue
-        return HalfDone(path, checkpoint, last["step"])
-    return None
-
-
-def _runs_of(study: Study) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Runs of exactly this study, with their run.json, the newest first."""
-    key = config_key(study)
-    for file in sorted(path_below(Path(study.runs), study.name).glob("*/run.json"), reverse=True):
-        facts = read_run(file.parent)
-        if facts.get("config_key") == key:
-            yield file.parent, facts
 
 
 def _label(overrides: Sequence[str]) -> str:
@@ -140,5 +131,5 @@ def _label(overrides: Sequence[str]) -> str:
     return "_".join(
         f"{key.rpartition('.')[2]}-{Path(value).name}"
         for key, _, value in settings
-        if key not in {"experiment", "name", "runs", "store"}
+        if key not in {"experiment", "name", "runs", "store", "resume"}
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load_file
 
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.models.copying import freeze
 from dpo_lab.objective import Objective
 from dpo_lab.policies import Policy
+from dpo_lab.records import CandidateBatch
 from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.runners.context import Context
 from dpo_lab.scoring import Scoring
@@ -23,14 +28,17 @@ def scored(context: Context, path: str, policy: Policy, reference: Policy) -> di
     corpus = PairsSource(path=path).load()
     rows = [*corpus.train, *corpus.eval]
     given = study.candidates if isinstance(study.candidates, GivenCandidates) else GivenCandidates()
-    pairs, counts = given.encode(rows, policy.tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pairs.safetensors"
+        counts = given.write(rows, policy.tokenizer, file)
+        pairs = CandidateBatch.from_tensors(load_file(file))
     left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
     module = freeze(policy.module.to(study.compute.torch_device))
     layouts = trusted(module, study.compute.layout, context.console.note)
     objective = Objective(
         module,
         study.loss,
-        Reference(REFERENCES["frozen"](), freeze(reference.module), scoring=Scoring(layouts)),
+        Reference(REFERENCES["frozen"](name="frozen"), freeze(reference.module), scoring=Scoring(layouts)),
         study.compute,
         micro_batch_tokens=study.trainer.micro_batch_tokens or TOKENS_AT_ONCE,
         scoring=Scoring(layouts, study.compute.head_portion),

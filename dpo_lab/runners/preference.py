@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-from dpo_lab.artifacts import write_directory
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.layouts import Layout
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.running import checkpoint_blocks, compile_body
-from dpo_lab.outcome import Outcome, Status
-from dpo_lab.policies import WEIGHTS, Policy
+from dpo_lab.outcome import Status
+from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
-from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.reference_model import reference_model
 from dpo_lab.runners.stages import Stages
+from dpo_lab.runners.training import train_policy
 from dpo_lab.scoring import Scoring
 from dpo_lab.self_check import trusted
-from dpo_lab.tracking import read_metrics
-from dpo_lab.tracking.json_files import write_atomically
-from dpo_lab.trainer import Hooks, Trainer
-
-TRAINING_STATE = "training.safetensors"
 
 if TYPE_CHECKING:
     from dpo_lab.runners.study import Study
@@ -81,7 +69,7 @@ class PreferenceRunner(RunnerSpec):
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
             stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
-        trainer, outcome = _train(
+        trainer, outcome = train_policy(
             context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
         context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
@@ -106,62 +94,6 @@ class PreferenceRunner(RunnerSpec):
         return summary
 
 
-def _train(
-    context: Context,
-    judge: Judge,
-    policy: nn.Module,
-    reference: Reference,
-    train: CandidateBatch,
-    held_out: CandidateBatch | None,
-    base: Policy,
-) -> tuple[Trainer, Outcome]:
-    study, run = context.study, context.run
-    settings = study.trainer
-    start_logps: dict[str, float] = {}
-    with context.timed("training"), context.console.progress(settings.num_steps, "training") as bar:
-
-        def log(step: int, metrics: Mapping[str, float]) -> None:
-            run.log(step, "train", metrics, pairs=step * settings.batch_size)
-            bar.update(step, metrics)
-
-        def evaluate(step: int) -> Mapping[str, float]:
-            metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-            if "logps/chosen" in metrics:
-                start_logps.setdefault("chosen", metrics["logps/chosen"])
-                metrics["displacement/chosen"] = metrics["logps/chosen"] - start_logps["chosen"]
-            metrics |= judge.judge(policy, study.evaluation.num_prompts_during)[0]
-            run.log(step, "eval", metrics, pairs=step * settings.batch_size)
-            return metrics
-
-        def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
-            save_checkpoint(context, Policy(base.spec, policy, base.tokenizer), trainer.state(), kind, step, metrics)
-
-        resume = None
-        if context.checkpoint is not None:
-            resume = load_file(context.checkpoint / TRAINING_STATE)
-            policy.load_state_dict(load_file(context.checkpoint / WEIGHTS))
-            first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
-            start_logps = {"chosen": first["logps/chosen"]} if "logps/chosen" in first else {}
-
-        trainer = Trainer(
-            policy=policy,
-            loss=study.loss,
-            reference=reference,
-            data=train,
-            optimizers=study.optimizer.build(policy),
-            schedule=study.schedule,
-            settings=settings,
-            compute=study.compute,
-            seed=study.seed,
-            hooks=Hooks(log, evaluate, checkpoint, context.console.warn),
-            starts_at_reference=study.reference.weights() is None,
-            scoring=reference.scoring or Scoring(),
-            resume=resume,
-        )
-        outcome = trainer.fit()
-    return trainer, outcome
-
-
 def remarks(study: Study, train: CandidateBatch) -> list[str]:
     """What a user would want to be told of the settings, given the data."""
     found = study.loss.remarks()
@@ -172,32 +104,6 @@ def remarks(study: Study, train: CandidateBatch) -> list[str]:
         kind = "desirable" if train.desirable[0, 0] else "undesirable"
         found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
     return found + (study.reference.remarks(study.trainer.num_steps) if study.loss.needs_reference else [])
-
-
-def save_checkpoint(
-    context: Context, policy: Policy, state: Mapping[str, Tensor], kind: str, step: int, metrics: Mapping[str, float]
-) -> None:
-    """Keep checkpoints/step-<step> as the `kind` ("best" or "last") one; what is neither any more is deleted.
-
-    `state` is what training carries beside the policy's weights.
-    """
-    root = context.run.path / "checkpoints"
-    index_file = root / "index.json"
-    index = json.loads(index_file.read_text()) if index_file.exists() else {}
-    name = f"step-{step:08}"
-    if not (root / name).exists():
-
-        def write(directory: Path) -> None:
-            policy.write_files(directory)
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, directory / TRAINING_STATE)
-
-        write_directory(root / name, write)
-    index[kind] = {"checkpoint": name, "step": step, **metrics}
-    write_atomically(index_file, json.dumps(index, indent=1))
-    kept = {entry["checkpoint"] for entry in index.values()}
-    for old in root.glob("step-*"):
-        if old.name not in kept:
-            shutil.rmtree(old)
 
 
 def _ideal(frontier: list[FrontierPoint], summary: Mapping[str, Any]) -> dict[str, Any]:

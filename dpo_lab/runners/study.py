@@ -61,6 +61,10 @@ class Study:
     """Directory of the artifacts shared by all runs."""
     runs: str = "runs"
     """Directory of the run directories."""
+    resume: str = "auto"
+    """auto: the same command again goes on with a run that has not ended; never: it starts a new one; or a run directory to go
+    on with, whose settings then hold.
+    """
     user_modules: list[str] = field(default_factory=list)
     """Modules of yours to import first, for the components they register."""
     compute: Compute = field(default_factory=Compute)
@@ -159,7 +163,16 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 
 def study_from_file(path: Path) -> Study:
-    """The study that a run directory's config.yaml describes. It can name registered components only, and runs nothing."""
+    """The study that a run directory's config.yaml describes."""
+    config = config_from_file(path)
+    try:
+        return to_study(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def config_from_file(path: Path) -> DictConfig:
+    """A run directory's config.yaml under the schema. It can name registered components only, and runs nothing."""
     saved = read_config(path)
     config = OmegaConf.structured(Study)
     try:
@@ -172,7 +185,7 @@ def study_from_file(path: Path) -> Study:
         assert isinstance(merged, DictConfig)
         if OmegaConf.select(merged, "model.trust_remote_code"):
             raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
-        return to_study(merged)
+        return merged
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dpo_lab.runners.execute import config_key
+from dpo_lab.runners.continuing import config_key
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import read_run
 from dpo_lab.tracking.json_files import to_text, write_atomically

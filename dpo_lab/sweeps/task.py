@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 
 from dpo_lab.composing import CONF, composed
 from dpo_lab.registry import Registry, load_user_modules
-from dpo_lab.runners.execute import config_key, execute, finished_run, half_done_run
+from dpo_lab.runners.continuing import config_key, finished_run
+from dpo_lab.runners.execute import execute
 from dpo_lab.runners.study import Study, to_study
 from dpo_lab.sweeps.ledger import Ledger, lock_file
 from dpo_lab.tracking import Console
@@ -46,7 +47,7 @@ class Task:
     def run(self, words: Sequence[str]) -> int:
         """The exit status of the run that the words describe.
 
-        As a job of a sweep it is not run if it has finished before or another process is at it, and goes on where it stopped.
+        It goes on where it stopped. As a job of a sweep it is not run if it has finished before or another process is at it.
         """
         self.prepare()
         config = self.known.get(tuple(words)) or composed(words, self.folders)
@@ -54,12 +55,12 @@ class Task:
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
         with alone_with(study) as alone:
             if not self.multirun:
-                self.code = execute(study, config, words, command)
+                self.code = execute(study, config, words, command, alone)
                 return self.code
             if not alone:
                 Console().note(f"{' '.join(words)}: another process is at it")
             elif not finished_run(study):
-                return execute(study, config, words, command, half_done_run(study))
+                return execute(study, config, words, command)
         return 0
 
     def prepare(self) -> None:

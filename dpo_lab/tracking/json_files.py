@@ -52,6 +52,18 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def append(file: Path, text: str) -> None:
+    """`text` at the end of `file`, all of it or, where that fails, nothing."""
+    with file.open("ab", buffering=0) as opened:
+        end, data = opened.seek(0, os.SEEK_END), text.encode()
+        try:
+            while data:
+                data = data[opened.write(data) :]
+        except OSError as error:
+            opened.truncate(end)
+            raise OSError(error.errno, error.strerror, str(file)) from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """`path` holds the old text or the new one, whenever the process or the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -61,5 +73,15 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """A file, or the names in a directory, are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

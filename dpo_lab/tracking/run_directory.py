@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,13 +13,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.tracking.json_files import read_lines, to_line, to_text, write_atomically
+from filelock import FileLock, Timeout
+
+from dpo_lab.tracking.json_files import append, flush, read_lines, to_line, to_text, write_atomically
 from dpo_lab.tracking.provenance import provenance
 from dpo_lab.tracking.tensorboard import TensorBoard
 
 MAX_LABEL = 80
 LONGEST_PART = 200
 """Bytes of a directory's name: file systems end at 255."""
+LOCK = ".lock"
+"""In a run directory, held by the process that writes to it."""
 
 
 class Status(StrEnum):
@@ -42,6 +47,8 @@ class RunDirectory:
         self.tensorboard = TensorBoard(path, purge_step=None if after_step is None else after_step + 1)
         self._facts: dict[str, Any] = {}
         self._started = time.monotonic()
+        self._lock = FileLock(path / LOCK)
+        self._lock.acquire(timeout=0)
 
     @classmethod
     def create(cls, root: Path, name: str, label: str = "") -> RunDirectory:
@@ -63,14 +70,20 @@ class RunDirectory:
                 return cls(path)
 
     @classmethod
-    def resume(cls, path: Path, step: int) -> RunDirectory:
-        """The run at `path`, to be continued after `step`: what it logged later is dropped, for it will be logged again."""
-        run = cls(path, after_step=step)
-        run._facts = read_run(path)
+    def resume(cls, path: Path, step: int | None, **changed: Any) -> RunDirectory:
+        """The run at `path`, to be continued after `step`: what it logged later is dropped, for it will be logged again.
+
+        None: from its beginning. `changed` are facts that are not what they were.
+        """
+        run = cls(path, after_step=-1 if step is None else step)
+        for left in path.glob(".*"):  # what a killed writer was at
+            if left.name != LOCK:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        run._facts = {**read_run(path), **changed}
         run._started -= run._facts.get("wall_s", 0.0)
-        kept = [row for row in read_lines(path / "metrics.jsonl") if row["step"] <= step]
+        kept = [row for row in read_lines(path / "metrics.jsonl") if step is not None and row["step"] <= step]
         write_atomically(path / "metrics.jsonl", "".join(to_line(row) for row in kept))
-        run.update(status=Status.running, resumed_after_step=step)
+        run.update(status=Status.running, reason="", resumed_after_step=step)
         return run
 
     def write_config(self, yaml_text: str) -> None:
@@ -100,8 +113,7 @@ class RunDirectory:
         numbers = {name: float(value) for name, value in metrics.items()}
         clash = {"step", "split", *extra} & numbers.keys()
         assert not clash, f"one name for two things in a log line: {sorted(clash)}"
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(to_line({"step": int(step), "split": split, **extra, **numbers}))
+        append(self.path / "metrics.jsonl", to_line({"step": int(step), "split": split, **extra, **numbers}))
         self.tensorboard.scalars(step, {f"{split}/{name}": value for name, value in numbers.items()})
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -126,9 +138,28 @@ class RunDirectory:
         """Markdown, shown by TensorBoard."""
         self.tensorboard.text(tag, text)
 
+    def flush(self) -> None:
+        """What has been logged outlives the process and the machine when this returns."""
+        self.tensorboard.flush()
+        if (self.path / "metrics.jsonl").exists():
+            flush(self.path / "metrics.jsonl")
+
     def close(self) -> None:
-        """Flush and close the event file. Everything else is on disk already."""
+        """Close the event file, and leave the directory to others. Everything else is on disk already."""
         self.tensorboard.close()
+        (self.path / LOCK).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def is_being_written(path: Path) -> bool:
+    """A process is at this run. The lock dies with the process."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

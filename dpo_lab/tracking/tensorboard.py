@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import struct
+import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -109,6 +110,8 @@ class TensorBoard:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter  # here: an import error must cost the view only
 
+            if threading.excepthook is not _without_the_writers:
+                threading.excepthook = _without_the_writers
             self._writer = SummaryWriter(str(self.directory), purge_step=self.purge_step, flush_secs=10)
         return self._writer
 
@@ -184,6 +187,12 @@ class TensorBoard:
         self._open().file_writer.add_summary(Summary(value=[value]))
 
     @_never_fatal
+    def flush(self) -> None:
+        """What was written is in the file when this returns: a kill would take what still waits in memory."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    @_never_fatal
     def close(self) -> None:
         """Flush and close the event file."""
         if self._writer is not None:
@@ -194,6 +203,12 @@ class TensorBoard:
 def _first(name: str) -> bool:
     """Whether a column is among the first, which the table shows unasked: the fit of the base policy is seldom what differs."""
     return not name.startswith("base.")
+
+
+def _without_the_writers(raised: threading.ExceptHookArgs) -> None:
+    """The traceback of a thread, if it is not the one that writes events: its error comes back with the next event."""
+    if type(raised.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(raised)
 
 
 def _kind(value: float | int | bool | str) -> str:

@@ -15,7 +15,7 @@ from processes import ENVIRONMENT, LAB, QUICKSTART, runs_of
 from dpo_lab.artifacts import file_digest
 from dpo_lab.command_line import run_command
 from dpo_lab.composing import composed
-from dpo_lab.runners.execute import half_done_run
+from dpo_lab.runners.continuing import unfinished_run
 from dpo_lab.runners.study import to_study
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def test_a_killed_job_ends_bit_for_bit_where_it_would_have_ended(tmp_path: Path,
     with subprocess.Popen([*LAB, *SWEEP], cwd=killed, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
         try:
             deadline = time.monotonic() + 180
-            while not any("last" in read(file) for file in killed.glob("runs/*/*/checkpoints/index.json")):
+            while not any(read(file)["last"]["step"] for file in killed.glob("runs/*/*/checkpoints/index.json")):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
         finally:
@@ -64,7 +64,7 @@ def test_a_killed_job_ends_bit_for_bit_where_it_would_have_ended(tmp_path: Path,
     assert summaries[0] == summaries[1]
 
 
-def test_only_the_same_code_goes_on_and_only_from_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_same_code_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = [*SWEEP[1:], "trainer.max_steps=4", "trainer.eval_every=2"]
     assert run_command(words) == 0
@@ -73,7 +73,7 @@ def test_only_the_same_code_goes_on_and_only_from_a_whole_checkpoint(tmp_path: P
 
     def can_go_on(**changed: Any) -> bool:
         (path / "run.json").write_text(json.dumps({**facts, "status": "failed", **changed}))
-        return half_done_run(study) is not None
+        return unfinished_run(study) is not None
 
     assert can_go_on()
     assert can_go_on(status="running")
@@ -81,9 +81,6 @@ def test_only_the_same_code_goes_on_and_only_from_a_whole_checkpoint(tmp_path: P
     assert not can_go_on(status="done")
     assert not can_go_on(status="diverged")
     assert not can_go_on(threads=99)
-    assert not can_go_on(git={"sha": "0", "dirty": False})
+    assert not can_go_on(code="0")
     assert not can_go_on(versions={})
     assert not can_go_on(config_key="0")
-    (weights,) = path.glob("checkpoints/step-00000004/model.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-1])
-    assert not can_go_on()

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from dpo_lab.composing import composed
-from dpo_lab.runners.execute import config_key
+from dpo_lab.runners.continuing import config_key
 from dpo_lab.runners.study import Study, to_study
 from dpo_lab.sweeps.display import Display
 from dpo_lab.sweeps.ledger import Ledger, State

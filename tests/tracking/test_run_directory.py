@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpo_lab.tracking.provenance import git_state
-from dpo_lab.tracking.run_directory import RunDirectory, Status, read_metrics, read_run, read_summary, sanitise
+from dpo_lab.tracking.run_directory import (
+    RunDirectory,
+    Status,
+    is_being_written,
+    read_metrics,
+    read_run,
+    read_summary,
+    sanitise,
+)
 
 NAMES = st.text(st.characters(categories=["L"]), min_size=1, max_size=6).map("rewards/".__add__)
 
@@ -143,7 +151,7 @@ def test_a_failed_write_leaves_the_old_file(run: RunDirectory, monkeypatch: pyte
     with pytest.raises(OSError, match="No space"):
         run.update(status=Status.done)
     assert read_run(run.path) == {"status": "running"}
-    assert [path.name for path in run.path.iterdir()] == ["run.json"]
+    assert {path.name for path in run.path.iterdir()} == {"run.json", ".lock"}
 
 
 def test_a_resumed_run_drops_what_it_will_log_again(run: RunDirectory) -> None:
@@ -154,6 +162,8 @@ def test_a_resumed_run_drops_what_it_will_log_again(run: RunDirectory) -> None:
     run.close()
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "spl')
+    (run.path / ".policy-x").mkdir()
+    (run.path / ".run.json.1.tmp").touch()
     run.update(wall_s=100.0)
     again = RunDirectory.resume(run.path, step=2)
     again.log(3, "train", {"loss": -3.0})
@@ -163,6 +173,31 @@ def test_a_resumed_run_drops_what_it_will_log_again(run: RunDirectory) -> None:
     facts = read_run(run.path)
     assert (facts["seed"], facts["status"], facts["resumed_after_step"]) == (3, "done", 2)
     assert facts["wall_s"] >= 100
+    assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")], (
+        "what a killed writer left is still there"
+    )
+
+
+def test_a_run_without_a_checkpoint_is_begun_again(run: RunDirectory) -> None:
+    run.start({"seed": 3})
+    run.log(0, "eval", {"loss": 1.0})
+    run.close()
+    RunDirectory.resume(run.path, None, threads=2).close()
+    assert read_metrics(run.path) == []
+    assert {name: read_run(run.path)[name] for name in ("seed", "threads", "status")} == {
+        "seed": 3,
+        "threads": 2,
+        "status": "running",
+    }
+
+
+def test_a_run_is_being_written_as_long_as_its_writer_has_not_closed_it(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "x")
+    assert is_being_written(run.path)
+    run.close()
+    assert not is_being_written(run.path)
+    (run.path / ".lock").touch()  # as a killed process leaves it
+    assert not is_being_written(run.path)
 
 
 def test_samples_are_one_object_a_line(run: RunDirectory) -> None:

@@ -1,0 +1,115 @@
+"""Training a policy against its reference: the trainer and what it reports to, from the beginning or from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dpo_lab.artifacts import digest
+from dpo_lab.outcome import Outcome
+from dpo_lab.policies import Policy
+from dpo_lab.records import CandidateBatch
+from dpo_lab.references import Reference
+from dpo_lab.resuming import set_weights, weights_of
+from dpo_lab.runners.context import Context
+from dpo_lab.runners.continuing import differences
+from dpo_lab.runners.judge import Judge
+from dpo_lab.scoring import Scoring
+from dpo_lab.tracking import read_metrics, read_run
+from dpo_lab.trainer import Hooks, Trainer
+
+
+def train_policy(
+    context: Context,
+    judge: Judge,
+    policy: nn.Module,
+    reference: Reference,
+    train: CandidateBatch,
+    held_out: CandidateBatch | None,
+    base: Policy,
+) -> tuple[Trainer, Outcome]:
+    """The trainer when it is done with `policy`, a network like `base`'s."""
+    study, run, settings = context.study, context.run, context.study.trainer
+    start_logps: dict[str, float] = {}
+    check_made_from(context, base, train)
+    with (
+        context.timed("training"),
+        context.stopping.between_steps(),
+        context.console.progress(settings.num_steps, "training") as bar,
+    ):
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            run.log(step, "train", metrics, pairs=step * settings.batch_size)
+            bar.update(step, metrics)
+
+        def evaluate(step: int) -> Mapping[str, float]:
+            metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
+            if "logps/chosen" in metrics:
+                start_logps.setdefault("chosen", metrics["logps/chosen"])
+                metrics["displacement/chosen"] = metrics["logps/chosen"] - start_logps["chosen"]
+            metrics |= judge.judge(policy, study.evaluation.num_prompts_during)[0]
+            run.log(step, "eval", metrics, pairs=step * settings.batch_size)
+            return metrics
+
+        def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
+            context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)
+
+        def describe(directory: Path) -> None:
+            run.flush()  # a run that goes on from here does not log again what came before
+            Policy(base.spec, policy, base.tokenizer).describe(directory)
+
+        resume = None
+        if context.checkpoint is not None:
+            resume = context.checkpoint.state()
+            set_weights(policy, context.checkpoint.weights())
+            first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
+            start_logps = {"chosen": first["logps/chosen"]} if "logps/chosen" in first else {}
+
+        trainer = Trainer(
+            policy=policy,
+            loss=study.loss,
+            reference=reference,
+            data=train,
+            optimizers=study.optimizer.build(policy),
+            schedule=study.schedule,
+            settings=settings,
+            compute=study.compute,
+            seed=study.seed,
+            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn),
+            starts_at_reference=study.reference.weights() is None,
+            scoring=reference.scoring or Scoring(),
+            resume=resume,
+        )
+        try:
+            outcome = trainer.fit()
+        finally:
+            context.checkpoints.finish()
+    return trainer, outcome
+
+
+def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
+    """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
+    made_from = {
+        "base": _digest(weights_of(base.module)),
+        "tokenizer": digest(base.tokenizer.fingerprint()),
+        "pairs": _digest(train.tensors()),
+    }
+    then = read_run(context.run.path).get("made_from")
+    if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
+        raise ValueError(
+            f"{context.run.path} cannot be gone on with, as it was made from other things ({'; '.join(changed)}): "
+            "resume=never starts a new run"
+        )
+    context.run.update(made_from=made_from, artifacts=context.store.used)
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
