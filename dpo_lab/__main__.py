@@ -9,7 +9,8 @@ import sys
 def main() -> None:
     """Run what the command line says.
 
-    Exit status: 0 done, 1 failed or diverged, 2 a mistake in the command, 130 interrupted.
+    Exit status: 0 done, or stopped by SIGTERM or Ctrl-C and saved; 1 failed or diverged; 2 a mistake in the command; 130 for a
+    sweep that was interrupted.
     """
     # The directory the user stands in holds the user's modules, for the installed command as for `python -m`.
     if os.getcwd() not in sys.path and "" not in sys.path:

@@ -53,6 +53,7 @@ class Checkpoints:
 
     They are written by a thread, one at a time, from a copy of the state. What goes wrong costs that checkpoint, not the
     training: `warn` is told, and those before it stay. None is deleted before a newer one has been read back and found good.
+    Training stands still for the copy only (experiments/LOG.md).
     """
 
     root: Path

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +121,19 @@ def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:
     if not experiments or not chosen:
         return config
     kept = [word for key, word in by_key if key.startswith("hydra.")]
-    theirs = compose("config", overrides=[*experiments, *kept])
+    theirs = _remembered((*experiments, *kept))
     for path, key in chosen.items():
         if OmegaConf.select(theirs, f"{path}.name") != OmegaConf.select(config, f"{path}.name"):
             own = [word for other, word in by_key if other == key or other.startswith(f"{path}.")]
-            OmegaConf.update(config, path, OmegaConf.select(compose("config", overrides=[*own, *kept]), path), merge=False)
+            alone = OmegaConf.select(_remembered((*own, *kept)), path)
+            OmegaConf.update(config, path, copy.deepcopy(alone), merge=False)
     return config
+
+
+@lru_cache(maxsize=256)
+def _remembered(words: tuple[str, ...]) -> DictConfig:
+    """A configuration to look things up in; the jobs of a sweep look up the same ones."""
+    return compose("config", overrides=list(words))
 
 
 def _explained(error: Exception, words: Sequence[str]) -> str:

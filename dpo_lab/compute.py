@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
+from torch import nn
 
 from dpo_lab.layouts import Layout
 
@@ -37,6 +38,8 @@ class Compute:
     precision: Precision = Precision.fp32
     threads: int | None = None
     """CPU threads of this process; None leaves torch's choice. Bits on a CPU depend on it."""
+    workers: int | None = None
+    """Micro-batches that a CPU computes at once, each with threads / workers threads. None: a thread each, where that pays."""
     layout: Layout = Layout.auto
     """How prompts and completions are laid out for the model, each token scored once. Changes speed, not the result."""
     head_portion: int | None = None
@@ -49,7 +52,7 @@ class Compute:
     """torch.compile the policy's body. Minutes at first; pays on an accelerator, not on a CPU."""
 
     def __post_init__(self) -> None:
-        for name, count in (("threads", self.threads), ("head_portion", self.head_portion)):
+        for name, count in (("threads", self.threads), ("workers", self.workers), ("head_portion", self.head_portion)):
             if count is not None and count < 1:
                 raise ValueError(f"compute.{name} must be at least 1, got {count}")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
@@ -78,6 +81,16 @@ class Compute:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    def workers_for(self, model: nn.Module) -> int:
+        """How many micro-batches of a model run at once: 1 on an accelerator, which is busy with one, and where dropout is on,
+        whose draws would depend on who comes first.
+        """
+        if self.torch_device.type != "cpu" or self.compile or model.training:
+            return 1
+        if self.workers is not None:
+            return self.workers
+        return torch.get_num_threads()
 
     @property
     def reading_waits(self) -> bool:

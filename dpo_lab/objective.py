@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.compute import Compute
@@ -18,6 +18,7 @@ from dpo_lab.ranks import Ranks
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.scoring import Scoring, evaluating
+from dpo_lab.workers import Descent, descend, in_order
 
 OnFirst = Callable[[Tensor, Logps], None]
 """Is shown the first values of a step, and the log-probabilities behind them."""
@@ -50,34 +51,57 @@ class Objective:
         With several ranks each is given the whole batch, and each ends with the whole gradient.
         """
         mine = self.ranks.rows(len(batch))
-        if self.micro_batch_tokens is not None:
-            rows = by_tokens(batch, mine, self.micro_batch_tokens)
-        else:
-            rows = list(mine.split(self.micro_batch_size or max(len(mine), 1)))
+        rows = self._portions(batch, mine)
         parts = [batch] if len(mine) == len(batch) and len(rows) == 1 else [batch.select(chosen) for chosen in rows]
         if self.loss.couples_batch and parts[0] is not batch:
             tally = self._in_two_passes(batch.to(self.compute.torch_device), list(zip(rows, parts, strict=True)), on_first)
         else:
-            tallies: list[Tally] = []
-            for part in (part.to(self.compute.torch_device) for part in parts):
-                logps = self.measured(part)
-                if self.loss.couples_batch:
-                    self.loss.observe(_detached(logps), part)
-                values = self.loss(logps, part)
-                if on_first is not None and not tallies:
-                    on_first(values.detach(), logps)
-                (values.sum() / len(batch)).backward()
-                tallies.append(preference_metrics(self.loss, values.detach(), _detached(logps), part))
-            tally = {name: self.ranks.sum(pair) for name, pair in added(tallies).items()}
+            tally = self._in_one_pass(len(batch), parts, on_first)
         self.ranks.sum_gradients(self.policy)
         return tally
+
+    def _portions(self, batch: CandidateBatch, mine: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:
+        """Rows of each micro-batch."""
+        if self.micro_batch_size is not None:
+            return list(mine.split(self.micro_batch_size))
+        whole = [mine] if self.micro_batch_tokens is None else by_tokens(batch, mine, self.micro_batch_tokens)
+        if self.workers == 1 or (self.loss.couples_batch and len(whole) == 1):  # which would need a second pass in portions
+            return whole
+        return by_tokens(batch, mine, self.micro_batch_tokens, self.workers)
+
+    @property
+    def workers(self) -> int:
+        """Micro-batches that are under way at once."""
+        return self.compute.workers_for(self.policy)
+
+    def _in_one_pass(self, count: int, parts: Sequence[CandidateBatch], on_first: OnFirst | None) -> Tally:
+        """Value, gradient and metrics of each part by itself."""
+
+        def work(part: CandidateBatch) -> Descent[tuple[Tally, Tensor, Logps]]:
+            part = part.to(self.compute.torch_device)
+            logps = self.measured(part)
+            if self.loss.couples_batch:
+                self.loss.observe(_detached(logps), part)
+            values = self.loss(logps, part)
+            seen = _detached(logps)
+            tally = preference_metrics(self.loss, values.detach(), seen, part)
+            return [values.sum() / count], None, (tally, values.detach(), seen)
+
+        found = descend(work, parts, self.policy, self.workers)
+        if on_first is not None:
+            on_first(*found[0][1:])
+        return {name: self.ranks.sum(pair) for name, pair in added([tally for tally, _, _ in found]).items()}
 
     @torch.no_grad()
     def evaluate(self, pairs: CandidateBatch) -> dict[str, float]:
         """The metrics of training, over all the given comparisons, with the loss's state as it is."""
         batch = pairs.to(self.compute.torch_device)
+        rows = torch.arange(len(pairs))
+        portions = rows.split(ROWS_AT_ONCE)
+        if self.micro_batch_tokens is not None:
+            portions = tuple(by_tokens(pairs, rows, self.micro_batch_tokens))
         with evaluating(self.policy):
-            parts = [(rows, pairs.select(rows)) for rows in torch.arange(len(pairs)).split(ROWS_AT_ONCE)]
+            parts = [(rows, pairs.select(rows)) for rows in portions]
             logps = self._joined(parts, batch, Ranks(alone=True))
         return means(preference_metrics(self.loss, self.loss(logps, batch), logps, batch))
 
@@ -100,17 +124,25 @@ class Objective:
             on_first(values.detach(), logps)
         found = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
         of_leaf = {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
-        for rows, part in parts:
+
+        def work(rows_and_part: Part) -> Descent[None]:
+            rows, part = rows_and_part
             part = part.to(self.compute.torch_device)
             again = self.measured(part)
             outputs = [getattr(again, name)[part.mask] for name in of_leaf]
-            torch.autograd.backward(outputs, [grad[:, rows][batch.mask[:, rows]] for grad in of_leaf.values()])
+            return outputs, [grad[:, rows][batch.mask[:, rows]] for grad in of_leaf.values()], None
+
+        descend(work, parts, self.policy, self.workers)
         return preference_metrics(self.loss, values.detach(), logps, batch)
 
     def _joined(self, parts: Sequence[Part], batch: CandidateBatch, ranks: Ranks) -> Logps:
         """Policy and reference on the whole batch, measured part by part, and rank by rank."""
-        found = [(rows, self.measured(part.to(self.compute.torch_device))) for rows, part in parts]
-        return _side_by_side(found, batch, ranks)
+
+        def work(part: CandidateBatch) -> Logps:
+            return self.measured(part.to(self.compute.torch_device))
+
+        found = in_order(work, (part for _, part in parts), self.workers)
+        return _side_by_side([(rows, logps) for (rows, _), logps in zip(parts, found, strict=True)], batch, ranks)
 
 
 def _side_by_side(parts: Sequence[tuple[Tensor, Logps]], batch: CandidateBatch, ranks: Ranks) -> Logps:

@@ -41,7 +41,7 @@ class Policy:
         self.describe(directory)
 
     def describe(self, directory: Path) -> None:
-        """All that a policy directory holds beside the weights."""
+        """Write all that a policy directory holds beside the weights."""
         spec = self.spec.write(self.module, directory)
         OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(spec)}), directory / CONFIG)
         self.tokenizer.save(directory)

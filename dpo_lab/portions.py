@@ -15,18 +15,33 @@ def longest_rows(batch: CandidateBatch) -> Int[Tensor, " b"]:
     return batch.prompt_mask.sum(dim=1) + reduce(batch.mask.sum(dim=2), "k b -> b", "max")
 
 
-def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int) -> list[Int[Tensor, " _"]]:
-    """The rows in portions of like length, longest first, each of at most `budget` tokens, padding included.
+def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
+    """The rows in portions of like length, longest first.
 
-    Tokens are counted as if every candidate had its own copy of the prompt; a layout that shares prompts runs fewer. A single
-    prompt that exceeds the budget is a portion of its own.
+    So many workers are to run portions at once: what they hold together is at most `budget` tokens, padding included (None: any
+    number), and each has as many portions as the others, of about as many tokens. Tokens are counted as if every candidate had
+    its own copy of the prompt; a layout that shares prompts runs fewer. A single prompt that exceeds the budget is a portion of
+    its own.
     """
-    lengths = longest_rows(batch)[rows]
+    lengths = batch.num_candidates * longest_rows(batch)[rows]
     order = torch.argsort(lengths, descending=True, stable=True)
     in_order: list[int] = lengths[order].tolist()
-    portions, first = [], 0
-    while first < len(rows):
-        size = max(budget // max(batch.num_candidates * in_order[first], 1), 1)
-        portions.append(rows[order[first : first + size]])
-        first += size
-    return portions
+    whole = in_order[0] * len(in_order) if in_order else 0
+    most = whole if budget is None else budget // workers
+    sizes = _sizes(in_order, most)
+    if workers > 1 and len(sizes) < len(rows):
+        wanted = min(-(-len(sizes) // workers) * workers, len(rows))
+        low = 0  # the smallest portions of which so many are enough are the most even
+        while most - low > 1:
+            middle = (low + most) // 2
+            low, most = (low, middle) if len(_sizes(in_order, middle)) <= wanted else (middle, most)
+        sizes = _sizes(in_order, most)
+    return list(rows[order].split(sizes))
+
+
+def _sizes(lengths: list[int], budget: int) -> list[int]:
+    """Rows in each portion, of lengths that fall."""
+    sizes: list[int] = []
+    while (first := sum(sizes)) < len(lengths):
+        sizes.append(min(max(budget // max(lengths[first], 1), 1), len(lengths) - first))
+    return sizes

@@ -45,9 +45,9 @@ def set_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             tensor.copy_(weights[name])
 
 
-def numbers(values: Mapping[str, float | int]) -> State:
+def numbers(values: Mapping[str, float | int | Tensor]) -> State:
     """float64, which holds every float and every count exactly."""
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    return {name: torch.as_tensor(value, dtype=torch.float64, device="cpu") for name, value in values.items()}
 
 
 def random_state(device: torch.device) -> State:

@@ -6,17 +6,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from dpo_lab.layouts import Layout, Part, Plan, SplitsHead, planned
 from dpo_lab.layouts.base import moved_to, rows_of_sequences
 from dpo_lab.layouts.choose import cheapest, device_of
 from dpo_lab.records import CandidateBatch
+
+_COUNTING = Lock()
 
 
 @dataclass
@@ -53,7 +59,28 @@ def score(model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = Non
 
 def log_probabilities(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tuple[Float[Tensor, " t"], ...]:
     """Of the tokens under the first model."""
-    return (-F.cross_entropy(logits[0], tokens, reduction="none"),)
+    found: Float[Tensor, " t"] = _LogProbabilities.apply(logits[0], tokens)
+    return (found,)
+
+
+class _LogProbabilities(torch.autograd.Function):
+    """Log-softmax at one token of each row. Its gradient takes the place of what was kept for it: beside a large vocabulary's
+    logits nothing of their size exists but one copy, which cross_entropy's backward pass has two more of.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Logits, tokens: Int[Tensor, " t"]) -> Float[Tensor, " t"]:
+        everywhere = F.log_softmax(logits, dim=-1)
+        ctx.save_for_backward(everywhere, tokens)
+        return rearrange(everywhere.gather(1, rearrange(tokens, "t -> t 1")), "t 1 -> t")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Float[Tensor, " t"]) -> tuple[Logits, None]:
+        everywhere, tokens = ctx.saved_tensors
+        grad, tokens = rearrange(grad, "t -> t 1"), rearrange(tokens, "t -> t 1")
+        # In place: autograd refuses a second backward pass over the same graph, as it does after any change of what was kept.
+        return everywhere.exp_().mul_(-grad).scatter_add_(1, tokens, grad), None
 
 
 def score_by(
@@ -65,7 +92,8 @@ def score_by(
     """
     scoring = scoring or Scoring()
     plan = planned(models, batch, scoring.layouts)
-    scoring.used[plan.layout] += 1
+    with _COUNTING:
+        scoring.used[plan.layout] += 1
     return _carried_out(plan, models, batch.completions, compute, scoring.head_portion)
 
 

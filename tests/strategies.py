@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,11 @@ class ForwardOnly(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.model(tokens)
+
+
+def numbers_of(state: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """A loss's state, read from its device."""
+    return {name: float(number) for name, number in state.items()}
 
 
 def tiny_transformer(vocab: int = VOCAB, seed: int = 0, **fields: Any) -> TransformerPolicy:

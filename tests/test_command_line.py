@@ -96,8 +96,8 @@ WRONG = {
     "name=a/../b": ("name", "relative path"),
     "name=": ("name", "relative path"),
     # Files that are not there.
-    "data=jsonl": ("data.path", "data.path=FILE"),
-    "data=jsonl data.path=/nowhere.jsonl": ("data.path", "/nowhere.jsonl"),
+    "data=pairs": ("data.path", "data.path=FILE"),
+    "data=pairs data.path=/nowhere.jsonl": ("data.path", "/nowhere.jsonl"),
     "data=imdb data.path=/nowhere.csv": ("data.path", "/nowhere.csv"),
     "model=checkpoint": ("model.path", "model.path=RUN_DIRECTORY"),
     "model=checkpoint model.path=/nowhere": ("model.path", "/nowhere"),
@@ -150,8 +150,8 @@ ALONE = (
     "model=checkpoint model.path=/nowhere",
     "reward=lexicon",
     "candidates=sampled",
-    "data=jsonl",
-    "data=jsonl data.path=/nowhere.jsonl",
+    "data=pairs",
+    "data=pairs data.path=/nowhere.jsonl",
     "data=imdb data.path=/nowhere.csv",
 )
 """Commands that mean something else on top of an experiment."""

@@ -10,7 +10,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.composing import CONF, composed, validate
-from dpo_lab.grammar import parsed
 from dpo_lab.planning import planned
 from dpo_lab.registry import Registry
 from dpo_lab.runners.study import CHOICES, to_study
@@ -81,16 +80,6 @@ def test_without_any_word_the_configuration_builds() -> None:
 def test_every_experiment_composes_and_builds(experiment: str) -> None:
     study = to_study(composed([f"+experiment={experiment}"]))
     assert study.name == experiment, "runs/<name> is where its runs are looked for"
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_sweep_of_an_experiment_builds(experiment: str) -> None:
-    """`hydra.sweeper.params` in an experiment's file are override words; each combination must be a study."""
-    loaded = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
-    for key, values in (OmegaConf.select(loaded, "hydra.sweeper.params", default={}) or {}).items():
-        (override,) = parsed([f"{key}={values}"])
-        for value in override.sweep_string_iterator():
-            to_study(composed([f"+experiment={experiment}", f"{key}={value}"]))
 
 
 @pytest.mark.parametrize("kind", sorted(set(CHOICES.values())))

@@ -100,7 +100,7 @@ def here(words: Sequence[str], status: int = 0) -> Path:
 def test_a_run_leaves_the_files_of_the_contract_and_no_others(quickstart: Finished) -> None:
     found = files(quickstart.path)
     (events,) = (name for name in found if name.startswith("events.out.tfevents."))
-    policy = {"model.safetensors", "config.yaml", "tokenizer.json", "manifest.json"}
+    policy = {"model.safetensors", "config.yaml", "tokenizer.json", "tokenizer_config.json", "manifest.json"}
     state = {"optimizer.safetensors", "state.json", "state.safetensors"}
     steps = {Path(name).parts[1] for name in found if name.startswith("checkpoints/step-")}
     expected = {"config.yaml", "run.json", "metrics.jsonl", "summary.json", "samples.jsonl", "figure.png", "figure.svg", events}
@@ -349,11 +349,11 @@ def test_given_pairs_train_with_every_tokenizer(tokenizer: str, empty: Path, cap
     rows = [{"prompt": f"item {i} is", "chosen": " good, für immer 👍", "rejected": " bad"} for i in range(60)]
     rows += [{"prompt": "same", "chosen": " x", "rejected": " x"}, {"prompt": "none", "chosen": " x", "rejected": ""}]
     (empty / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    words = ["data=jsonl", "data.path=pairs.jsonl", "data.eval_share=0.4", f"tokenizer={tokenizer}", *SMALL_MODEL, *SMALL_RUN]
+    words = ["data=pairs", "data.path=pairs.jsonl", "data.eval_share=0.4", f"tokenizer={tokenizer}", *SMALL_MODEL, *SMALL_RUN]
     path = here([*words, "candidates.max_tokens=48"])
     out = capsys.readouterr().out
     assert "62 pairs read" in out
-    assert "1 left out, identical pair" in out
+    assert "1 left out, identical completions" in out
     assert "1 left out, empty completion" in out
     metrics, summary = lines(path / "metrics.jsonl"), strict((path / "summary.json").read_text())
     assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import threading
+import time
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from einops import reduce
 from jaxtyping import Float
-from strategies import tiny_transformer
+from strategies import numbers_of, tiny_transformer
 from test_measuring import comparisons
 from torch import Tensor, nn
 
@@ -55,21 +58,24 @@ def prepared(loss: PreferenceLoss, b: int = 5) -> CandidateBatch:
 
 
 def stepped(
-    loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module, tokens: int | None = None
+    loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module, tokens: int | None = None, workers: int = 1
 ) -> tuple[list[Tensor], dict[str, float]]:
     loss = copy.deepcopy(loss)
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
-    objective = Objective(policy, loss, reference, Compute(device="cpu"), micro_batch_size, tokens)
+    objective = Objective(policy, loss, reference, Compute(device="cpu", workers=workers), micro_batch_size, tokens)
     policy.zero_grad()
     metrics = means(objective.fill_gradients(prepared(loss)))
-    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | loss.state
+    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | numbers_of(loss.state)
 
 
 def compare(loss: PreferenceLoss, policy: nn.Module) -> None:
+    policy.eval()
     whole, metrics = stepped(loss, None, policy)
     assert any(gradient.abs().max() > 1e-6 for gradient in whole)
-    for micro_batch_size, tokens in ((1, None), (2, None), (4, None), (None, 1), (None, 24)):
-        parts, of_parts = stepped(loss, micro_batch_size, policy, tokens)
+    ways = ((1, None, 1), (2, None, 1), (4, None, 1), (None, 1, 1), (None, 24, 1), (None, None, 2), (2, None, 2), (None, 24, 3))
+    for way in ways:
+        size, tokens, workers = way
+        parts, of_parts = stepped(loss, size, policy, tokens, workers)
         torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-11)
         assert of_parts == pytest.approx(metrics, rel=1e-6)
 
@@ -80,6 +86,30 @@ def test_micro_batches_change_no_gradient_and_no_metric(loss_class: type[Prefere
 
 def test_micro_batches_change_nothing_of_a_loss_that_couples_everything() -> None:
     compare(Coupled(), tiny_transformer(seed=0))
+
+
+def test_workers_run_at_the_same_time_and_their_gradients_are_added_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting, late = threading.Barrier(2), itertools.count()
+
+    def together(*arguments: Any) -> Logps:
+        meeting.wait(timeout=20)  # passes only where two are under way
+        if next(late) % 3 == 0:  # now one is first, now the other
+            time.sleep(0.005)
+        return measure(*arguments)
+
+    monkeypatch.setattr(module, "measure", together)
+    policy = tiny_transformer(seed=0).eval()
+    found = [stepped(LOSSES["dpo"](), None, policy, workers=2)[0] for _ in range(6)]
+    assert all(torch.equal(one, other) for again in found[1:] for one, other in zip(again, found[0], strict=True))
+
+
+def test_a_worker_that_fails_fails_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: Any) -> Logps:
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(module, "measure", failing)
+    with pytest.raises(ValueError, match="no memory"):
+        stepped(LOSSES["dpo"](), 1, tiny_transformer(seed=0).eval(), workers=2)
 
 
 def test_a_coupled_loss_that_does_not_say_so_does_depend_on_the_micro_batch() -> None:
@@ -93,13 +123,16 @@ def test_a_coupled_loss_that_does_not_say_so_does_depend_on_the_micro_batch() ->
 
 
 def test_a_token_budget_is_a_bound_on_what_a_pass_reads() -> None:
-    policy, read = tiny_transformer(seed=0), []
+    policy, read = tiny_transformer(seed=0).eval(), []
     policy.net.register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))
     stepped(LOSSES["dpo"](), None, policy)
     whole = max(read)
     read.clear()
     stepped(LOSSES["dpo"](), None, policy, 24)
     assert max(read) <= 24 < whole
+    read.clear()
+    stepped(LOSSES["dpo"](), None, policy, 48, workers=2)
+    assert max(read) <= 24, "workers share the budget"
 
 
 def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +152,14 @@ def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest
     before = [logps.clone() for logps in seen]
     stepped(Coupled(), 2, policy)
     assert not torch.equal(seen[6], before[0]), "dropout is on"
+
+
+def test_with_dropout_micro_batches_run_one_after_the_other_so_that_draws_repeat() -> None:
+    policy = tiny_transformer(seed=0, dropout=0.3).train()
+    objective = Objective(policy, LOSSES["dpo"](), None, Compute(device="cpu", workers=2))
+    assert objective.workers == 1
+    policy.eval()
+    assert objective.workers == 2
 
 
 def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -485,9 +485,42 @@ def test_a_best_metric_that_nobody_evaluates_is_refused_with_those_there_are(rep
         fit.fit()
 
 
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_training_that_is_asked_to_stop_finishes_its_step_and_saves_it(evaluated: bool, report: Report) -> None:
+    hooks = report.hooks(iter([{"loss": 1.0}] * 9) if evaluated else None)
+    fit = trainer(table(), comparisons(), max_steps=9, eval_every=2 if evaluated else None, hooks=hooks)
+    hooks.stop = lambda: "SIGTERM" if fit.step >= 4 else ""
+    assert fit.fit() == Outcome(Status.preempted, 4, "SIGTERM")
+    assert report.saved == ([("best", 0), ("last", 2)] if evaluated else []) + [("last", 4)]
+    assert report.evaluated == ([0, 2, 4] if evaluated else [])
+
+
+def test_a_request_to_stop_after_the_last_step_comes_too_late(report: Report) -> None:
+    hooks = report.hooks()
+    hooks.stop = lambda: "SIGTERM" if fit.step >= 3 else ""
+    fit = trainer(table(), comparisons(), max_steps=3, hooks=hooks)
+    assert fit.fit() == Outcome(Status.done, 3)
+
+
+def test_checkpoints_come_at_evaluations_at_their_own_intervals_and_in_the_end(report: Report) -> None:
+    options = {"max_steps": 11, "eval_every": 4, "checkpoint_every": 3, "keep_every": 5}
+    trainer(table(), comparisons(), **options, hooks=report.hooks(iter([{"loss": 1.0}] * 9))).fit()
+    assert report.saved == [("best", 0), *(("last", step) for step in (3, 4, 5, 6, 8, 9, 10, 11))]
+
+
+def test_no_checkpoint_is_made_of_a_step_that_diverged(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Compute, "reading_waits", True)  # as on an accelerator, whose numbers are read seldom
+    data = comparisons(b=8)
+    data.reference = torch.full_like(data.mask, NAN, dtype=torch.float64)
+    cached = Reference(REFERENCES["cached"](), table())
+    fit = trainer(table(), data, reference=cached, max_steps=4, log_every=100, checkpoint_every=1, hooks=report.hooks())
+    assert fit.fit().status is Status.diverged
+    assert report.saved == []
+
+
 COUNTS = (
     *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
-    *("log_every", "eval_every", "patience"),
+    *("log_every", "eval_every", "patience", "checkpoint_every", "keep_last", "keep_every"),
 )
 
 

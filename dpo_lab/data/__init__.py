@@ -1,6 +1,6 @@
 """Sources of text."""
 
-from dpo_lab.data import imdb, jsonl, synthetic
+from dpo_lab.data import imdb, pairs, synthetic
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback
 
-__all__ = ["DATA", "Corpus", "DataSource", "Feedback", "imdb", "jsonl", "synthetic"]
+__all__ = ["DATA", "Corpus", "DataSource", "Feedback", "imdb", "pairs", "synthetic"]

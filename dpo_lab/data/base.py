@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from dpo_lab.messages import Prompt
 from dpo_lab.registry import Registry
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -34,24 +37,42 @@ class Feedback:
         assert self.scores is None or len(self.scores) == len(self.completions), self
 
 
+class Reread(Collection[T]):
+    """Items that are read again each time they are gone through, so that they need not fit into memory."""
+
+    def __init__(self, read: Callable[[], Iterator[T]], count: int) -> None:
+        self._read, self._count = read, count
+
+    def __iter__(self) -> Iterator[T]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, item: object) -> bool:
+        return any(item == other for other in self)
+
+
 @dataclass
 class Corpus:
     """The text of one study. Which parts are filled depends on the source."""
 
-    text: list[str] = field(default_factory=list)
+    text: Collection[str] = field(default_factory=list)
     """What the tokenizer and the base policy are fitted on; each ends where it ends."""
-    fragments: list[str] = field(default_factory=list)
+    fragments: Collection[str] = field(default_factory=list)
     """The same for texts that break off: no end token follows them."""
-    train_prompts: list[str] = field(default_factory=list)
-    eval_prompts: list[str] = field(default_factory=list)
+    train_prompts: Collection[Prompt] = field(default_factory=list)
+    eval_prompts: Collection[Prompt] = field(default_factory=list)
     """Prompts to sample completions for. No eval prompt comes from a document that anything is fitted on."""
-    train: list[Feedback] = field(default_factory=list)
-    eval: list[Feedback] = field(default_factory=list)
+    train: Collection[Feedback] = field(default_factory=list)
+    eval: Collection[Feedback] = field(default_factory=list)
     """What somebody has labelled: all pairs, or all single completions, or all rankings of one length."""
     labelled: list[tuple[str, bool]] = field(default_factory=list)
     """Documents with a class, for rewards that are fitted."""
     counts: dict[str, int] = field(default_factory=dict)
     """What was read, and what was left out and why: reported to the user."""
+    notes: list[str] = field(default_factory=list)
+    """What else the user should know of the data: how it was read, and what is odd about it."""
 
 
 @dataclass

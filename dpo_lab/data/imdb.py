@@ -68,34 +68,37 @@ class IMDbSource(DataSource):
         ]
         held_out = [share_of(text) < self.eval_share for text, _ in reviews]
         fitted = (review for review, out in zip(lines, held_out, strict=True) if not out)
-        counts = Counter(word for review in fitted for line in review for sentence in line for word in sentence)
-        words = [(word, count) for word, count in counts.items() if word[0].isalpha()]
+        frequencies = Counter(word for review in fitted for line in review for sentence in line for word in sentence)
+        words = [(word, count) for word, count in frequencies.items() if word[0].isalpha()]
         words.sort(key=lambda item: (-item[1], item[0]))
         common = MARKS | {word for word, _ in words[: self.common_words]}
-        corpus = Corpus()
-        for (text, label), review, out in zip(reviews, lines, held_out, strict=True):
+        text: list[str] = []
+        fragments: list[str] = []
+        train_prompts: list[str] = []
+        eval_prompts: list[str] = []
+        labelled: list[tuple[str, bool]] = []
+        for (whole, label), review, out in zip(reviews, lines, held_out, strict=True):
             runs = [run for line in review for run in self._runs(line, common)]
             prompts = [_joined(run.words[: self.prompt_words]) for run in runs]
             if out:
-                corpus.eval_prompts += prompts
+                eval_prompts += prompts
             else:
-                corpus.labelled.append((LINE_BREAK.sub(" ", text), label))
-                corpus.text += [_joined(run.words) for run in runs if run.whole]
-                corpus.fragments += [_joined(run.words) for run in runs if not run.whole]
-                corpus.train_prompts += prompts
-        corpus.train_prompts = list(dict.fromkeys(corpus.train_prompts))
-        seen = set(corpus.train_prompts)
-        corpus.eval_prompts = [prompt for prompt in dict.fromkeys(corpus.eval_prompts) if prompt not in seen]
-        corpus.counts = {
+                labelled.append((LINE_BREAK.sub(" ", whole), label))
+                text += [_joined(run.words) for run in runs if run.whole]
+                fragments += [_joined(run.words) for run in runs if not run.whole]
+                train_prompts += prompts
+        seen = dict.fromkeys(train_prompts)
+        unseen = [prompt for prompt in dict.fromkeys(eval_prompts) if prompt not in seen]
+        counts = {
             "reviews": len(reviews),
-            "whole runs": len(corpus.text),
-            "fragments": len(corpus.fragments),
-            "prompts": len(corpus.train_prompts),
-            "held-out prompts": len(corpus.eval_prompts),
+            "whole runs": len(text),
+            "fragments": len(fragments),
+            "prompts": len(seen),
+            "held-out prompts": len(unseen),
         }
-        if not corpus.text or not corpus.eval_prompts:
-            raise ValueError(f"data=imdb: nothing left to train on or to hold out ({corpus.counts}); raise data.common_words")
-        return corpus
+        if not text or not unseen:
+            raise ValueError(f"data=imdb: nothing left to train on or to hold out ({counts}); raise data.common_words")
+        return Corpus(text, fragments, list(seen), unseen, labelled=labelled, counts=counts)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"sha256": file_digest(self._file())}

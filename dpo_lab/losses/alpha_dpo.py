@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, with_gaps
-from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.averages import check_decay, no_gaps, per_deviation, with_gaps
+from dpo_lab.losses.base import LOSSES, Laws, State, logged
 from dpo_lab.losses.simpo import SimPOLoss
 from dpo_lab.records import CandidateBatch, Logps, pairs_of
 
@@ -47,7 +47,7 @@ class AlphaDPOLoss(SimPOLoss):
             raise ValueError(f"loss.alpha must be >= 0 and finite, got {self.alpha}")
         check_decay(self.decay)
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self) -> State:
         return no_gaps()
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
@@ -65,10 +65,9 @@ class AlphaDPOLoss(SimPOLoss):
         return logps.policy_logps(weights) - self.pull * logps.logratios(weights).detach()
 
     @property
-    def pull(self) -> float:
+    def pull(self) -> float | Tensor:
         """alpha over the deviation: how much of a log-ratio counts."""
-        deviation = self.state["deviation"]
-        return self.alpha / deviation if deviation > NO_DEVIATION else 0.0
+        return per_deviation(self.alpha, self.state)
 
     def log_ratio_gaps(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
         ratios = logps.logratios(self.token_weights(logps, batch)).detach()
@@ -83,7 +82,7 @@ class AlphaDPOLoss(SimPOLoss):
         gap = self.log_ratio_gaps(logps, batch).mean()
         found = {
             "target": self.beta * (self.gamma_ratio + self.pull * (gap - self.state["mean"])),
-            "gap_mean": gap.new_full((), self.state["mean"]),
-            "gap_deviation": gap.new_full((), self.state["deviation"]),
+            "gap_mean": logged(self.state["mean"], gap),
+            "gap_deviation": logged(self.state["deviation"], gap),
         }
         return super().details(logps, batch) | found

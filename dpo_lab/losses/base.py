@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,6 +43,10 @@ class Laws:
     """A prompt's value does not depend on the other prompts of the batch."""
     nonnegative: bool = False
     """Never below 0."""
+
+
+State = dict[str, float | Tensor]
+"""Numbers that a loss carries from step to step, by name."""
 
 
 @dataclass
@@ -89,7 +94,7 @@ class PreferenceLoss:
     """Shared settings that this loss cannot use, and why."""
 
     def __post_init__(self) -> None:
-        self.state: dict[str, float] = self.initial_state()
+        self.state: State = self.initial_state()
         if not 0 < self.beta < math.inf:
             raise ValueError(f"loss.beta must be > 0 and finite, got {self.beta}")
         if not 0 <= self.label_smoothing < 0.5:
@@ -141,8 +146,10 @@ class PreferenceLoss:
         """What the loss is while the policy still equals the reference, or None where that is no constant."""
         return None
 
-    def initial_state(self) -> dict[str, float]:
-        """What `state` is before the first step."""
+    def initial_state(self) -> State:
+        """What `state` is before the first step. What `observe` computes of a batch stays on its device, as float64 tensors of
+        one number: to read it would be to wait for the device.
+        """
         return {}
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
@@ -182,6 +189,11 @@ class PreferenceLoss:
     def remarks(self) -> list[str]:
         """What a user would want to be told of these settings."""
         return []
+
+
+def logged(number: float | Tensor, like: Tensor) -> Float[Tensor, ""]:
+    """A number of a loss's state as a float32 tensor beside another."""
+    return torch.as_tensor(number, dtype=torch.float32, device=like.device)
 
 
 def default_of(cls: type, name: str) -> Any:

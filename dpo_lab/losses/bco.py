@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.base import LOSSES, Laws, State, logged
 from dpo_lab.losses.unpaired import UnpairedLoss
 from dpo_lab.records import CandidateBatch, Logps
 
@@ -39,7 +39,7 @@ class BCOLoss(UnpairedLoss):
         if not 0 <= self.decay < 1:
             raise ValueError(f"loss.decay must be in [0, 1), got {self.decay}")
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self) -> State:
         return {"desirable_sum": 0.0, "desirable_count": 0.0, "undesirable_sum": 0.0, "undesirable_count": 0.0}
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
@@ -47,17 +47,21 @@ class BCOLoss(UnpairedLoss):
         good = self.probability_desirable(logps, batch).double()
         state = dict(self.state)
         for kind, of_kind in (("desirable", good), ("undesirable", 1 - good)):
-            count = of_kind.sum().item()
-            if count > 0:
-                state[f"{kind}_sum"] = self.decay * state[f"{kind}_sum"] + (of_kind * rewards).sum().item()
-                state[f"{kind}_count"] = self.decay * state[f"{kind}_count"] + count
+            count = of_kind.sum()
+            for what, newest in (("sum", (of_kind * rewards).sum()), ("count", count)):
+                before = state[f"{kind}_{what}"]
+                state[f"{kind}_{what}"] = torch.where(count > 0, self.decay * before + newest, before)
         self.state = state
 
     @property
-    def delta(self) -> float:
+    def delta(self) -> Float[Tensor, ""]:
         """What rewards are shifted by."""
-        means = (self.state[f"{kind}_sum"] / (self.state[f"{kind}_count"] or 1.0) for kind in ("desirable", "undesirable"))
-        return sum(means) / 2
+        sums, counts = (
+            [torch.as_tensor(self.state[f"{kind}_{what}"], dtype=torch.float64) for kind in ("desirable", "undesirable")]
+            for what in ("sum", "count")
+        )
+        desirable, undesirable = (total / torch.where(count > 0, count, 1.0) for total, count in zip(sums, counts, strict=True))
+        return (desirable + undesirable) / 2
 
     def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
         return min(batch.num_candidates, 2) * super().values(logps, batch)
@@ -72,4 +76,4 @@ class BCOLoss(UnpairedLoss):
         return min(num_candidates, 2) * -float(F.logsigmoid(torch.zeros((), dtype=torch.float64)))
 
     def details(self, logps: Logps, batch: CandidateBatch) -> dict[str, Float[Tensor, ""]]:
-        return {"delta": torch.tensor(self.delta, device=batch.confidence.device)}
+        return {"delta": logged(self.delta, batch.confidence)}

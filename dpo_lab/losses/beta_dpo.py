@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.aggregates import uniforms
-from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, with_gaps
-from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, per_deviation, with_gaps
+from dpo_lab.losses.base import LOSSES, Laws, State
 from dpo_lab.losses.options import Weighting, wpo_weights
 from dpo_lab.losses.pairs import PairLoss
 from dpo_lab.records import CandidateBatch, Logps
@@ -58,7 +58,7 @@ class BetaDPOLoss(PairLoss):
             raise ValueError(f"loss.keep must be in (0, 1], got {self.keep}")
         check_decay(self.decay)
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self) -> State:
         return no_gaps()
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
@@ -78,14 +78,15 @@ class BetaDPOLoss(PairLoss):
 
     def kept(self, gap: Float[Tensor, "q b"], batch: CandidateBatch) -> Float[Tensor, "q b"]:
         """1 for the pairs that count, 0 for the others."""
-        if not gap.numel() or self.keep == 1 or self.state["deviation"] < NO_DEVIATION:
+        if not gap.numel() or self.keep == 1 or not self.state["steps"]:
             return torch.ones_like(gap)
         # The largest of log(weight) + a Gumbel number each are a weighted draw without replacement.
-        unlikeness = ((gap.double() - self.state["mean"]) / self.state["deviation"]) ** 2 / 2
+        unlikeness = (per_deviation(1.0, self.state) * (gap.double() - self.state["mean"])) ** 2 / 2
         lots = -torch.log(-torch.log(uniforms(batch.ids, batch.step, len(gap)))) - unlikeness
         num_kept = max(1, math.floor(self.keep * gap.numel() + 1e-9))  # .7 * 10 is 7, not 6.999...
         places = rearrange(lots, "q b -> (q b)").argsort(descending=True, stable=True).argsort()
-        return rearrange(places < num_kept, "(q b) -> q b", b=len(batch)).to(gap.dtype)
+        alike = self.state["deviation"] < NO_DEVIATION
+        return (rearrange(places < num_kept, "(q b) -> q b", b=len(batch)) | alike).to(gap.dtype)
 
     def beta_in_use(self, gap: Float[Tensor, "q b"], kept: Float[Tensor, "q b"]) -> Float[Tensor, ""]:
         mean = (kept * gap).sum() / kept.sum().clamp(min=1)

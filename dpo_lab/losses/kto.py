@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses.base import LOSSES, Laws, State, logged
 from dpo_lab.losses.unpaired import UnpairedLoss
 from dpo_lab.records import CandidateBatch, Logps
 
@@ -41,13 +41,13 @@ class KTOLoss(UnpairedLoss):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"loss.{name} must be >= 0 and finite, got {getattr(self, name)}")
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self) -> State:
         return {"baseline": 0.0}
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:
         assert logps.mismatched is not None, "these Logps were made without mismatched completions"
         ratios = self.compared(logps.mismatched, batch).detach().double()
-        self.state = {"baseline": max(0.0, ratios.mean().item())}
+        self.state = {"baseline": ratios.mean().clamp(min=0)}
 
     def of_desirable(self, rewards: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return self.desirable_weight * torch.sigmoid(self.beta * self.state["baseline"] - rewards)
@@ -62,4 +62,4 @@ class KTOLoss(UnpairedLoss):
 
     def details(self, logps: Logps, batch: CandidateBatch) -> dict[str, Float[Tensor, ""]]:
         """z, in nats."""
-        return {"baseline": torch.tensor(self.state["baseline"], device=batch.confidence.device)}
+        return {"baseline": logged(self.state["baseline"], batch.confidence)}

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from dpo_lab.losses import bco, dpo, sft  # noqa: F401  # the default parts must be there to be found by name
-from dpo_lab.losses.base import LOSSES, Laws, PreferenceLoss
+from dpo_lab.losses.base import LOSSES, Laws, PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.registry import suggestion
 
@@ -71,17 +71,17 @@ class MixLoss(PreferenceLoss):
         return any(loss.needs_collision for loss in self.losses)
 
     @property
-    def state(self) -> dict[str, float]:
+    def state(self) -> State:
         """A copy: set it as a whole."""
         return _prefixed(*[loss.state for loss in self.losses])
 
     @state.setter
-    def state(self, values: dict[str, float]) -> None:
+    def state(self, values: State) -> None:
         for position, loss in enumerate(self.losses):
             start = f"{position}."
             loss.state = {name.removeprefix(start): of for name, of in values.items() if name.startswith(start)}
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self) -> State:
         return _prefixed(*[loss.initial_state() for loss in self.losses])
 
     def observe(self, logps: Logps, batch: CandidateBatch) -> None:

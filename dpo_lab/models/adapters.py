@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from torch import nn
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dpo_lab.models.lora import Lora
@@ -40,3 +44,23 @@ def add_adapter(net: nn.Module, lora: Lora) -> None:
         parameter.requires_grad_(".lora_" in name)
         if ".lora_" in name:  # small, and what is trained must not be rounded
             parameter.data = parameter.data.float()
+
+
+def merge_adapter(net: nn.Module) -> None:
+    """Add the adapter to the weights and take it out: the network computes the same without it."""
+    for name, module in list(net.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, last = name.rpartition(".")
+            setattr(net.get_submodule(parent), last, module.get_base_layer())
+
+
+def write_adapter(net: nn.Module, lora: Lora, base: Path, weights: Mapping[str, Tensor], directory: Path) -> None:
+    """The adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
+    config = lora_config(net, lora)
+    config.base_model_name_or_path = str(base)
+    config.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in weights})
+    config.inference_mode = True
+    config.save_pretrained(directory)
+    named = {f"base_model.model.{name.replace('.default.', '.')}": t.detach().cpu().contiguous() for name, t in weights.items()}
+    save_file(named, directory / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -47,5 +47,9 @@ class ModelSpec:
         """Write to a policy directory what `rebuild` needs beside the weights; the spec to call it on."""
         return self
 
+    def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
+        """Write the network as others read it; `merge`: an adapter into the weights that it belongs to, for good."""
+        raise ValueError(f"model={self.name} has no files that other tools read")
+
 
 MODELS: Registry[ModelSpec] = Registry("model")

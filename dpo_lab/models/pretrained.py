@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -89,6 +90,17 @@ class PretrainedSpec(ModelSpec):
             return replace(self, path="", gguf_file=None, trust_remote_code=False)
         (directory / SOURCE).write_text(json.dumps({"key": module.source}))
         return replace(self, path=str(Path(self.path).expanduser().absolute()), trust_remote_code=False)
+
+    def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
+        from dpo_lab.models.adapters import merge_adapter, write_adapter
+
+        net: Any = module.net
+        if self.lora.rank is not None and not merge:
+            write_adapter(net, self.lora, Path(self.path).expanduser().absolute(), module.state_dict(), directory)
+            return
+        if self.lora.rank is not None:
+            merge_adapter(net)
+        net.save_pretrained(directory)
 
     def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
         from dpo_lab.models.adapters import add_adapter

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
@@ -159,6 +162,14 @@ class TransformerSpec(ModelSpec):
     def build(self, vocab_size: int) -> TransformerPolicy:
         layers = Decoder(verbose=False, **self.decoder_options())  # it warns of rotary dimensions under 32: small heads
         return TransformerPolicy(TransformerWrapper(attn_layers=layers, **self.wrapper_options(vocab_size)))
+
+    def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
+        """model.safetensors with x-transformers' names, and in x_transformers.json the arguments to build the network with."""
+        assert isinstance(module, TransformerPolicy)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
+        save_file(weights, directory / "model.safetensors")
+        options = {"decoder": self.decoder_options(), "wrapper": self.wrapper_options(module.net.num_tokens)}
+        (directory / "x_transformers.json").write_text(json.dumps(options, indent=1))
 
     def decoder_options(self) -> dict[str, Any]:
         """Arguments of `x_transformers.Decoder`."""

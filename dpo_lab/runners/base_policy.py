@@ -28,7 +28,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     Every text is a completion of the start token alone. Raises ValueError where there is no text, or where fitting diverges.
     """
     study, fit = context.study, context.study.base
-    whole, broken = (tokenizer.encode_many(texts) for texts in (corpus.text, corpus.fragments))
+    whole, broken = (tokenizer.encode_many(list(texts)) for texts in (corpus.text, corpus.fragments))
     rows = [[row[: fit.max_tokens]] for row in ([*ids, tokenizer.end] for ids in whole)]
     rows += [[row[: fit.max_tokens]] for row in broken if row]
     if not rows:

@@ -9,6 +9,7 @@ from dpo_lab.models.copying import freeze
 from dpo_lab.policies import load_policy
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.pairs_of_file import scored
 from dpo_lab.runners.stages import Stages
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class EvaluateRunner(RunnerSpec):
     name: str = "evaluate"
     num_prompts: int | None = None
     seed: int | None = None
+    pairs: str = ""
+    """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
 
     def __post_init__(self) -> None:
         if self.num_prompts is not None and self.num_prompts < 2:
@@ -51,6 +54,8 @@ class EvaluateRunner(RunnerSpec):
             settings = replace(settings, seed=self.seed)
         study = replace(theirs, evaluation=settings, compute=context.study.compute, store=context.study.store)
         stages = Stages(replace(context, study=study))
+        if self.pairs:
+            return scored(replace(context, study=study), self.pairs, load_policy(run), stages.base[0])
         judge = stages.judge(freeze(stages.base[0].module))
         policy = load_policy(run).module.to(study.compute.torch_device)
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):

@@ -36,7 +36,7 @@ class PreferenceRunner(RunnerSpec):
     def check(self, study: Study) -> None:
         if not study.candidates.sampled and not study.data.has_pairs:
             raise ValueError(
-                f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=jsonl"
+                f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=pairs"
             )
 
     def run(self, context: Context) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
+from dpo_lab.messages import Prompt
 from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
 from dpo_lab.records import CandidateBatch
@@ -33,6 +35,7 @@ from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 
+NOTES = "notes.json"
 FORMAT = 1
 """Raised when a stage computes something else from the same settings: old artifacts are then left alone."""
 
@@ -52,7 +55,8 @@ class Stages:
     def corpus(self) -> Corpus:
         """Read only when a stage after it must be built: a second run of the same study does not."""
         corpus = self.context.study.data.load()
-        self.context.console.note("  " + ", ".join(f"{count:,} {what}" for what, count in corpus.counts.items()))
+        for note in [*corpus.notes, ", ".join(f"{count:,} {what}" for what, count in corpus.counts.items())]:
+            self.context.console.note(f"  {note}")
         return corpus
 
     @cached_property
@@ -63,7 +67,7 @@ class Stages:
                 stage,
                 "tokenizer",
                 {"text": self.data_key, "tokenizer": spec},
-                lambda d: spec.train([*self.corpus.text, *self.corpus.fragments]).save(d),
+                lambda d: spec.train(chain(self.corpus.text, self.corpus.fragments)).save(d),
             )
             tokenizer = Tokenizer.load(path)
             stage.detail = f"{spec.name}, {tokenizer.vocab_size:,} tokens"
@@ -121,7 +125,8 @@ class Stages:
     def reference_samples(self) -> CandidateBatch:
         """Samples of the base policy for held-out prompts: what the policy is compared with, and best-of-n chooses from."""
         study = self.context.study
-        drawn = {"num_prompts": study.evaluation.num_prompts, "k": max(study.evaluation.sizes), "temperature": 1.0}
+        several = max(study.evaluation.sizes) if study.reward.name != "none" else 1  # without a reward no n is best
+        drawn = {"num_prompts": study.evaluation.num_prompts, "k": several, "temperature": 1.0}
         drawn |= {"max_tokens": study.candidates.max_tokens, "seed": study.evaluation.seed}
         return self._samples("reference_samples", "eval", drawn)
 
@@ -142,20 +147,27 @@ class Stages:
         assert isinstance(spec, GivenCandidates)
         return *self._given(spec), None
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own, or else one that is fitted to the text."""
+        return self._tokenizer[0] if self.context.study.model.weights() is None else self.base[0].tokenizer
+
     def _given(self, spec: GivenCandidates) -> tuple[CandidateBatch, CandidateBatch]:
-        """The data's own candidates as tokens, to train on and held out."""
-        tokenizer = self.base[0].tokenizer
+        """The data's own candidates as tokens, to train on and held out. What is odd about them is said each time."""
+        tokenizer, console = self.tokenizer, self.context.console
 
         def build(directory: Path) -> None:
             if not self.corpus.train:
                 raise ValueError(
                     f"data={self.context.study.data.name} has no labelled pairs: choose candidates=sampled and a reward"
                 )
+            notes = []
             for title, rows in (("train", self.corpus.train), ("held-out", self.corpus.eval)):
-                batch, counts = spec.encode(rows, tokenizer)
-                left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
-                self.context.console.note(f"  {len(batch):,} {title} {noun(batch.num_candidates)}{left_out}")
-                save_file(_contiguous(batch), directory / f"{title}.safetensors")
+                counts = spec.write(rows, tokenizer, directory / f"{title}.safetensors")
+                effects = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+                notes.append(f"{title}: {len(rows):,} {noun(len(next(iter(rows)).completions))}{effects}")
+                console.note(f"  {notes[-1]}")
+            (directory / NOTES).write_text(json.dumps([*self.corpus.notes, *notes]))
 
         determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
@@ -164,6 +176,9 @@ class Stages:
                 CandidateBatch.from_tensors(load_file(path / f"{title}.safetensors")) for title in ("train", "held-out")
             )
             stage.detail = f"{len(train):,} to train on, {len(held_out):,} held out"
+            if "corpus" not in vars(self):  # else they were said when it was read
+                for note in json.loads((path / NOTES).read_text()):
+                    console.note(f"  {note}")
         return train, held_out
 
     def judge(self, reference: nn.Module) -> Judge:
@@ -211,7 +226,7 @@ class Stages:
                 stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
         return batch
 
-    def _prompts(self, split: str, count: int, seed: int) -> list[str]:
+    def _prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
         """So many prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
         prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
         order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -221,7 +236,9 @@ class Stages:
             self.context.console.note(
                 f"  evaluated on all {len(prompts)} held-out prompts, fewer than evaluation.num_prompts={count}"
             )
-        return [prompts[i] for i in order[:count]]
+        place = {row: i for i, row in enumerate(order[:count])}
+        found = ((place[row], prompt) for row, prompt in enumerate(prompts) if row in place)
+        return [prompt for _, prompt in sorted(found, key=lambda item: item[0])]
 
     def _artifact(
         self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]

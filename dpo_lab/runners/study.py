@@ -164,10 +164,11 @@ def refuse_unknown_keys(config: DictConfig) -> None:
 
 def study_from_file(path: Path) -> Study:
     """The study that a run directory's config.yaml describes."""
+    config = config_from_file(path)
     try:
-        return to_study(config_from_file(path))
+        return to_study(config)
     except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def config_from_file(path: Path) -> DictConfig:

@@ -100,7 +100,7 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
     """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
     made_from = {
         "base": _digest(weights_of(base.module)),
-        "tokenizer": digest(base.tokenizer.backend.to_str()),
+        "tokenizer": digest(base.tokenizer.fingerprint()),
         "pairs": _digest(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")

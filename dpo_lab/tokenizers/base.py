@@ -111,6 +111,20 @@ class Tokenizer:
         hidden = {self.start, self.end}
         return self.backend.decode_batch([[i for i in row if i not in hidden] for row in rows], skip_special_tokens=False)
 
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Text of the ids, start and end tokens included."""
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
+        """What each id adds to the text; those that only begin a character add nothing, the one that completes it all of it."""
+        found, before = [], self.spelled(after)
+        for end in range(1, len(ids) + 1):
+            text = self.spelled([*after, *ids[:end]])
+            whole = end == len(ids) or not text.endswith("\N{REPLACEMENT CHARACTER}")
+            found.append(text[len(before) :] if whole else "")
+            before = text if whole else before
+        return found
+
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
         files.write(directory, self.backend, self.names, self.chat_template)

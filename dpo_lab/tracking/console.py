@@ -18,6 +18,7 @@ from rich.text import Text
 
 from dpo_lab.tracking.progress import LiveProgress, PlainProgress
 
+BAR = 40  # characters of the longest bar
 NARROW = 64  # columns below which samples are stacked instead of side by side
 
 
@@ -93,6 +94,15 @@ class Console:
         for row in rows:
             table.add_row(*(Text(self._clean(_shown(value))) for value in row))
         self._rich.print(table)
+
+    def styled(self, pieces: Sequence[tuple[str, str]]) -> None:
+        """Text in pieces, each with its style."""
+        self._print(Text.assemble(*((self._clean(text), style) for text, style in pieces)))
+
+    def bar(self, title: str, count: int, most: int) -> None:
+        """A line with a bar as long as the count is large beside the largest, and the count."""
+        mark = "\N{BLACK SQUARE}" if self._rich.encoding.startswith("utf") else "#"
+        self.styled([(f"{title} ", ""), (mark * max(round(count / most * BAR), 1), "cyan"), (f" {count:,}", "dim")])
 
     def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Completions of the reference and of the policy under their rewards, each beside its prompt.

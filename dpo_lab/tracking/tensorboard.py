@@ -153,7 +153,7 @@ class TensorBoard:
         hparams = seedless(config)
         experiment = api_pb2.Experiment(
             hparam_infos=[
-                api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(_kind(value)), differs=True)
+                api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(_kind(value)), differs=_first(name))
                 for name, value in hparams.items()
             ],
             metric_infos=[
@@ -198,6 +198,11 @@ class TensorBoard:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _first(name: str) -> bool:
+    """Whether a column is among the first, which the table shows unasked: the fit of the base policy is seldom what differs."""
+    return not name.startswith("base.")
 
 
 def _without_the_writers(raised: threading.ExceptHookArgs) -> None:

@@ -1,26 +1,30 @@
-"""Ten optimiser steps of DPOTrainer.train() beside ours: the same trajectory of policy, reference and metrics."""
+"""Ten steps of TRL's trainers beside ours, on a Hugging Face model: the same trajectory of policy, reference and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from against_trl.comparing import CLOSE, Logits, pairs
+from against_trl.comparing import CLOSE, pairs
+from against_trl.test_kto_trainer import UNPAIRED, completions
 from against_trl.tiny import ROWS, build, llama, old_names, pair_of_models
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.bema_for_ref_model import BEMACallback
 from trl.experimental.bema_for_ref_model import DPOTrainer as DPOTrainerWithBEMA
 
 from dpo_lab.compute import Compute
-from dpo_lab.losses import LOSSES
+from dpo_lab.layouts import EVERY, Layout
+from dpo_lab.losses import LOSSES, PreferenceLoss
+from dpo_lab.models.causal_lm import adapted
 from dpo_lab.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import REFERENCES, Reference, ReferenceSpec
+from dpo_lab.scoring import Scoring
 from dpo_lab.trainer import Hooks, Trainer
 from dpo_lab.trainer_settings import TrainerSettings
 
@@ -32,6 +36,17 @@ SHARED = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accu
 # Ten steps of Adam, which divides by gradients that may be near 0, let roundings of 1e-8 grow to 1e-7. A step is 1e-3, and a
 # mixup of .61 for .6 shows itself as 1e-4.
 ATOL = 1e-6
+
+
+STEPPING: dict[str, Any] = {
+    "max_steps": STEPS,
+    "learning_rate": LR,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+    "weight_decay": 0.0,
+    "logging_steps": 1,
+    "beta": BETA,
+}
 
 
 class Watch(TrainerCallback):
@@ -50,19 +65,8 @@ def flat(model: nn.Module) -> Tensor:
 
 def four_pairs(path: Path, trainer: type[DPOTrainer] = DPOTrainer, **options: Any) -> DPOTrainer:
     """Set up for ten steps of two pairs, in the order of the rows."""
-    defaults: dict[str, Any] = {
-        "models": pair_of_models(),
-        "rows": ROWS[:4],
-        "per_device_train_batch_size": BATCH,
-        "max_steps": STEPS,
-        "learning_rate": LR,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 1.0,
-        "weight_decay": 0.0,
-        "logging_steps": 1,
-        "beta": BETA,
-    }
-    return build(trainer, DPOConfig, path, **{**defaults, **options})
+    defaults = {"models": pair_of_models(), "rows": ROWS[:4], "per_device_train_batch_size": BATCH}
+    return build(trainer, DPOConfig, path, **{**defaults, **STEPPING, **options})
 
 
 def everything(trainer: DPOTrainer) -> CandidateBatch:
@@ -71,10 +75,16 @@ def everything(trainer: DPOTrainer) -> CandidateBatch:
 
 
 def train_here(
-    data: CandidateBatch, models: Mapping[str, nn.Module], spec: ReferenceSpec, starts_at_reference: bool
+    data: CandidateBatch,
+    models: Mapping[str, nn.Module],
+    spec: ReferenceSpec,
+    starts_at_reference: bool,
+    loss: PreferenceLoss | None = None,
+    batch: int = BATCH,
+    layouts: Sequence[Layout] = EVERY,
 ) -> tuple[nn.Module, nn.Module, list[Mapping[str, float]], list[Tensor]]:
     """Our trainer with the same settings: the policy, the reference, the metrics and the weights of every step."""
-    policy, reference = Logits(models["model"]), Logits(models["ref_model"])
+    policy, reference = adapted(models["model"]), adapted(models["ref_model"])
     logged: list[Mapping[str, float]] = []
     weights: list[Tensor] = []
 
@@ -84,36 +94,63 @@ def train_here(
 
     Trainer(
         policy=policy,
-        loss=LOSSES["dpo"](beta=BETA),
-        reference=Reference(spec, reference),
+        loss=loss or LOSSES["dpo"](beta=BETA),
+        reference=Reference(spec, reference, scoring=Scoring(layouts)),
         data=data,
         optimizers=OPTIMIZERS["adamw"](lr=LR).build(policy),
         schedule=SCHEDULES["constant"](),
-        settings=TrainerSettings(batch_size=BATCH, max_steps=STEPS, clip=1.0, log_every=1),
+        settings=TrainerSettings(batch_size=batch, max_steps=STEPS, clip=1.0, log_every=1),
         compute=Compute(device="cpu"),
         seed=0,
         hooks=Hooks(log=log),
-        rows=lambda step: (BATCH * step + torch.arange(BATCH)) % len(data),
+        rows=lambda step: (batch * step + torch.arange(batch)) % len(data),
+        scoring=Scoring(layouts),
         starts_at_reference=starts_at_reference,
     ).fit()
     return policy, reference, logged, weights
 
 
-def test_ten_steps_are_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize(("loss_type", "name"), [("sigmoid", "dpo"), ("ipo", "ipo")])
+def test_ten_steps_are_ours(tmp_path: Path, loss_type: str, name: str, layout: Layout) -> None:
     watch = Watch()
-    trainer = four_pairs(tmp_path, callbacks=[watch])
+    trainer = four_pairs(tmp_path, callbacks=[watch], loss_type=[loss_type])
     trainer.train()
     policy, _, logged, weights = train_here(
-        everything(trainer), pair_of_models(), REFERENCES["frozen"](), starts_at_reference=False
+        everything(trainer), pair_of_models(), REFERENCES["frozen"](), False, LOSSES[name](beta=BETA), layouts=[layout]
     )
-    assert len(weights) == len(watch.weights) == STEPS
+    assert_same_steps(trainer, watch, policy, logged, weights)
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    # The rewards of ipo are of sums there and of means here.
+    shared = SHARED if name == "dpo" else ("rewards/accuracies", "logps/chosen", "logps/rejected")
+    for here, there in zip(logged, steps, strict=True):
+        for metric in ("loss", "grad_norm", *shared):
+            assert here[metric] == pytest.approx(there[metric], rel=CLOSE), metric
+
+
+def test_ten_steps_of_kto_are_ours(tmp_path: Path) -> None:
+    """On the mismatched completions that TRL makes, the whole data in each step."""
+    watch, options = Watch(), {**STEPPING, "per_device_train_batch_size": len(UNPAIRED)}
+    trainer = build(KTOTrainer, KTOConfig, tmp_path, pair_of_models(), UNPAIRED, [watch], **options)
+    data = completions(trainer.data_collator(list(trainer.train_dataset)))
+    trainer.train()
+    policy, _, logged, weights = train_here(
+        data, pair_of_models(), REFERENCES["frozen"](), False, LOSSES["kto"](beta=BETA), len(UNPAIRED)
+    )
+    assert_same_steps(trainer, watch, policy, logged, weights)
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for here, there in zip(logged, steps, strict=True):
+        for metric in ("loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins"):
+            assert here[metric] == pytest.approx(there[metric], rel=CLOSE, abs=1e-6), metric
+
+
+def assert_same_steps(
+    trainer: Any, watch: Watch, policy: nn.Module, logged: list[Mapping[str, float]], weights: list[Tensor]
+) -> None:
+    assert len(logged) == len(weights) == len(watch.weights) == STEPS
     for here, there in zip(weights, watch.weights, strict=True):
         torch.testing.assert_close(here, there, rtol=0, atol=ATOL)
     assert (flat(policy) - flat(llama())).abs().max() > 1000 * ATOL
-    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    for here, there in zip(logged, steps, strict=True):
-        for name in ("loss", "grad_norm", *SHARED):
-            assert here[name] == pytest.approx(there[name], rel=CLOSE), name
 
 
 def start_alike() -> dict[str, nn.Module]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load
 
 from dpo_lab.candidates import CANDIDATES
 from dpo_lab.candidates.base import noun
+from dpo_lab.candidates.given import GivenCandidates, OnLong
 from dpo_lab.data import Feedback
+from dpo_lab.messages import Message
 from dpo_lab.records import CandidateBatch
-from dpo_lab.tokenizers import TOKENIZERS
+from dpo_lab.tokenizers import TOKENIZERS, Tokenizer
 
 BYTES = TOKENIZERS["byte"]().train([])
 WORDS = TOKENIZERS["word"]().train(["a b c"])
@@ -43,6 +48,14 @@ def records(rows: list[dict[str, Any]]) -> list[Feedback]:
     return [Feedback(**row) for row in rows]
 
 
+def encode(spec: GivenCandidates, rows: list[Feedback], tokenizer: Tokenizer) -> tuple[CandidateBatch, dict[str, int]]:
+    """The rows as they are read again from the file they are written to."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.safetensors"
+        counts = spec.write(rows, tokenizer, path)
+        return CandidateBatch.from_tensors(load(path.read_bytes())), counts
+
+
 def decoded(batch: CandidateBatch, i: int) -> Feedback:
     """Row i of a batch as it was in the data."""
     prompt = batch.prompt[i][batch.prompt_mask[i]].tolist()
@@ -68,13 +81,15 @@ def test_every_row_is_encoded_with_what_was_said_of_it_or_counted(fields: list[d
     kept = [row for row in fitting if len(set(row.completions)) == len(row.completions)]
     if not kept:
         with pytest.raises(ValueError, match=rf"of {len(rows)} {noun(len(rows[0].completions))} none is left"):
-            spec.encode(rows, BYTES)
+            encode(spec, rows, BYTES)
         return
-    batch, counts = spec.encode(rows, BYTES)
+    batch, counts = encode(spec, rows, BYTES)
     assert counts == {
         "left out, prompt over max_prompt_tokens": len(long_prompt),
         "left out, completion over max_tokens": len(short) - len(fitting),
         "left out, equal after tokenisation": len(fitting) - len(kept),
+        "with the beginning of the prompt cut off": 0,
+        "with a completion cut off, which then has no end token": 0,
     }
     assert batch.ids.tolist() == list(range(len(kept)))
     assert [decoded(batch, i) for i in range(len(batch))] == kept
@@ -83,7 +98,7 @@ def test_every_row_is_encoded_with_what_was_said_of_it_or_counted(fields: list[d
 @given(fields=feedback(text=st.text(min_size=1, max_size=4)), data=st.data())
 def test_encoding_then_selecting_then_decoding_gives_back_every_row(fields: list[dict[str, Any]], data: st.DataObject) -> None:
     rows = [replace(row, completions=tuple(f"{i}{t}" for i, t in enumerate(row.completions))) for row in records(fields)]
-    batch, _ = CANDIDATES["given"]().encode(rows, BYTES)
+    batch, _ = encode(CANDIDATES["given"](), rows, BYTES)
     picked = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=6))
     chosen = batch.select(torch.tensor(picked))
     assert [decoded(chosen, i) for i in range(len(picked))] == [rows[i] for i in picked]
@@ -95,7 +110,7 @@ def test_pairs_keep_their_confidence_and_rankings_are_certain_except_where_score
     rows = [replace(row, completions=tuple(map(str, range(k)))) for row in records(fields)]
     if rows[0].scores is not None:
         rows = [replace(row, scores=tuple(float(round(score) // 4) for score in row.scores or ())) for row in rows]
-    batch, _ = CANDIDATES["given"]().encode(rows, BYTES)
+    batch, _ = encode(CANDIDATES["given"](), rows, BYTES)
     found = batch.preferences()
     for b, row in enumerate(rows):
         for q, (i, j) in enumerate(itertools.combinations(range(k), 2)):
@@ -107,7 +122,7 @@ def test_pairs_keep_their_confidence_and_rankings_are_certain_except_where_score
 def test_rows_that_the_tokenizer_cannot_tell_apart_are_left_out_and_counted() -> None:
     for completions in ((" b", " B"), (" b", " B", " c"), (" b", " c", " B")):
         rows = [Feedback("a", completions), Feedback("a", (" b", " c", " a")[: len(completions)])]
-        batch, counts = CANDIDATES["given"]().encode(rows, WORDS)
+        batch, counts = encode(CANDIDATES["given"](), rows, WORDS)
         assert len(batch) == 1
         assert counts["left out, equal after tokenisation"] == 1
 
@@ -119,11 +134,58 @@ def test_where_no_row_is_left_the_message_says_why_and_what_to_raise() -> None:
     )
     rows = [Feedback("a" * 9, ("b", "c")), Feedback("a", ("b" * 9, "c"))]
     with pytest.raises(ValueError, match=message):
-        CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5).encode(rows, BYTES)
+        encode(CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5), rows, BYTES)
     rows = [Feedback("a", (" x", " y", " b"))]  # two words that the tokenizer does not know
     with pytest.raises(ValueError, match=r"of 1 rankings of 3 none is left \(1 left out, equal .*\); choose a tokenizer that"):
-        CANDIDATES["given"]().encode(rows, WORDS)
+        encode(CANDIDATES["given"](), rows, WORDS)
     assert [noun(k) for k in (1, 2, 3)] == ["completions", "pairs", "rankings of 3"]
+
+
+@given(fields=feedback(), cut=st.tuples(st.booleans(), st.booleans()))
+def test_what_is_too_long_is_cut_where_it_may_be_and_does_not_end_there(fields: list[dict[str, Any]], cut: Any) -> None:
+    rows = [replace(row, completions=tuple(f"{i}{t}" for i, t in enumerate(row.completions))) for row in records(fields)]
+    actions = [OnLong.truncate if may else OnLong.drop for may in cut]
+    spec = GivenCandidates(max_prompt_tokens=3, max_tokens=4, on_long_prompt=actions[0], on_long_completion=actions[1])
+    expected, counts = [], [0, 0, 0, 0]
+    for row in rows:
+        texts = [list(text.encode()) for text in row.completions]
+        long = [len(row.prompt) + 1 > 3, max(map(len, texts)) + 1 > 4]
+        if long[0] and not cut[0]:
+            counts[0] += 1
+        elif long[1] and not cut[1]:
+            counts[1] += 1
+        else:
+            prompt = row.prompt[-2:] if long[0] else row.prompt
+            completions = [[*BYTES.encode(bytes(text).decode()), BYTES.end][:4] for text in texts]
+            expected.append(([BYTES.start, *BYTES.encode(prompt)], completions))
+            counts[2] += long[0]
+            counts[3] += long[1]
+    if not expected:
+        return
+    batch, found = encode(spec, rows, BYTES)
+    left, other = list(found.values())[:2], list(found.values())[3:]
+    assert [*left, *other] == counts
+    for i, (prompt_ids, completions) in enumerate(expected):
+        assert batch.prompt[i][batch.prompt_mask[i]].tolist() == prompt_ids
+        for k, ids in enumerate(completions):
+            assert batch.completions[k, i][batch.mask[k, i]].tolist() == ids
+
+
+def test_what_is_too_long_is_an_error_where_that_is_wanted() -> None:
+    rows = [Feedback("aaaaaaaa", ("b", "c")), Feedback("a", ("b" * 9, "c"))]
+    with pytest.raises(ValueError, match=r"a prompt of 9 tokens, over candidates\.max_prompt_tokens=3, in the row that .* 'aa"):
+        encode(GivenCandidates(max_prompt_tokens=3, on_long_prompt=OnLong.error), rows, BYTES)
+    with pytest.raises(ValueError, match=r"a completion of 10 tokens, over candidates\.max_tokens=4, in the row that .* 'a'"):
+        encode(GivenCandidates(max_tokens=4, on_long_completion=OnLong.error), rows, BYTES)
+
+
+def test_a_conversation_is_cut_from_the_left_without_a_start_token() -> None:
+    turns = (Message("user", "hello"),)
+    template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    tokenizer = Tokenizer(BYTES.backend, start=None, chat_template=template)
+    spec = GivenCandidates(max_prompt_tokens=2, on_long_prompt=OnLong.truncate)
+    batch, _ = encode(spec, [Feedback(turns, ("b", "c"))], tokenizer)
+    assert tokenizer.decode(batch.prompt[0].tolist()) == "o\n"
 
 
 def test_rows_of_different_kinds_are_refused() -> None:
@@ -135,7 +197,7 @@ def test_rows_of_different_kinds_are_refused() -> None:
         (replace(one, desirable=True), "some rows of the data have desirable and some have none"),
     ):
         with pytest.raises(ValueError, match=message):
-            CANDIDATES["given"]().encode([one, other], BYTES)
+            encode(CANDIDATES["given"](), [one, other], BYTES)
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_prompt_tokens"])

@@ -54,6 +54,17 @@ def test_the_frontier_shows_every_evaluation_and_names_every_setting(few: Compar
     assert {"0.1", "0.3", "1.0", "best of 4", "2"} <= texts(figure)
 
 
+def test_the_panels_of_many_settings_reach_as_far_as_their_paths(many: Comparison) -> None:
+    figure = frontier.draw(many)
+    assert figure is not None
+    reached = [(line.get_xdata(), line.get_ydata()) for line in figure.axes[0].get_lines() if line.get_linestyle() == "-"]
+    assert reached
+    for axes in figure.axes:
+        (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        assert all(max(x) <= right and bottom <= min(y) <= max(y) <= top for x, y in reached)
+        assert right > 1
+
+
 def test_a_mean_path_goes_as_far_as_every_seed() -> None:
     first = [{"kl": 0.0, "r": 0.0}, {"kl": 2.0, "r": 2.0}]
     second = [{"kl": 0.0, "r": 0.0}, {"kl": 1.0, "r": 3.0}]

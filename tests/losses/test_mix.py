@@ -181,7 +181,7 @@ def test_more_than_ten_parts_do_not_mix_up_their_states() -> None:
     fresh = mixed(*loss.parts)
     fresh.state = loss.state
     assert fresh.state == loss.state
-    assert len({loss.state[f"{i}.mean"] for i in range(12)}) == 12
+    assert len({float(loss.state[f"{i}.mean"]) for i in range(12)}) == 12
 
 
 def test_a_copy_has_a_state_of_its_own() -> None:

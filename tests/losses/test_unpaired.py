@@ -115,7 +115,7 @@ def test_the_shift_of_bco_is_a_bias_corrected_average_of_each_side(steps: list[l
         count = sum(weight * len(found) for weight, found in zip(weights, of_kind, strict=True))
         total = sum(weight * sum(found) for weight, found in zip(weights, of_kind, strict=True))
         means.append(total / count if count else 0.0)
-    assert loss.delta == pytest.approx(sum(means) / 2, rel=1e-9, abs=1e-9)
+    assert float(loss.delta) == pytest.approx(sum(means) / 2, rel=1e-9, abs=1e-9)
 
 
 def test_the_shift_of_bco_follows_a_drift_that_a_mean_over_all_history_lags_behind() -> None:
@@ -124,7 +124,7 @@ def test_the_shift_of_bco_follows_a_drift_that_a_mean_over_all_history_lags_behi
     for level in drift:
         loss.observe(*singles([(level + 1, True), (level - 1, False)]))
     assert sum(drift) / steps == pytest.approx(5)
-    assert loss.delta == pytest.approx(10 - 9 * 10 / (steps - 1), abs=1e-6)  # 9 steps behind
+    assert float(loss.delta) == pytest.approx(10 - 9 * 10 / (steps - 1), abs=1e-6)  # 9 steps behind
 
 
 def test_a_step_of_one_kind_leaves_the_average_of_the_other() -> None:
@@ -135,14 +135,16 @@ def test_a_step_of_one_kind_leaves_the_average_of_the_other() -> None:
     assert {name: loss.state[name] for name in before if name.startswith("un")} == {
         name: value for name, value in before.items() if name.startswith("un")
     }
-    assert loss.delta == pytest.approx(((0.9 * 4 + 3 * 6) / (0.9 + 3) - 2) / 2)
+    assert float(loss.delta) == pytest.approx(((0.9 * 4 + 3 * 6) / (0.9 + 3) - 2) / 2)
 
 
 @given(judged)
 def test_bco_on_any_mixture(found: list[tuple[float, bool]]) -> None:
     loss = BCOLoss(beta=0.3)
     values = step_of(loss, *singles(found))
-    expected = [softplus(-(0.3 * rho - loss.delta)) if good else softplus(0.3 * rho - loss.delta) for rho, good in found]
+    expected = [
+        softplus(-(0.3 * rho - float(loss.delta))) if good else softplus(0.3 * rho - float(loss.delta)) for rho, good in found
+    ]
     assert values == pytest.approx(expected, rel=1e-9)
 
 
@@ -150,7 +152,7 @@ def test_the_shift_of_bco_is_of_what_stands_apart_not_of_what_is_many() -> None:
     """90 bad completions and 10 good ones: halfway between the kinds, where a mean over all would sit on the bad ones."""
     loss = BCOLoss(beta=1.0)
     loss.observe(*singles([(3.0, True)] * 10 + [(-1.0, False)] * 90))
-    assert loss.delta == pytest.approx(1.0)
+    assert float(loss.delta) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("unpaired", UNPAIRED)

@@ -15,7 +15,7 @@ from dpo_lab.runners.study import study_from_file, to_study
 STUDIES = {
     "quickstart": ["+experiment=quickstart"],
     "imdb": ["data=imdb", "tokenizer=bpe", "reward=sentiment", "candidates=sampled", "candidates.pairing=random"],
-    "given": ["data=jsonl", "data.path=/some/where.jsonl", "loss=ipo", "reference=frozen", "optimizer@base.optimizer=muon"],
+    "given": ["data=pairs", "data.path=/some/where.jsonl", "loss=ipo", "reference=frozen", "optimizer@base.optimizer=muon"],
     "no reference": ["loss=sft", "reference=none", "optimizer=sgd", "schedule=cosine", "compute.precision=bf16"],
     "checkpoint": ["model=checkpoint", "model.path=/some/run", "runner=sample", "runner.prompt='a, b: \"c\" é'"],
     "nulls": ["trainer.clip=null", "trainer.max_steps=null", "trainer.max_pairs=100", "evaluation.best_of=[2,3]"],

@@ -141,3 +141,17 @@ def test_the_same_text_trains_the_same_tokenizer(name: str, tmp_path: Path) -> N
 def test_a_vocabulary_that_is_too_small_is_refused(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=rf"tokenizer\.vocab_size .*got {size}"):
         TOKENIZERS[name](vocab_size=size)
+
+
+@every
+@given(before=ANY_TEXT, text=ANY_TEXT)
+def test_the_pieces_of_a_text_are_the_text(name: str, before: str, text: str) -> None:
+    tokenizer = TRAINED[name]
+    after = [tokenizer.start, *tokenizer.encode(before)]
+    ids = [*tokenizer.encode(text), tokenizer.end]
+    pieces = tokenizer.pieces(ids, after)
+    assert len(pieces) == len(ids)
+    whole = tokenizer.spelled([*after, *ids])
+    assert whole.endswith("</s>")
+    if name != "word":  # whose decoder closes up what came before
+        assert tokenizer.spelled(after) + "".join(pieces) == whole

@@ -24,7 +24,9 @@ def draw(comparison: Comparison) -> Figure | None:
         return None
     if len(comparison.groups) > FEW:
         panels = composed(best(comparison, MANY), reward, comparison.baseline, _usual_kl(comparison), shown_of(comparison))
-        for place, axes in enumerate(axes for axes in panels.axes if axes.get_visible()):
+        shown = [axes for axes in panels.axes if axes.get_visible()]
+        shown[0].axis()  # asked for, the limits that all panels share are computed: from here on they stay
+        for place, axes in enumerate(shown):
             axes.autoscale(False)
             _draw_best_of_n(axes, comparison, reward, name=place == 0)
         return panels

@@ -36,6 +36,9 @@ def draw(comparison: Comparison) -> Figure | None:
         axes = figure.add_subplot(grid[0, place])
         axes.set_xscale("log")
         axes.set_title(title, pad=6)
+        if metric == "kl" and _spans_decades([kl for group in comparison.groups for kl in group.values(metric)]):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlabel(setting)
         quiet_grid(axes)
         ends = []
@@ -59,6 +62,10 @@ def draw(comparison: Comparison) -> Figure | None:
         if place == len(panels) - 1:
             name_ends(axes, ends, gap=0.06)
     return figure
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    return 0 < 30 * min(values) < max(values)
 
 
 def swept(groups: Sequence[Group]) -> str | None:

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.jsonl import JSONLSource, best_first
+from dpo_lab.data.feedback_rows import best_first
+from dpo_lab.data.formats import Format
+from dpo_lab.data.pairs import PairsSource
 
 
-def written(path: Path, rows: list[Any], **options: Any) -> JSONLSource:
+def written(path: Path, rows: list[Any], **options: Any) -> PairsSource:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return JSONLSource(path=str(path), **options)
+    return PairsSource(path=str(path), **options)
 
 
 def many(count: int = 60) -> list[dict[str, Any]]:
@@ -37,11 +39,13 @@ def test_a_prompt_is_trained_on_or_held_out_never_both(
     except ValueError:
         return  # all on one side: refused, as tested below
     train, held_out = ({p.prompt for p in pairs} for pairs in (corpus.train, corpus.eval))
+    for items in (corpus.text, corpus.train_prompts, corpus.eval_prompts, corpus.train, corpus.eval):
+        assert len(list(items)) == len(items)
     assert not train & held_out
     assert train | held_out == set(prompts)
     assert (set(corpus.train_prompts), set(corpus.eval_prompts)) == (train, held_out)
     assert len(set(corpus.train_prompts)) == len(corpus.train_prompts)
-    assert corpus.text == [p.prompt + p.completions[0] for p in corpus.train]
+    assert list(corpus.text) == [p.prompt + p.completions[0] for p in corpus.train]
     assert len(corpus.train) + len(corpus.eval) == len(rows)
 
 
@@ -61,11 +65,11 @@ def test_pairs_without_a_choice_are_left_out_and_counted(tmp_path: Path) -> None
     choices = [("", "b"), ("a", ""), ("", ""), ("a", "a"), ("a", "b")]
     rows = [{"prompt": f"{i} {j}", "chosen": c, "rejected": r} for i in range(30) for j, (c, r) in enumerate(choices)]
     corpus = written(tmp_path / "a", rows).load()
-    assert {p.completions for p in corpus.train + corpus.eval} == {("a", "b")}
+    assert {p.completions for p in [*corpus.train, *corpus.eval]} == {("a", "b")}
     counts = corpus.counts
     assert counts["pairs read"] == 150
     assert counts["left out, empty completion"] == 90
-    assert counts["left out, identical pair"] == 30
+    assert counts["left out, identical completions"] == 30
     assert counts["pairs to train on"] == len(corpus.train)
     assert counts["pairs held out"] == len(corpus.eval)
     assert len(corpus.train) + len(corpus.eval) == 30
@@ -76,7 +80,8 @@ def test_the_text_and_the_confidence_are_taken_as_they_are(tmp_path: Path) -> No
     corpus = written(tmp_path / "a", rows).load()
     assert {(p.completions, p.confidence) for p in corpus.train} == {(("  é\u2028 ", " no"), 0.75)}
     (tmp_path / "b").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a").read_bytes().replace(b"\n", b"\r\n"))
-    assert JSONLSource(path=str(tmp_path / "b")).load() == corpus
+    other = PairsSource(path=str(tmp_path / "b")).load()
+    assert (list(other.train), list(other.eval)) == (list(corpus.train), list(corpus.eval))
 
 
 def test_the_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -86,16 +91,16 @@ def test_the_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 def test_a_missing_file_an_empty_one_and_an_impossible_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.path is not set"):
-        JSONLSource().load()
+        PairsSource().load()
     with pytest.raises(ValueError, match=r"data\.path: there is no file .*nowhere"):
-        JSONLSource(path=str(tmp_path / "nowhere")).load()
-    with pytest.raises(ValueError, match="holds no rows"):
+        PairsSource(path=str(tmp_path / "nowhere")).load()
+    with pytest.raises(ValueError, match="it holds no rows"):
         written(tmp_path / "a", []).load()
     with pytest.raises(ValueError, match=r"1 usable pairs leave [01] to train on and [01] held out; both are needed"):
         written(tmp_path / "a", many(1)).load()
     for share in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match=r"data\.eval_share must be between 0 and 1"):
-            JSONLSource(path="x", eval_share=share)
+            PairsSource(path="x", eval_share=share)
 
 
 def ranked(count: int, completions: list[str], scores: list[float] | None) -> list[dict[str, Any]]:
@@ -109,7 +114,7 @@ SCORED = st.lists(st.tuples(st.text(max_size=2), st.integers(-2, 2).map(float)),
 @given(items=SCORED)
 def test_best_first_is_a_stable_order_that_takes_each_completion_with_its_score(items: list[tuple[str, float]]) -> None:
     texts, scores = zip(*items, strict=True)
-    row = best_first(Feedback("p", texts, scores=scores))
+    row = best_first(Feedback("p", texts, scores=scores), Format.ranking)
     assert row.scores is not None
     left = list(items)
     for text, score in zip(row.completions, row.scores, strict=True):
@@ -117,16 +122,16 @@ def test_best_first_is_a_stable_order_that_takes_each_completion_with_its_score(
         best = next(item for item in left if item[1] == max(s for _, s in left))
         assert (text, score) == best
         left.remove(best)
-    assert best_first(row) == row
+    assert best_first(row, Format.ranking) is row
 
 
 def test_rankings_are_put_in_the_order_of_their_scores_and_that_is_counted(tmp_path: Path) -> None:
     rows = ranked(40, ["a", "b", "c"], [3, 3, 1]) + ranked(40, ["a", "b", "c"], [1.5, 2, 9])
     corpus = written(tmp_path / "a", rows).load()
-    found = {(row.completions, row.scores) for row in corpus.train + corpus.eval}
+    found = {(row.completions, row.scores) for row in [*corpus.train, *corpus.eval]}
     assert found == {(("a", "b", "c"), (3, 3, 1)), (("c", "b", "a"), (9, 2, 1.5))}
-    assert corpus.counts["rankings put in the order of their scores"] == 40
-    assert corpus.text == [row.prompt + row.completions[0] for row in corpus.train]
+    assert "40 of the rankings are put in the order of their scores or ratings" in corpus.notes
+    assert list(corpus.text) == [row.prompt + row.completions[0] for row in corpus.train]
 
 
 def test_rankings_with_nothing_to_learn_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -138,7 +143,6 @@ def test_rankings_with_nothing_to_learn_are_left_out_and_counted(tmp_path: Path)
         "left out, empty completion": 3,
         "left out, identical completions": 4,
         "left out, equal scores": 5,
-        "rankings put in the order of their scores": 0,
         "rankings to train on": len(corpus.train),
         "rankings held out": len(corpus.eval),
     }
@@ -151,9 +155,9 @@ def test_labelled_completions_keep_their_label_and_the_base_is_fitted_on_desirab
     rows = [{"prompt": f"{i} ", "completion": "yes" if i % 3 else "no", "label": bool(i % 3)} for i in range(60)]
     rows.append({"prompt": "x", "completion": "", "label": True})
     corpus = written(tmp_path / "a", rows).load()
-    both = corpus.train + corpus.eval
+    both = [*corpus.train, *corpus.eval]
     assert {(row.completions, row.desirable) for row in both} == {(("yes",), True), (("no",), False)}
-    assert corpus.text == [row.prompt + "yes" for row in corpus.train if row.desirable]
+    assert list(corpus.text) == [row.prompt + "yes" for row in corpus.train if row.desirable]
     assert corpus.counts == {
         "completions read": 61,
         "left out, empty completion": 1,
@@ -167,7 +171,8 @@ def test_labelled_completions_keep_their_label_and_the_base_is_fitted_on_desirab
 def test_a_pair_keeps_its_label_where_its_scores_say_otherwise_and_that_is_counted(tmp_path: Path) -> None:
     rows = [row | {"score_chosen": i % 2, "score_rejected": 0.5, "margin": -i} for i, row in enumerate(many())]
     corpus = written(tmp_path / "a", rows).load()
-    assert corpus.counts["pairs whose rejected completion has the higher score"] == 30
-    for row in corpus.train + corpus.eval:
+    said = [note.partition(", ")[2] for note in corpus.notes if "score the rejected side higher" in note]
+    assert sum(int(note.split()[0]) for note in said) == 30
+    for row in [*corpus.train, *corpus.eval]:
         i = int(row.prompt.split()[1])
         assert (row.completions, row.scores, row.margin) == ((" yes", " no"), (i % 2, 0.5), -i)

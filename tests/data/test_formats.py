@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.rows import Form, read_feedback
+from dpo_lab.data.feedback_rows import FeedbackRows, Tally
+from dpo_lab.data.formats import Format
+from dpo_lab.data.sources import Place
 
 PAIR = {"prompt": "p", "chosen": " a", "rejected": " b"}
 SCORED = PAIR | {"score_chosen": 1, "score_rejected": 0.5}
@@ -22,19 +24,23 @@ GOOD = {"pairs": PAIR, "scored pairs": SCORED, "completions": COMPLETION, "ranki
 GOOD |= {"pairs with margins": PAIR | {"margin": -2}, "scored rankings": RANKING | {"scores": [2, 1, 1]}}
 
 
-def read(path: Path, lines: list[bytes]) -> tuple[Form, list[Feedback]]:
+def read(path: Path, lines: list[bytes]) -> tuple[Format, list[Feedback]]:
     path.write_bytes(b"\n".join(lines))
-    return read_feedback(path, str(path))
+    tally = Tally()
+    rows = list(FeedbackRows(Place("data.path", [str(path)], None, "train")).read(tally))
+    assert tally.format is not None
+    assert tally.rows == len(rows)
+    return tally.format, rows
 
 
 def test_every_form_becomes_the_record_it_says(tmp_path: Path) -> None:
     expected = {
-        "pairs": (Form.pairs, Feedback("p", (" a", " b"))),
-        "scored pairs": (Form.pairs, Feedback("p", (" a", " b"), scores=(1.0, 0.5))),
-        "completions": (Form.completions, Feedback("p", (" a",), desirable=True)),
-        "rankings": (Form.rankings, Feedback("p", (" a", " b", " c"))),
-        "pairs with margins": (Form.pairs, Feedback("p", (" a", " b"), margin=-2.0)),
-        "scored rankings": (Form.rankings, Feedback("p", (" a", " b", " c"), scores=(2.0, 1.0, 1.0))),
+        "pairs": (Format.text, Feedback("p", (" a", " b"))),
+        "scored pairs": (Format.text, Feedback("p", (" a", " b"), scores=(1.0, 0.5))),
+        "completions": (Format.unpaired, Feedback("p", (" a",), desirable=True)),
+        "rankings": (Format.ranking, Feedback("p", (" a", " b", " c"))),
+        "pairs with margins": (Format.text, Feedback("p", (" a", " b"), margin=-2.0)),
+        "scored rankings": (Format.ranking, Feedback("p", (" a", " b", " c"), scores=(2.0, 1.0, 1.0))),
     }
     for name, row in GOOD.items():
         assert read(tmp_path / "a", [json.dumps(row).encode()]) == (expected[name][0], [expected[name][1]])
@@ -42,13 +48,17 @@ def test_every_form_becomes_the_record_it_says(tmp_path: Path) -> None:
 
 BAD: dict[str, tuple[Any, Any, str]] = {
     "no JSON": (PAIR, '{"prompt": ', "not JSON"),
-    "a list": (PAIR, [1], r"expected an object with pairs \(prompt, chosen, rejected\) or .*, found list"),
+    "a list": (PAIR, [1], "expected an object with fields, found list"),
     "too deep": (PAIR, "[" * 100_000, "not JSON|too deep|nested|recursion"),
     "no field": (PAIR, {"prompt": "p", "chosen": "c", "x": 1}, r"no 'rejected' field; found \['chosen', 'prompt', 'x'\]"),
-    "no field at all": (COMPLETION, {}, r"no 'prompt' field; found \[\]"),
+    "no field at all": (COMPLETION, {}, r"no 'label' field; found \[\]"),
     "no string": (PAIR, PAIR | {"chosen": 3}, "'chosen' must be a string, found int"),
-    "null": (PAIR, PAIR | {"prompt": None}, "'prompt' must be a string, found NoneType"),
-    "messages": (PAIR, PAIR | {"prompt": [{"role": "user"}]}, "'prompt' must be a string, found list"),
+    "null": (PAIR, PAIR | {"prompt": None}, r"the field 'prompt' is null; found \['chosen', 'prompt', 'rejected'\]"),
+    "messages without words": (
+        PAIR,
+        PAIR | {"prompt": [{"role": "user"}]},
+        r"'prompt\[0\].content' must be a string, found None",
+    ),
     "half a character": (PAIR, PAIR | {"prompt": "\ud800"}, "surrogate"),
     "low confidence": (PAIR, PAIR | {"confidence": 0.4}, r"'confidence' must be a number in \[0.5, 1\], found 0.4"),
     "high confidence": (PAIR, PAIR | {"confidence": 1.1}, "'confidence' must be"),
@@ -70,7 +80,9 @@ BAD: dict[str, tuple[Any, Any, str]] = {
         "'score_chosen' must be a number .*, found 1000.*000$",
     ),
     "a margin that is text": (GOOD["pairs with margins"], PAIR | {"margin": "2"}, "'margin' must be a number .*, found '2'"),
-    "a label that is a number": (COMPLETION, COMPLETION | {"label": 1}, "'label' must be true or false, found 1"),
+    "a label that is a number": (COMPLETION, COMPLETION | {"label": 2}, "'label' must be true or false, found 2"),
+    "a label that is a word": (COMPLETION, COMPLETION | {"label": "good"}, "'label' must be true or false, found 'good'"),
+    "a label that is a list": (COMPLETION, COMPLETION | {"label": [True]}, "'label' must be true or false"),
     "no label": (COMPLETION, {"prompt": "p", "completion": "c"}, r"no 'label' field; found \['completion', 'prompt'\]"),
     "a completion that is a list": (
         COMPLETION,
@@ -98,19 +110,18 @@ BAD: dict[str, tuple[Any, Any, str]] = {
         RANKING | {"scores": [1, 2]},
         r"'scores' must be a list of 3, .* found \[1, 2\]",
     ),
-    "scores null": (GOOD["scored rankings"], RANKING | {"scores": None}, "'scores' must be a list of 3, .* found None"),
+    "scores null": (GOOD["scored rankings"], RANKING | {"scores": None}, "a row without scores, unlike .*:1"),
     "a score true": (
         GOOD["scored rankings"],
         RANKING | {"scores": [3, True, 1]},
         r"'scores\[1\]' must be a number .* found True",
     ),
-    "two forms in one row": (PAIR, PAIR | COMPLETION, "fields of pairs .* and of completions .*; a row has one form"),
-    "another form": (
-        PAIR,
-        COMPLETION,
-        r"completions \(prompt, completion, label\), but .*:1 has pairs \(prompt, chosen, rejected\)",
+    "another format": (PAIR, COMPLETION, "no 'chosen' field; found .*; rows are read as data.format=text, as .*:1 is"),
+    "another length": (
+        RANKING,
+        RANKING | {"completions": ["c", "d"]},
+        "2 completions, but .*:1 has 3; all rows have",
     ),
-    "another length": (RANKING, RANKING | {"completions": ["c", "d"]}, "2 completions, but .*:1 has 3; .* equally many"),
     "scores all at once": (PAIR, SCORED, "a row with scores, unlike .*:1; a file has scores in every row or in none"),
     "scores no more": (SCORED, PAIR, "a row without scores, unlike .*:1; a file has scores in every row or in none"),
     "a margin all at once": (PAIR, PAIR | {"margin": 1}, "a row with margin, unlike .*:1; a file has margin"),
@@ -126,11 +137,15 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, good: Any, 
         read(path, [line.encode() for line in lines])
 
 
-def test_a_first_row_of_no_form_is_told_all_forms(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"a:1: expected pairs .* or completions .* or rankings .*; found \['prompt', 'text'\]"
-    ):
+def test_a_first_row_of_no_format_is_told_all_and_one_of_two_must_be_chosen(tmp_path: Path) -> None:
+    message = r"a:1: expected prompt, chosen, rejected .*; found \['prompt', 'text'\]; name the columns with data\.columns="
+    with pytest.raises(ValueError, match=message):
         read(tmp_path / "a", [b'{"prompt": "p", "text": "t"}'])
+    both = json.dumps(PAIR | COMPLETION).encode()
+    with pytest.raises(ValueError, match=r"a:1: fields of text and of unpaired; say which with data\.format="):
+        read(tmp_path / "a", [both])
+    rows = FeedbackRows(Place("data.path", [str(tmp_path / "a")], None, "train"), Format.unpaired)
+    assert list(rows.read(Tally())) == [Feedback("p", (" a",), desirable=True)]
 
 
 def test_a_message_stays_short_whatever_the_row_holds(tmp_path: Path) -> None:
@@ -195,16 +210,16 @@ def test_any_lines_give_records_of_one_kind_or_a_message_with_the_line(
         message = str(error)
         message.encode()  # can be printed
         numbers = range(1, b"\n".join(lines).count(b"\n") + 2)
-        assert message == f"{path}: the file holds no rows" or any(message.startswith(f"{path}:{i}: ") for i in numbers)
+        assert message == f"{path}: it holds no rows" or any(message.startswith(f"{path}:{i}: ") for i in numbers)
         return
     assert rows
     sizes = {len(row.completions) for row in rows}
     assert len(sizes) == 1
-    assert {Form.pairs: sizes == {2}, Form.completions: sizes == {1}, Form.rankings: min(sizes) >= 2}[form]
+    assert {Format.text: sizes == {2}, Format.unpaired: sizes == {1}, Format.ranking: min(sizes) >= 2}[form]
     for row in rows:
         assert 0.5 <= row.confidence <= 1
         assert all(text.encode() is not None for text in (row.prompt, *row.completions))
-        assert (row.desirable is not None) == (form is Form.completions)
+        assert (row.desirable is not None) == (form is Format.unpaired)
         assert (row.scores is None) == (rows[0].scores is None)
         assert (row.margin is None) == (rows[0].margin is None)
         for number in (*(row.scores or ()), row.margin or 0.0):

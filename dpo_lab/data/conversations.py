@@ -1,0 +1,89 @@
+r"""Conversations as they are written in data files: lists of messages in two dialects, and Human/Assistant transcripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dpo_lab.data.values import BadRowError, short, text
+from dpo_lab.messages import ASSISTANT, Message
+
+ROLES = {
+    ASSISTANT: ("assistant", "gpt", "chatgpt", "model", "bot", "chosen", "rejected", "function_call"),
+    "user": ("user", "human", "prompter"),
+    "system": ("system",),
+    "tool": ("tool", "observation", "function", "function_response"),
+}
+KNOWN_ROLES = {name: role for role, names in ROLES.items() for name in names}
+DIALECTS = (("role", "content"), ("from", "value"))
+"""Names of the speaker and the words: OpenAI's and ShareGPT's."""
+TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether it is meant as messages: one, or a list of them."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, Mapping) and any(speaker in first for speaker, _ in DIALECTS)
+
+
+def conversation(value: Any, name: str) -> tuple[Message, ...]:
+    """One message, or a list of at least one."""
+    rows = value if isinstance(value, list) else [value]
+    if not rows:
+        raise BadRowError(f"'{name}' must hold at least one message, found []")
+    return tuple(_message(row, f"{name}[{i}]" if isinstance(value, list) else name) for i, row in enumerate(rows))
+
+
+def _message(row: Any, name: str) -> Message:
+    if not isinstance(row, Mapping):
+        raise BadRowError(f"'{name}' must be a message with role and content, or from and value; found {type(row).__name__}")
+    for speaker, words in DIALECTS:
+        if speaker in row:
+            role = row[speaker]
+            if not isinstance(role, str) or role.lower() not in KNOWN_ROLES:
+                raise BadRowError(f"'{name}.{speaker}' must be one of {', '.join(KNOWN_ROLES)}; found {short(role)}")
+            return Message(KNOWN_ROLES[role.lower()], _content(row.get(words), f"{name}.{words}"))
+    raise BadRowError(f"'{name}' has neither 'role' nor 'from'; found {short(sorted(map(str, row)))}")
+
+
+def _content(value: Any, name: str) -> str:
+    """Text, which may come in parts."""
+    if not isinstance(value, list):
+        return text(value, name)
+    parts = []
+    for part in value:
+        if not isinstance(part, Mapping) or part.get("type", "text") != "text":
+            raise BadRowError(f"'{name}' must be text, found a part {short(part)}")
+        parts.append(text(part.get("text", part.get("value")), name))
+    return "".join(parts)
+
+
+def is_transcript(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("Human:")
+
+
+def from_transcript(value: str, name: str) -> tuple[Message, ...]:
+    r"""The turns of "\n\nHuman: ... \n\nAssistant: ..." (Bai et al. 2022, arXiv:2204.05862), without white space around."""
+    before, *pieces = TURN.split(text(value, name).lstrip("\n "))
+    if before or not pieces:
+        raise BadRowError(f"'{name}' must begin with Human: or Assistant:, found {short(value)}")
+    speakers, words = pieces[::2], pieces[1::2]
+    return tuple(Message("user" if s == "Human" else ASSISTANT, w.strip()) for s, w in zip(speakers, words, strict=True))
+
+
+def split_last(sides: Sequence[Sequence[Message]]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """The history that all sides share, and the last turn of each, which must be the assistant's.
+
+    Only the last turn is compared: sides that part before it are refused.
+    """
+    for side in sides:
+        if side[-1].role != ASSISTANT:
+            raise BadRowError(f"the last message must be the assistant's, found the {side[-1].role}'s")
+    history = tuple(sides[0][:-1])
+    if any(tuple(side[:-1]) != history for side in sides):
+        at = next(i for i, column in enumerate(zip(*sides, strict=False)) if len(set(column)) > 1)
+        raise BadRowError(f"the sides part at message {at + 1}, before their last turn; only the last turn can be compared")
+    if not history:
+        raise BadRowError("nothing is said before the assistant's answer; expected a prompt")
+    return history, tuple(side[-1].content for side in sides)

@@ -1,0 +1,42 @@
+"""Fields that rows of every format share: the prompt, a system message, what a completion says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpo_lab.data.conversations import conversation, is_conversation
+from dpo_lab.data.values import BadRowError, required, text
+from dpo_lab.messages import ASSISTANT, Message, Prompt
+
+
+def context_of(fields: Mapping[str, Any]) -> Any:
+    return next((fields[name] for name in ("prompt", "conversations") if fields.get(name) is not None), None)
+
+
+def with_system(fields: Mapping[str, Any], prompt: Prompt) -> Prompt:
+    """A field `system` makes the prompt a conversation that its words open, if there are any."""
+    if fields.get("system") is None:
+        return prompt
+    said = text(fields["system"], "system")
+    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    return (Message("system", said), *messages) if said and messages[0].role != "system" else messages
+
+
+def prompt_of(fields: Mapping[str, Any]) -> Prompt:
+    """Text, or the conversation so far."""
+    value = context_of(fields)
+    if value is None:
+        value = required(fields, "prompt")
+    found = text(value, "prompt") if isinstance(value, str) else conversation(value, "prompt")
+    return with_system(fields, found)
+
+
+def answer(value: Any, name: str) -> str:
+    """What a completion says: text, or a single message of the assistant's."""
+    if not is_conversation(value):
+        return text(value, name)
+    messages = conversation(value, name)
+    if len(messages) != 1 or messages[0].role != ASSISTANT:
+        raise BadRowError(f"'{name}' must be one message of the assistant's, found {', '.join(m.role for m in messages)}")
+    return messages[0].content

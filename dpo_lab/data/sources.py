@@ -1,0 +1,64 @@
+"""What data.path names: files, globs, folders, or a data set of the hub; and the rows of all of it in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from dpo_lab.artifacts import file_digest
+from dpo_lab.data.hub import HUB, dataset_digests, dataset_rows, open_dataset
+from dpo_lab.data.reading import Row, read_rows
+
+READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+
+
+class Place:
+    """Where rows are: files in order, or one split of a data set."""
+
+    def __init__(self, setting: str, paths: Sequence[str], subset: str | None, split: str) -> None:
+        """Raises ValueError, naming the setting, for what is not there."""
+        self.files = [file for path in paths if not path.startswith(HUB) for file in _files(setting, path)]
+        names = [path.removeprefix(HUB) for path in paths if path.startswith(HUB)]
+        self.datasets = {name: open_dataset(name, subset, split) for name in names}
+
+    def rows(self, columns: Mapping[str, str]) -> Iterator[Row]:
+        for file in self.files:
+            yield from read_rows(Path(file).expanduser(), file, columns)
+        for name, dataset in self.datasets.items():
+            yield from dataset_rows(dataset, f"{HUB}{name}", columns)
+
+    def digests(self) -> list[Any]:
+        """Change with any byte of it."""
+        files = [file_digest(Path(file).expanduser()) for file in self.files]
+        return [*files, *(dataset_digests(dataset) for dataset in self.datasets.values())]
+
+    def __str__(self) -> str:
+        names = [*self.files, *(f"{HUB}{name}" for name in self.datasets)]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _files(setting: str, path: str) -> list[str]:
+    """The files that a path names, by name in order."""
+    full = Path(path).expanduser()
+    if full.is_file():
+        return [path]
+    if full.is_dir():
+        found = sorted(str(file) for file in full.iterdir() if set(file.suffixes) & set(READABLE) and file.is_file())
+        if not found:
+            raise ValueError(f"{setting}: no file in {path} ends with {', '.join(READABLE)}")
+        return found
+    found = sorted(file for file in glob(str(full), recursive=True) if Path(file).is_file()) if has_magic(path) else []
+    if not found:
+        hint = f"; a data set of the hub is {setting}={HUB}{path}" if path.count("/") == 1 and not full.suffix else ""
+        raise ValueError(f"{setting}: there is no file {path}{hint}")
+    return found
+
+
+def paths_of(setting: str, value: Any) -> list[str]:
+    """One path or several. Raises ValueError for anything else."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        raise ValueError(f"{setting} must be a path or a list of paths, got {value!r}")
+    return paths

@@ -1,0 +1,22 @@
+"""Rows with one completion and whether it is desirable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpo_lab.data.base import Feedback
+from dpo_lab.data.conversations import conversation, is_conversation, split_last
+from dpo_lab.data.fields import answer, prompt_of, with_system
+from dpo_lab.data.values import required, truth
+
+
+def read_unpaired(fields: Mapping[str, Any]) -> Feedback:
+    """The completion stands by itself, or is the last message of a conversation."""
+    label = truth(required(fields, "label"), "label")
+    given = fields.get("completion")
+    if given is not None and not (fields.get("prompt") is None and is_conversation(given)):
+        return Feedback(prompt_of(fields), (answer(given, "completion"),), desirable=label)
+    name = next((name for name in ("completion", "messages", "conversations") if fields.get(name) is not None), "completion")
+    history, said = split_last([conversation(required(fields, name), name)])
+    return Feedback(with_system(fields, history), said, desirable=label)
