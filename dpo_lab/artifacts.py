@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -84,7 +85,7 @@ class Store:
 
     root: Path
     on_event: Callable[[str, str, str], None] = lambda kind, key, what: None
-    used: dict[str, str] = field(default_factory=dict)
+    used: dict[str, list[str]] = field(default_factory=dict)
 
     def get(self, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]) -> tuple[Path, str]:
         """The directory and key of an artifact, built now by `build(empty directory)` if it is not there whole.
@@ -93,12 +94,15 @@ class Store:
         """
         key = digest(determined_by)
         path = self.root / kind / key
-        self.used[kind] = key
+        if key not in self.used.setdefault(kind, []):
+            self.used[kind].append(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / f".{key}.lock"):
+        with FileLock(lock_of(path.parent, key)):
             if path.exists():
                 try:
                     verify_directory(path)
+                    with suppress(OSError):  # a store that is read only is of use all the same
+                        os.utime(path / MANIFEST)  # when it was last asked for
                     self.on_event(kind, key, "reused")
                     return path, key
                 except DamagedError:
@@ -108,6 +112,11 @@ class Store:
             write_directory(path, build, kind=kind, key=key, determined_by=_plain(determined_by))
             self.on_event(kind, key, "built")
         return path, key
+
+
+def lock_of(folder: Path, key: str) -> Path:
+    """Held by the process that builds the artifact `key` in a folder, or takes it out."""
+    return folder / f".{key}.lock"
 
 
 def _plain(value: Any) -> Any:

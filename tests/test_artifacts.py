@@ -246,7 +246,7 @@ def test_the_store_builds_once_and_builds_again_what_is_damaged(tmp_path: Path) 
 def test_the_store_records_the_keys_that_were_asked_for_and_what_determined_them(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path, key = store.get("toy", {"settings": Settings(), "colour": Colour.red}, build)
-    assert store.used == {"toy": key}
+    assert store.used == {"toy": [key]}
     assert verify_directory(path)["determined_by"] == {"settings": {"name": "x", "size": 3}, "colour": "red"}
 
 

@@ -33,7 +33,7 @@ TINY = [
 ]
 SAMPLE = ["runner=sample", "model=checkpoint", "model.path=done"]
 EVALUATE = ["runner=evaluate", "model=checkpoint", "model.path=done"]
-GIVEN = ["data=jsonl", "data.path=x.jsonl", "model.dim=8", "model.depth=1", "model.heads=1", "base.trainer.max_steps=1"]
+GIVEN = ["data=pairs", "data.path=x.jsonl", "model.dim=8", "model.depth=1", "model.heads=1", "base.trainer.max_steps=1"]
 PAIR = '{"prompt": "a b", "chosen": " c", "rejected": " d"}\n'
 PICKLE = b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x17open('unpickled', 'w')\x85R."
 

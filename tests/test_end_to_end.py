@@ -126,8 +126,10 @@ def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
     assert set(facts["layouts"]) <= {"rows", "prefix", "branches"}
     assert sum(facts["layouts"].values()) >= 8, "every step scores a batch"
     assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
-    for kind, key in facts["artifacts"].items():
-        verify_directory(quickstart.folder / "artifacts" / kind / key)
+    for kind, keys in facts["artifacts"].items():
+        for key in keys:
+            verify_directory(quickstart.folder / "artifacts" / kind / key)
+    assert len(facts["artifacts"]["reference_scores"]) == 2, "of the training pairs, and of those held out"
     assert set(facts["artifacts"]) == {"tokenizer", "base", "candidates", "reference_samples", "reference_scores"}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpo_lab.registry import Registry
 
 if TYPE_CHECKING:
     from dpo_lab.runners.context import Context
     from dpo_lab.runners.study import Study
+    from dpo_lab.tracking import Console
 
 
 class DivergedError(Exception):
@@ -22,11 +23,18 @@ class RunnerSpec:
 
     name: str
 
+    leaves_run: ClassVar[bool] = True
+    """What it does is a run, with a directory of its own; else `tend` does it."""
+
     def check(self, study: Study) -> None:
         """Raise ValueError, before any work, for a study that this runner cannot do."""
 
     def run(self, context: Context) -> dict[str, Any]:
         """Do it. What it returns is the run's summary."""
+        raise NotImplementedError
+
+    def tend(self, study: Study, console: Console) -> int:
+        """Do it at once; the exit status."""
         raise NotImplementedError
 
 

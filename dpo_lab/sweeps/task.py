@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Task:
         config = self.known.get(tuple(words)) or composed(words, self.folders)
         study = to_study(config)
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
+        if not study.runner.leaves_run:
+            return self._tended(study)
         with alone_with(study) as alone:
             if not self.multirun:
                 self.code = execute(study, config, words, command, alone)
@@ -62,6 +65,14 @@ class Task:
             elif not finished_run(study):
                 return execute(study, config, words, command)
         return 0
+
+    def _tended(self, study: Study) -> int:
+        try:
+            self.code = study.runner.tend(study, Console())
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            self.code = 2
+        return self.code
 
     def prepare(self) -> None:
         """Make the user's own components known to this process."""
