@@ -43,8 +43,8 @@ SHAPES: dict[str, tuple[Format, dict[str, Any], Feedback]] = {
     "text": (Format.text, {"prompt": "p", "chosen": " a", "rejected": " b"}, Feedback("p", (" a", " b"))),
     "text without a prompt": (
         Format.text,
-        {"chosen": "What is it? A cat.", "rejected": "What is it? A dog."},
-        Feedback("What is it? A", (" cat.", " dog.")),
+        {"chosen": "What is it? A cat.", "rejected": "What is it? A car."},
+        Feedback("What is it? A", (" cat.", " car.")),
     ),
     "text with a system message": (
         Format.text,
