@@ -31,8 +31,8 @@ def inspected(folder: Path, *words: str) -> tuple[dict[str, float], str]:
     run = RunDirectory.create(folder / "runs", "look", label=str(len(words)))
     run.write_config(OmegaConf.to_yaml(config, resolve=True))
     console = Console(printed, width=120)
-    checkpoints = Checkpoints(run.path / "checkpoints", "", console.warn)
-    context = Context(study, console, run, Store(folder / "artifacts"), checkpoints)
+    kept = Checkpoints(run.path / "checkpoints", "", console.warn)
+    context = Context(study, console, run, Store(folder / "artifacts"), kept)
     try:
         return study.runner.run(context), printed.getvalue()
     finally:
