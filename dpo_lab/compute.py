@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ class Precision(Enum):
 
     fp32 = "fp32"
     bf16 = "bf16"
+
+
+class Determinism(Enum):
+    """What is done about algorithms that need not give the same bits twice: nothing, a warning, an error."""
+
+    off = "off"
+    warn = "warn"
+    strict = "strict"
 
 
 @dataclass
@@ -37,6 +46,8 @@ class Compute:
     """Positions whose logits exist at a time; they are computed once more in the backward pass. None: all."""
     checkpointing: bool = False
     """Keep only what goes into each block of the policy, and compute the rest again in the backward pass: a third more time."""
+    determinism: Determinism = Determinism.off
+    """Only algorithms that give the same bits every time: warn says of each that has none, strict ends the run there."""
     compile: bool = False
     """torch.compile the policy's body. Minutes at first; pays on an accelerator, not on a CPU."""
 
@@ -54,9 +65,14 @@ class Compute:
             raise ValueError(f"compute.device={self.device}, but this machine has no such device; use compute.device=auto")
 
     def set_up(self) -> None:
-        """Apply the thread count to this process."""
+        """Apply threads and determinism to this process."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        strict, off = self.determinism is Determinism.strict, self.determinism is Determinism.off
+        torch.use_deterministic_algorithms(not off, warn_only=not strict)
+        torch.backends.cudnn.benchmark = False  # it would choose algorithms by how fast they were a moment ago
+        if not off:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
 
     @property
     def torch_device(self) -> torch.device:

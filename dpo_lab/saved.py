@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from dpo_lab.registry import Registry
 
@@ -21,10 +21,12 @@ T = TypeVar("T")
 def read_config(path: Path) -> DictConfig:
     """The settings in a YAML file. Raises ValueError for a file that holds none, and for interpolations."""
     try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(path.read_bytes())):
+            raise ValueError("aliases, which can make a small file a huge one")
         loaded = OmegaConf.load(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, YAMLError, OmegaConfBaseException) as error:
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"{path}: no readable YAML ({' '.join(str(error).split())[:150]})") from error
     if not isinstance(loaded, DictConfig):
         raise ValueError(f"{path}: holds no settings but a {type(loaded).__name__.removesuffix('Config').lower()}")

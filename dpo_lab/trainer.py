@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpo_lab.best import Best
+from dpo_lab.clipping import Norms, clip
 from dpo_lab.compute import Compute
+from dpo_lab.guards import Guard, Record
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.metrics import Meter, Tally, once
 from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
-from dpo_lab.outcome import Outcome, Status, Unread
+from dpo_lab.outcome import Outcome, Status
 from dpo_lab.portions import longest_rows
+from dpo_lab.preflight import longest_step, memory_explained, try_out
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.resuming import (
@@ -35,6 +37,7 @@ from dpo_lab.resuming import (
 )
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
+from dpo_lab.starting import remark_on_start
 from dpo_lab.trainer_settings import TrainerSettings
 
 
@@ -51,6 +54,8 @@ class Hooks:
     stop: Callable[[], str] = lambda: ""
     """Looked at after every step: why training has to stop there, once it is saved; "" if it has not."""
     warn: Callable[[str], None] = lambda text: None
+    guarded: Callable[[Mapping[str, Record]], None] = lambda records: None
+    """What the guards have noticed so far, whenever that is more than before."""
 
 
 @dataclass
@@ -82,32 +87,38 @@ class Trainer:
     def __post_init__(self) -> None:
         self.best = Best(self.settings.best_metric, self.settings.patience)
         self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
+        self.guard = Guard(self.settings.guards, self.hooks.warn)
 
     def fit(self) -> Outcome:
-        settings, best, meter = self.settings, self.best, self.meter
+        settings, best, meter, guard = self.settings, self.best, self.meter, self.guard
+        at_once = settings.guards.waits or not self.compute.reading_waits
         torch.manual_seed(self.seed)
         self.policy.train(settings.dropout)
         self.loss.state = self.loss.initial_state()
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        if self.compute.reading_waits if settings.preflight is None else settings.preflight:
+            self._preflight()
         if self.resume is None:
             self._evaluate(0, best)
         else:
             self._restore(self.resume)
         meter.began = time.monotonic()
-        reason, unread = "", Unread()
+        reason, ended = "", None
         for step in range(self.step + 1, settings.num_steps + 1) if not best.exhausted else ():
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
-            tally = self._gradients(batch, first=step == 1)
-            unread.add(step, batch.ids, tally)
-            if not self.compute.reading_waits and (diverged := unread.diverged()):
-                return diverged
-            for optimizer in self.optimizers:
-                optimizer.step()
-            if self.reference is not None:
-                self.reference.follow(self.policy, step)
+            tally, norms = self._gradients(batch, first=step == 1)
+            guard.add(step, batch.ids, tally, norms)
+            leave_out, ended = self._guarded() if at_once else (False, None)
+            if ended is not None:
+                return ended
+            if not leave_out:
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                if self.reference is not None:
+                    self.reference.follow(self.policy, step)
+                meter.add(tally)
             self.step = step
-            meter.add(tally)
             if settings.max_minutes is not None and time.monotonic() - self.began > 60 * settings.max_minutes:
                 reason = f"trainer.max_minutes={settings.max_minutes} are over"
             over = step == settings.num_steps or bool(reason)
@@ -115,13 +126,17 @@ class Trainer:
             log = over or step % settings.log_every == 0
             asked = "" if over else self.hooks.stop()
             save = not over and (evaluate or bool(asked) or settings.checkpoint_due(step))
-            if (log or evaluate or save) and (diverged := unread.diverged()):
-                return diverged
-            if log:
+            if (log or evaluate or save) and not at_once:
+                _, ended = self._guarded()
+                if ended is not None:
+                    return ended
+            if log and meter.parts:
                 self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
             if evaluate:
                 with meter.paused():
-                    self._evaluate(step, best)
+                    ended = self._evaluate(step, best)
+                if ended is not None:
+                    return ended
             if best.exhausted and not over:
                 reason = f"trainer.patience: {best.since} evaluations without a better {settings.best_metric}"
                 if meter.parts:
@@ -146,6 +161,7 @@ class Trainer:
             **prefixed("optimizer", optimizer_state(self.policy, self.optimizers)),
             **prefixed("meter", tally_state(self.meter.parts)),
             **prefixed("loss", numbers(self.loss.state)),
+            **prefixed("guard", self.guard.state()),
             **prefixed("reference", {} if self.reference is None else self.reference.state()),
         }
 
@@ -157,6 +173,7 @@ class Trainer:
         set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
         self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
         self.loss.state = {name: float(value) for name, value in below("loss", state).items()}
+        self.guard.restore(below("guard", state))
         if self.reference is not None:
             self.reference.restore(below("reference", state))
 
@@ -181,33 +198,46 @@ class Trainer:
     def _lengths(self) -> Tensor:
         return longest_rows(self.data)
 
-    def _gradients(self, batch: CandidateBatch, first: bool) -> Tally:
-        """Fill the gradients of one optimiser step, clipped; its metrics."""
-        self.policy.zero_grad(set_to_none=True)
-        tally = self.objective.fill_gradients(batch, self._check_start if first else None)
-        limit = self.settings.clip if self.settings.clip is not None else math.inf
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
-        return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}
+    def _preflight(self) -> None:
+        """Raises ValueError where the longest batch does not fit into memory."""
+        longest = longest_step(self._rows, self._lengths, self.settings.num_steps)
+        try_out(self.objective, self.data.select(self._rows(longest)), self.settings)
 
-    def _evaluate(self, step: int, best: Best) -> None:
+    def _gradients(self, batch: CandidateBatch, first: bool) -> tuple[Tally, Norms]:
+        """Fill the gradients of one optimiser step, clipped; its metrics, and the gradients' norms."""
+        self.policy.zero_grad(set_to_none=True)
+        with memory_explained(batch, self.settings):
+            tally = self.objective.fill_gradients(batch, self._compare_start if first else None)
+        norm, norms = clip(self.policy, self.settings.clip)
+        tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
+        return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}, norms
+
+    def _guarded(self) -> tuple[bool, Outcome | None]:
+        """Is the last step to be left out, and how training ended if it has to."""
+        known = sum(record.count for record in self.guard.records.values())
+        found = self.guard.read()
+        if sum(record.count for record in self.guard.records.values()) > known:
+            self.hooks.guarded(self.guard.records)
+        return found
+
+    def _evaluate(self, step: int, best: Best) -> Outcome | None:
+        """How training ended, if the evaluation says that it has to."""
         if self.hooks.evaluate is None:
-            return
+            return None
         self.policy.eval()
         metrics = self.hooks.evaluate(step)
         self.policy.train(self.settings.dropout)
         if best.improved_by(metrics):
             self.hooks.checkpoint("best", step, metrics)
+        ended = self.guard.evaluated(step, metrics)
+        if "kl" in self.guard.records:
+            self.hooks.guarded(self.guard.records)
+        return ended
 
-    def _check_start(self, values: Tensor, logps: Logps) -> None:
+    def _compare_start(self, values: Tensor, logps: Logps) -> None:
         """Say so where the policy, which starts as the reference, does not score as it."""
-        expected = self.loss.value_at_reference(len(logps.mask))
-        if not self.starts_at_reference or logps.reference is None or expected is None or not logps.mask.any():
-            return
-        furthest = float((logps.policy.detach() - logps.reference).abs().max())
-        if furthest > (1e-3 if self.compute.autocast_is_off else 0.25):  # nats a token; bfloat16 rounds logits that much
-            self.hooks.warn(
-                f"the policy starts as the reference, so the first {self.loss.name} loss should be {expected:.4f}; it is "
-                f"{float(values.mean()):.4f}, with log-probabilities up to {furthest:.3g} nats a token apart. "
-                + ("Dropout is on (trainer.dropout=true)." if self.settings.dropout else "Their weights or dtypes differ.")
-            )
+        remark = (
+            remark_on_start(self.loss, values, logps, self.compute, self.settings.dropout) if self.starts_at_reference else ""
+        )
+        if remark:
+            self.hooks.warn(remark)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from dpo_lab.guards import GuardSettings
 
 
 @dataclass
@@ -41,6 +43,10 @@ class TrainerSettings:
     """Newest checkpoints that are kept, beside the best: where the newest is damaged, the one before it is gone on from."""
     keep_every: int | None = None
     """Checkpoints of steps that so many divide are kept for good."""
+
+    preflight: bool | None = None
+    """Try the longest batch first, for memory. Changes no result. None: on an accelerator."""
+    guards: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
         sizes = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs", "keep_last")

@@ -74,6 +74,7 @@ def test_only_log_steps_read_from_the_device(loss: str, layout: Layout, monkeypa
         log_every=3,
         max_steps=7,
         clip=1.0,
+        preflight=False,
         hooks=Hooks(log=lambda step, metrics: None),
     )
     fit.scoring = Scoring([layout])
@@ -98,7 +99,7 @@ def test_a_run_that_diverges_is_ended_with_the_right_step_however_late_that_is_r
     monkeypatch.setattr(Compute, "reading_waits", waits)
     policy, logged = transformer(), list[int]()
     hooks = Hooks(log=lambda step, metrics: logged.append(step))
-    fit = trainer(policy, comparisons(b=8), max_steps=9, log_every=4, hooks=hooks)
+    fit = trainer(policy, comparisons(b=8), max_steps=9, log_every=4, hooks=hooks, preflight=False)
     rows, begun = fit._rows, list[int]()
 
     def spoiled(step: int) -> torch.Tensor:

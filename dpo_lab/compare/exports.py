@@ -42,10 +42,18 @@ def _differences(contrast: Contrast | None) -> dict[str, Any]:
 def to_csv(comparison: Comparison) -> str:
     """An empty cell where a number is not defined."""
     rows, file = records(comparison), io.StringIO()
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(_inert, rows[0]))
+    writer.writerows(map(_inert, row.values()) for row in rows)
     return file.getvalue()
+
+
+def _inert(cell: Any) -> Any:
+    """Text on one line; what a spreadsheet would take for a formula stands behind the apostrophe that makes it text there."""
+    if not isinstance(cell, str):
+        return cell
+    text = " ".join(cell.split())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def to_json(comparison: Comparison) -> str:
@@ -95,5 +103,5 @@ def _cell(group: Group, contrast: Contrast | None, values: Sequence[float]) -> s
 
 
 def escaped(text: str) -> str:
-    """`text` as LaTeX prints it."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+    """`text` as LaTeX prints it, on one line."""
+    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))

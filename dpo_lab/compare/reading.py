@@ -16,7 +16,7 @@ from dpo_lab.tracking.tensorboard import flatten
 
 IRRELEVANT = (
     *("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion", "compute.checkpointing"),
-    *("compute.compile", "trainer.micro_batch_size", "trainer.micro_batch_tokens"),
+    *("compute.compile", "compute.determinism", "trainer.preflight", "trainer.micro_batch_size", "trainer.micro_batch_tokens"),
 )
 
 # OmegaConf's own loader takes 20 times as long (1,000 runs: 20 s), for the sake of what a resolved file does not hold.

@@ -41,7 +41,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
                 _make_folder(field, folder)
             context = _opened(study, config, overrides, command, to_go_on_with(study, alone, console.warn), console)
         except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print("error:", " ".join(str(error).split()), file=sys.stderr)
             return 2
         context.stopping = stopping
         return _carried_out(context, config)

@@ -182,14 +182,14 @@ def config_from_file(path: Path) -> DictConfig:
                 raise ValueError(f"{choice}.name is not set")
             OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
         merged = OmegaConf.merge(config, saved)
-        assert isinstance(merged, DictConfig)
-        if OmegaConf.select(merged, "model.trust_remote_code"):
-            raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
-        return merged
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    assert isinstance(merged, DictConfig)
+    if OmegaConf.select(merged, "model.trust_remote_code"):
+        raise ValueError(f"{path}: model.trust_remote_code is for the command line alone: a file may not ask for it")
+    return merged
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from dpo_lab.artifacts import digest
+from dpo_lab.guards import Record
 from dpo_lab.outcome import Outcome
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
@@ -62,6 +64,9 @@ def train_policy(
             run.flush()  # a run that goes on from here does not log again what came before
             Policy(base.spec, policy, base.tokenizer).describe(directory)
 
+        def guarded(records: Mapping[str, Record]) -> None:
+            run.update(guards={what: asdict(record) for what, record in records.items()})
+
         resume = None
         if context.checkpoint is not None:
             resume = context.checkpoint.state()
@@ -79,7 +84,7 @@ def train_policy(
             settings=settings,
             compute=study.compute,
             seed=study.seed,
-            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn),
+            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded),
             starts_at_reference=study.reference.weights() is None,
             scoring=reference.scoring or Scoring(),
             resume=resume,

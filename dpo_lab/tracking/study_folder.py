@@ -18,9 +18,15 @@ def check_folder(folder: Path) -> None:
 def place_table(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The table in README.md, in the place of the one before. Raises ValueError where the file has no place for it."""
     before, after = _around_table(folder)
-    table = "\n".join(["| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]])
+    cells = [[_escaped(cell) for cell in row] for row in [columns, ["---"] * len(columns), *rows]]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in cells)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "README.md", f"{before}{START}\n{table}\n{END}{after}")
+
+
+def _escaped(cell: str) -> str:
+    """Text that ends neither its cell nor the table, and is no markup."""
+    return " ".join(cell.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def _around_table(folder: Path) -> tuple[str, str]:
