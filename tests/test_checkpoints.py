@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -201,6 +202,7 @@ def noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations that Python's audit does not notice."""
     monkeypatch.setattr(os, "fsync", FAULTS.counted(lambda handle: None))  # no test could tell, and it is slow
     monkeypatch.setattr(checkpoints, "save_file", FAULTS.counted(save_file))
+    monkeypatch.setattr(io, "open", FAULTS.after_opening(io.open))  # Path.open and Path.write_text
 
 
 class CheckpointWork:

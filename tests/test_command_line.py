@@ -307,3 +307,8 @@ def test_a_misspelt_key_is_refused_and_the_closest_one_suggested(case: tuple[str
         validate([QUICK, f"{plus}{key}=1"])
     if difflib.get_close_matches(wrong, beside, n=1, cutoff=0.5) == [right]:
         assert f"'{right}'" in str(caught.value)
+
+
+def test_of_two_misspelt_keys_one_is_named() -> None:
+    with pytest.raises(ValueError, match=r"there is no setting 'base.trainer.num_steps'. Did you mean 'max_steps'\?"):
+        validate([QUICK, "trainer.num_steps=4", "base.trainer.num_steps=5"])

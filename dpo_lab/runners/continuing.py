@@ -17,6 +17,7 @@ from dpo_lab.tracking.provenance import code_digest, hardware, versions
 from dpo_lab.tracking.run_directory import is_being_written, path_below
 
 AUTO, NEVER = "auto", "never"
+ENDED = ("done", "diverged")
 DECISIVE = ("code", "versions", "threads", "device")
 """Facts of run.json on which the bits depend. Hardware too, but a preempted run may be given another machine: it is told of."""
 
@@ -68,7 +69,7 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
     """
     now = surroundings(study)
     for path, facts in _runs_of(study):
-        if facts["status"] in ("done", "diverged"):
+        if facts["status"] in ENDED:
             return None
         if is_being_written(path):
             continue
@@ -85,7 +86,7 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
 def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
     path = Path(study.resume)
     facts = read_run(path)
-    if facts["status"] in ("done", "diverged"):
+    if facts.get("status") in ENDED:
         raise ValueError(f"resume: {path} has ended ({facts['status']}): there is nothing to go on with")
     if is_being_written(path):
         raise ValueError(f"resume: another process is at {path}")

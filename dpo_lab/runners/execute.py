@@ -108,7 +108,7 @@ def _carried_out(context: Context, config: DictConfig) -> int:
     except KeyboardInterrupt:
         if status != "done":
             status, reason = "preempted", "interrupted"
-        console.warn(f"interrupted; what there is, is in {run.path}, and the same command goes on with it")
+            console.warn(f"interrupted; what there is, is in {run.path}, and the same command goes on with it")
         raise
     except (OSError, SafetensorError) as error:  # the machine's: a full disk, a file that has gone
         reason = str(error)

@@ -151,12 +151,11 @@ class Tokenizer:
         return alone[:cut], [self._ended(ids[cut:]) for ids in joint]
 
     def _ended(self, ids: list[int]) -> list[int]:
-        """The ids up to the last end token, or else to the last special token; with an end token where there is neither."""
-        for ends in ({self.end}, self._specials):
-            last = max((i for i, token in enumerate(ids) if token in ends), default=None)
-            if last is not None:
-                return ids[: last + 1]
-        return [*ids, self.end]
+        """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
+        if self.end in ids:
+            return ids[: ids.index(self.end) + 1]
+        last = max((i for i, token in enumerate(ids) if token in self._specials), default=None)
+        return [*ids, self.end] if last is None else ids[: last + 1]
 
     def _hide(self, text: str) -> str:
         """The text with the text of special tokens made opaque."""

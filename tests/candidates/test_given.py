@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from dpo_lab.candidates import CANDIDATES
+from dpo_lab.candidates import CANDIDATES, writing
 from dpo_lab.candidates.base import noun
 from dpo_lab.candidates.given import GivenCandidates, OnLong
 from dpo_lab.data import Feedback
@@ -139,6 +139,19 @@ def test_where_no_row_is_left_the_message_says_why_and_what_to_raise() -> None:
     with pytest.raises(ValueError, match=r"of 1 rankings of 3 none is left \(1 left out, equal .*\); choose a tokenizer that"):
         encode(CANDIDATES["given"](), rows, WORDS)
     assert [noun(k) for k in (1, 2, 3)] == ["completions", "pairs", "rankings of 3"]
+
+
+@given(fields=feedback(text=st.text("ab", min_size=1, max_size=40)), buffered=st.integers(1, 9), cells=st.integers(1, 99))
+def test_rows_are_the_same_however_few_of_them_are_held(fields: list[dict[str, Any]], buffered: int, cells: int) -> None:
+    rows = [replace(row, completions=tuple(f"{i}{t}" for i, t in enumerate(row.completions))) for row in records(fields)] * 3
+    whole, _ = encode(GivenCandidates(max_tokens=64), rows, BYTES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "BUFFERED", buffered)
+        patch.setattr(writing, "CELLS", cells)
+        parts, _ = encode(GivenCandidates(max_tokens=64), rows, BYTES)
+    assert whole.tensors().keys() == parts.tensors().keys()
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, parts.tensors()[name]), name
 
 
 @given(fields=feedback(), cut=st.tuples(st.booleans(), st.booleans()))

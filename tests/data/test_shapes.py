@@ -43,8 +43,8 @@ SHAPES: dict[str, tuple[Format, dict[str, Any], Feedback]] = {
     "text": (Format.text, {"prompt": "p", "chosen": " a", "rejected": " b"}, Feedback("p", (" a", " b"))),
     "text without a prompt": (
         Format.text,
-        {"chosen": "What is it? A cat.", "rejected": "What is it? A dog."},
-        Feedback("What is it? A", (" cat.", " dog.")),
+        {"chosen": "What is it? A cat.", "rejected": "What is it? A car."},
+        Feedback("What is it? A", (" cat.", " car.")),
     ),
     "text with a system message": (
         Format.text,
@@ -181,9 +181,7 @@ def test_every_shape_is_seen_and_becomes_the_record_it_says(name: str, tmp_path:
     assert found == [expected] * 2
     assert tally.format is form
     assert read(tmp_path / "rows.jsonl", [row], format=form)[0] == [expected]
-    assert tally.reordered == 2 * (
-        tuple(expected.completions) != tuple(sorted(expected.completions)) and "yes" not in str(expected)
-    )
+    assert tally.reordered == 2 * (expected.completions[0] in ("b", "c"))
 
 
 BAD_CHATS = {

@@ -54,7 +54,7 @@ def test_every_option_changes_the_network_and_keeps_the_layouts(option: str) -> 
         assert not (same_weights and torch.allclose(score(plain, drawn(2)), score(made, drawn(2)), atol=1e-4))
 
 
-@pytest.mark.parametrize("option", OPTIONS.keys() - UNKNOWN_TO_DECODING)
+@pytest.mark.parametrize("option", sorted(OPTIONS.keys() - UNKNOWN_TO_DECODING))
 def test_decoding_knows_the_option(option: str) -> None:
     made = model(option)
     starts, tokens = torch.tensor([3, 0, 1]), torch.randint(11, (3, 12), generator=torch.Generator().manual_seed(0))

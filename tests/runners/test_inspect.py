@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.artifacts import Store
+from dpo_lab.checkpoints import Checkpoints
 from dpo_lab.composing import composed
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.study import to_study
@@ -29,7 +30,9 @@ def inspected(folder: Path, *words: str) -> tuple[dict[str, float], str]:
     printed = io.StringIO()
     run = RunDirectory.create(folder / "runs", "look", label=str(len(words)))
     run.write_config(OmegaConf.to_yaml(config, resolve=True))
-    context = Context(study, Console(printed, width=120), run, Store(folder / "artifacts"))
+    console = Console(printed, width=120)
+    kept = Checkpoints(run.path / "checkpoints", "", console.warn)
+    context = Context(study, console, run, Store(folder / "artifacts"), kept)
     try:
         return study.runner.run(context), printed.getvalue()
     finally:

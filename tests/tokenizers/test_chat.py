@@ -175,9 +175,15 @@ def test_a_turn_that_the_template_ends_with_another_token_keeps_that_one_and_one
     backend = made("chatml").backend
     ends = "{% for m in messages %}{{ m.role }}: {{ m.content }}EOT{% endfor %}{{ 'assistant: ' if add_generation_prompt }}"
     eot = Tokenizer(backend, end="</s>", chat_template=ends.replace("EOT", "<|im_end|>\n"))
+    twice = Tokenizer(backend, end="</s>", chat_template=ends.replace("EOT", "</s>\n</s>"))
     none = Tokenizer(backend, end="</s>", chat_template=ends.replace("EOT", "."))
     asked = (Message("user", "hi"),)
     assert eot.encode_candidates(asked, ["yes", "no"])[1][0][-1] == backend.token_to_id("<|im_end|>")
+    assert [row.count(twice.end) for row in twice.encode_candidates(asked, ["yes", "no"])[1]] == [1, 1]
+    thinking = Tokenizer(
+        backend, end="</s>", chat_template=ends.replace("{{ m.content }}EOT", "<unk>{{ m.content }}<|im_end|>")
+    )
+    assert [row[-1] for row in thinking.encode_candidates(asked, ["yes", "no"])[1]] == [backend.token_to_id("<|im_end|>")] * 2
     assert [row[-1] for row in none.encode_candidates(asked, ["yes", "no"])[1]] == [none.end, none.end]
 
 
