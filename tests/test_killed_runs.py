@@ -36,7 +36,7 @@ class Ended:
     """All that a run leaves but times and speeds."""
 
     metrics: list[dict[str, Any]]
-    scalars: dict[str, dict[int, float]]
+    scalars: dict[str, list[tuple[int, float]]]
     summary: dict[str, Any]
     digests: list[str]
     steps: list[str]
@@ -48,7 +48,7 @@ def ended(path: Path) -> Ended:
     return Ended(
         [{name: value for name, value in row.items() if name not in SPEEDS} for row in lines],
         {
-            tag: {event.step: event.value for event in events.Scalars(tag)}
+            tag: [(event.step, event.value) for event in events.Scalars(tag)]
             for tag in events.Tags()["scalars"]
             if not tag.endswith(SPEEDS)
         },
