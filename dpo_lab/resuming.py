@@ -45,9 +45,20 @@ def set_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             tensor.copy_(weights[name])
 
 
-def numbers(values: Mapping[str, float | int | Tensor]) -> State:
+def numbers(values: Mapping[str, float | int]) -> State:
     """float64, which holds every float and every count exactly."""
     return {name: torch.as_tensor(value, dtype=torch.float64, device="cpu") for name, value in values.items()}
+
+
+def loss_state(values: Mapping[str, float | Tensor]) -> State:
+    """Numbers as `numbers` has them; tensors of one number, which a loss keeps on its device, as vectors of one."""
+    plain = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    return numbers(plain) | {name: value.reshape(1) for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def loss_values(state: Mapping[str, Tensor], device: torch.device) -> dict[str, float | Tensor]:
+    """What `loss_state` was given: a number computes other last bits than a tensor does."""
+    return {name: value.reshape(()).to(device) if value.ndim else float(value) for name, value in state.items()}
 
 
 def random_state(device: torch.device) -> State:

@@ -26,6 +26,8 @@ from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.resuming import (
     below,
+    loss_state,
+    loss_values,
     numbers,
     optimizer_state,
     prefixed,
@@ -160,7 +162,7 @@ class Trainer:
             **prefixed("random", random_state(self.compute.torch_device)),
             **prefixed("optimizer", optimizer_state(self.policy, self.optimizers)),
             **prefixed("meter", tally_state(self.meter.parts)),
-            **prefixed("loss", numbers(self.loss.state)),
+            **prefixed("loss", loss_state(self.loss.state)),
             **prefixed("guard", self.guard.state()),
             **prefixed("reference", {} if self.reference is None else self.reference.state()),
         }
@@ -172,7 +174,7 @@ class Trainer:
         set_random_state(below("random", state), self.compute.torch_device)
         set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
         self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
-        self.loss.state = {name: float(value) for name, value in below("loss", state).items()}
+        self.loss.state = loss_values(below("loss", state), self.compute.torch_device)
         self.guard.restore(below("guard", state))
         if self.reference is not None:
             self.reference.restore(below("reference", state))
