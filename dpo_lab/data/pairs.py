@@ -113,6 +113,12 @@ class PairsSource(DataSource):
             ],
         )
 
+    def held_out(self) -> list[Feedback]:
+        """The rows of `eval_path` alone, for no training; those with nothing to learn are left out."""
+        assert self._eval is not None, "data.eval_path is not set"
+        counts: Counter[str] = Counter()
+        return [row for row in self._eval.read(Tally()) if _usable(row, counts)]
+
     def fingerprint(self) -> dict[str, Any]:
         return {"files": [rows.place.digests() for rows in (self._train, self._eval) if rows is not None]}
 

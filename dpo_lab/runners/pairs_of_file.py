@@ -25,8 +25,7 @@ TOKENS_AT_ONCE = 4096
 def scored(context: Context, path: str, policy: Policy, reference: Policy) -> dict[str, Any]:
     """The metrics of training on all pairs of a file, in the run's own loss. Too long ones are left out and counted."""
     study = context.study
-    corpus = PairsSource(path=path).load()
-    rows = [*corpus.train, *corpus.eval]
+    rows = PairsSource(eval_path=path).held_out()
     given = study.candidates if isinstance(study.candidates, GivenCandidates) else GivenCandidates()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.safetensors"

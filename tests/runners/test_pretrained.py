@@ -225,7 +225,7 @@ def test_the_reference_may_be_another_policy(lab: Lab, tmp_path: Path) -> None:
 def test_a_policy_is_scored_on_the_pairs_of_a_file(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
     Path("swapped.jsonl").write_text(
-        "\n".join(json.dumps({**row, "chosen": row["rejected"], "rejected": row["chosen"]}) for row in rows)
+        "\n".join(json.dumps({**row, "chosen": row["rejected"], "rejected": row["chosen"], "canary": "x"}) for row in rows)
     )
     there, back = (
         summary(run("runner=evaluate", "model=checkpoint", f"model.path={lab.adapter}", f"runner.pairs={name}.jsonl"))
