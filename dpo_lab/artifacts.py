@@ -102,7 +102,7 @@ class Store:
                 try:
                     verify_directory(path)
                     with suppress(OSError):  # a store that is read only is of use all the same
-                        os.utime(path / MANIFEST)  # when it was last asked for
+                        asked_for(path.parent, key).touch()
                     self.on_event(kind, key, "reused")
                     return path, key
                 except DamagedError:
@@ -117,6 +117,11 @@ class Store:
 def lock_of(folder: Path, key: str) -> Path:
     """Held by the process that builds the artifact `key` in a folder, or takes it out."""
     return folder / f".{key}.lock"
+
+
+def asked_for(folder: Path, key: str) -> Path:
+    """An empty file whose date is when a finished artifact was last asked for."""
+    return folder / f".{key}.used"
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dpo_lab.artifacts import MANIFEST, DamagedError, lock_of, verify_directory
+from dpo_lab.artifacts import MANIFEST, DamagedError, asked_for, lock_of, verify_directory
 from dpo_lab.tracking import read_run
 
 DAY = 86400.0
@@ -53,10 +53,8 @@ def shelved(root: Path, runs: Path) -> list[Shelved]:
         for path in _folders(kind):
             begun = path.name.startswith(".")
             key = path.name.lstrip(".").partition("-")[0]
-            stamp = path / MANIFEST if (path / MANIFEST).is_file() else path
-            days = max(time.time() - stamp.stat().st_mtime, 0) / DAY
             size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-            found.append(Shelved(path, kind.name, key, size, days, 0 if begun else used[kind.name, key], begun))
+            found.append(Shelved(path, kind.name, key, size, _days(path, key), 0 if begun else used[kind.name, key], begun))
     return sorted(found, key=lambda one: (one.kind, one.days))
 
 
@@ -77,15 +75,21 @@ def take_out(one: Shelved) -> bool:
     """Remove it; false if a process is at it, or has asked for it in the meantime."""
     try:
         with FileLock(lock_of(one.path.parent, one.key), timeout=0):
-            stamp = one.path / MANIFEST
-            if stamp.is_file() and (time.time() - stamp.stat().st_mtime) / DAY < one.days - 1e-3:
+            if _days(one.path, one.key) < one.days:
                 return False
             # The name goes first: a kill on the way leaves something that is begun, and no half artifact.
             aside = one.path if one.left_over else one.path.rename(one.path.with_name(f".{one.key}-taken-out"))
             shutil.rmtree(aside)
+            asked_for(one.path.parent, one.key).unlink(missing_ok=True)
     except (Timeout, FileNotFoundError):
         return False
     return True
+
+
+def _days(path: Path, key: str) -> float:
+    """Since it was last asked for; since it was made, if it never was."""
+    dates = [file.stat().st_mtime for file in (asked_for(path.parent, key), path / MANIFEST, path) if file.exists()]
+    return max(time.time() - dates[0], 0) / DAY
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -62,8 +62,8 @@ def files(folder: Path) -> set[str]:
 
 
 def stamps(folder: Path) -> dict[str, int]:
-    """When each file of the artifacts was written; locks aside."""
-    return {name: (folder / name).stat().st_mtime_ns for name in files(folder) if not name.endswith(".lock")}
+    """When each file of the artifacts was written; locks, and dates of their use, aside."""
+    return {name: (folder / name).stat().st_mtime_ns for name in files(folder) if not name.endswith((".lock", ".used"))}
 
 
 def outcomes(out: str, stage: str) -> set[str]:

@@ -16,7 +16,7 @@ from dpo_lab import artifacts
 from dpo_lab.artifacts import Store, digest, verify_directory
 from dpo_lab.shelves import shelved
 
-NUM_KEYS = 6
+NUM_KEYS = 40
 WORK = f"""{LOAD}
 import random
 root, seed = pathlib.Path(sys.argv[2]), int(sys.argv[3])
@@ -36,9 +36,6 @@ while True:
     path, key = store.get("toy", {{"number": number}}, build(number))
     assert {{(path / f"part-{{part}}").read_text().split()[0] for part in range(4)}} == {{str(number)}}
     print(number, flush=True)
-    if draw.random() < 0.1:  # somebody's disk is bad: it is to be built again
-        with artifacts.FileLock(artifacts.lock_of(path.parent, key)):
-            (path / "part-0").write_text(str(number))
 """
 
 
@@ -47,7 +44,7 @@ def worker(root: Path, seed: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_processes_that_build_damage_and_die_leave_whole_artifacts_and_free_locks(tmp_path: Path) -> None:
+def test_processes_that_build_and_die_leave_whole_artifacts_and_free_locks(tmp_path: Path) -> None:
     draw = random.Random(0)
     workers = [worker(tmp_path, seed) for seed in range(4)]
     served = 0
@@ -63,7 +60,7 @@ def test_processes_that_build_damage_and_die_leave_whole_artifacts_and_free_lock
     for victim in workers:
         victim.kill()
         victim.communicate(timeout=20)
-    assert served > NUM_KEYS
+    assert served > NUM_KEYS // 2
     for lock in (tmp_path / "toy").glob(".*.lock"):
         with FileLock(lock, timeout=0):
             pass
