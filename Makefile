@@ -31,7 +31,7 @@ types: $(VENV)/.test  ## static types
 imports: $(VENV)/.test  ## which module may import which
 	$(BIN)/lint-imports
 
-experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
+experiments: $(VENV)/.run  ## the long studies behind experiments/ (hours)
 	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
 	$(BIN)/python -m dpo_lab -m +experiment=beta_sweep $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
