@@ -33,6 +33,7 @@ class Lab(Contender):
 
     def prepare(self, setting: Setting) -> Step:
         compute = setting.compute
+        setting.policy.train(setting.trainer.dropout)
         scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
         loss = DPOLoss(beta=setting.beta)
