@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +36,13 @@ def _markdown(sample: Mapping[str, Any]) -> str:
     parts = []
     for key in ("prompt", "reference", "policy"):
         reward = sample.get(f"reward/{key}")
-        parts += [f"**{key}**" + ("" if reward is None else f" {reward:+.2f}"), textwrap.indent(str(sample.get(key)), "    ")]
+        parts += [f"**{key}**" + ("" if reward is None else f" {reward:+.2f}"), _literal(str(sample.get(key)))]
     return "\n\n".join(parts)
+
+
+def _literal(text: str) -> str:
+    """An indented block, which Markdown shows as it is. Lines are Markdown's: textwrap.indent knows ends that it does not."""
+    return "\n".join(f"    {line}" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
 
 
 def _rows(summary: Mapping[str, Any]) -> list[list[str]]:
