@@ -178,6 +178,10 @@ def test_nothing_here_unpickles_evaluates_or_calls_a_shell() -> None:
 # ---- Texts in reports
 
 
+ENDS = st.text("\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029\x02\x03 a#>-1.", max_size=8)
+"""Of what ends a line, to somebody."""
+
+
 @given(
     ENDS | st.text(max_size=30),
     st.sampled_from(["", "<script>x</script>", "\n\n# x\n", "[x](javascript:y)", "\n<img src=x>", "```\n<b>"]),
