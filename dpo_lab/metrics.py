@@ -107,6 +107,8 @@ class Meter:
     def read(self) -> dict[str, float]:
         seconds, count = time.monotonic() - self.began, len(self.parts)
         mean = means(added(self.parts))
+        named = dict.fromkeys(name for part in reversed(self.parts) for name in part)  # parts put back come in another order
+        mean = {name: mean[name] for name in [*named, *mean] if name in mean}
         self.parts, self.began = [], time.monotonic()
         tokens = mean.pop("tokens") * count
         return {**mean, "pairs_per_s": count * self.batch_size / seconds, "tokens_per_s": tokens / seconds}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.metrics import added, means, preference_metrics
+from dpo_lab.metrics import Meter, added, means, once, preference_metrics
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -155,3 +155,10 @@ def test_a_side_that_does_not_occur_is_not_logged() -> None:
     found = unpaired([True, True], [-1.0, -3.0])
     assert found["rewards/chosen"] == pytest.approx(-2.0)
     assert not any(name.endswith("/rejected") or name == "rewards/margins" for name in found)
+
+
+def test_metrics_come_in_the_order_of_the_newest_part() -> None:
+    meter = Meter(1)
+    for names in (("tokens", "grad_norm", "loss"), ("loss", "grad_norm", "tokens")):  # the first as a checkpoint gives it back
+        meter.add({name: once(torch.tensor(1.0)) for name in names})
+    assert list(meter.read())[:2] == ["loss", "grad_norm"]
