@@ -202,12 +202,12 @@ KNOWN: dict[str, dict[str, object]] = {
     "layer norm and other blocks": {"rotary_pos_emb": True, "use_rmsnorm": False, "ff_glu": True, "use_scalenorm": True},
     "RMS norm without its offset": {"rotary_pos_emb": True, "norm_add_unit_offset": False},
     "scaled residuals": {"rotary_pos_emb": True, "scale_residual": True},
+    "normed queries and keys": {"rotary_pos_emb": True, "attn_qk_norm": True},
 }
 UNKNOWN: dict[str, dict[str, object]] = {
     "alibi": {"alibi_pos_bias": True},
     "relative position bias": {"rel_pos_bias": True},
     "xpos": {"rotary_xpos": True},
-    "normed queries and keys": {"rotary_pos_emb": True, "attn_qk_norm": True},
     "memory keys": {"rotary_pos_emb": True, "attn_num_mem_kv": 2},
     "shifted tokens": {"rotary_pos_emb": True, "shift_tokens": 1},
     "a window": {"rotary_pos_emb": True, "attn_max_attend_past": 6},
