@@ -34,6 +34,15 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def flush(path: Path) -> None:
+    """A file, or the names in a directory, are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -> None:
     """Make `path` by `build(temporary directory)`: it appears whole, with a manifest of sizes and sha256 sums, or not at all.
 
@@ -51,9 +60,9 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
         manifest = {**facts, "files": listed}
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "manifest_digest": digest(manifest)}, indent=1))
         for file in [*found, temporary / MANIFEST, *(p for p in temporary.rglob("*") if p.is_dir()), temporary]:
-            _flush(file)
+            flush(file)
         _replace(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -153,11 +162,3 @@ def _replace(new: Path, path: Path) -> None:
         os.replace(aside, path)
         raise
     shutil.rmtree(aside)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ from dpo_lab.grammar import unreadable
 from dpo_lab.hydra_settings import refuse_code
 from dpo_lab.registry import suggestion
 from dpo_lab.runners.continuing import AUTO, NEVER, differences
-from dpo_lab.runners.study import CHOICES, Study, config_from_file, to_study
+from dpo_lab.runners.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
 
 VERSION_BASE = "1.3"
 PACKAGE = Path(__file__).parent
@@ -49,9 +49,8 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     they start from that loss's own defaults. With `resume=RUN` it is that run's, and other words may only repeat it.
     """
     config = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
-    asked = any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words)
-    if OmegaConf.select(config, "model.trust_remote_code") and not asked:
-        raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
+    if not any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words):
+        refuse_remote_code(config)
     return config if config.resume in (AUTO, NEVER) else _of_run(config, words)
 
 

@@ -95,6 +95,11 @@ class Guard:
         bounds = {"margin": settings.max_margin, "drop": settings.max_drop}
         self._bounds = {name: bound for name, bound in bounds.items() if bound is not None}
 
+    @property
+    def count(self) -> int:
+        """How often anything was noticed."""
+        return sum(record.count for record in self.records.values())
+
     def add(self, step: int, ids: Tensor, tally: Tally, norms: Norms) -> None:
         """A step before it is taken."""
         numbers = [tally["loss"][0], tally["grad_norm"][0], *(_quantity(name, tally) for name in self._bounds)]

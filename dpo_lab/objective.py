@@ -64,9 +64,10 @@ class Objective:
         """Rows of each micro-batch."""
         if self.micro_batch_size is not None:
             return list(mine.split(self.micro_batch_size))
-        whole = [mine] if self.micro_batch_tokens is None else by_tokens(batch, mine, self.micro_batch_tokens)
-        if self.workers == 1 or (self.loss.couples_batch and len(whole) == 1):  # which would need a second pass in portions
-            return whole
+        if self.workers == 1 or self.loss.couples_batch:
+            whole = [mine] if self.micro_batch_tokens is None else by_tokens(batch, mine, self.micro_batch_tokens)
+            if self.workers == 1 or len(whole) == 1:  # in portions a loss that couples the batch would need a second pass
+                return whole
         return by_tokens(batch, mine, self.micro_batch_tokens, self.workers)
 
     @property

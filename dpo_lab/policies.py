@@ -18,6 +18,7 @@ from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.pretrained import PretrainedSpec
 from dpo_lab.models.size import fixed_weights
 from dpo_lab.saved import component, read_config
+from dpo_lab.tensors import storable
 from dpo_lab.tokenizers import Tokenizer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -36,8 +37,8 @@ class Policy:
         write_directory(path, self.write_files)
 
     def write_files(self, directory: Path) -> None:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.module.state_dict().items()}
-        save_file(weights, directory / WEIGHTS, metadata={"format": "pt"})  # transformers asks for it
+        asked_by_transformers = {"format": "pt"}
+        save_file(storable(self.module.state_dict()), directory / WEIGHTS, metadata=asked_by_transformers)
         self.describe(directory)
 
     def describe(self, directory: Path) -> None:

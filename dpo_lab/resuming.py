@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpo_lab.metrics import Tally
+from dpo_lab.tensors import each_once
 
 State = dict[str, Tensor]
 
@@ -25,14 +26,7 @@ def below(prefix: str, state: Mapping[str, Tensor]) -> State:
 
 def weights_of(module: nn.Module) -> State:
     """Of each of the module's tensors one name: tied ones have several."""
-    seen: set[tuple[int, torch.Size]] = set()
-    found: State = {}
-    for name, tensor in module.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if place not in seen or tensor.numel() == 0:
-            seen.add(place)
-            found[name] = tensor
-    return found
+    return each_once(module.state_dict())
 
 
 def set_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 from dpo_lab.starting import remark_on_start
 from dpo_lab.trainer_settings import TrainerSettings
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -111,7 +114,7 @@ class Trainer:
             factor = self._set_learning_rates(step - 1, full_lrs)
             tally, norms = self._gradients(batch, first=step == 1)
             guard.add(step, batch.ids, tally, norms)
-            leave_out, ended = self._guarded() if at_once else (False, None)
+            leave_out, ended = self._telling(guard.read) if at_once else (False, None)
             if ended is not None:
                 return ended
             if not leave_out:
@@ -129,11 +132,11 @@ class Trainer:
             asked = "" if over else self.hooks.stop()
             save = not over and (evaluate or bool(asked) or settings.checkpoint_due(step))
             if (log or evaluate or save) and not at_once:
-                _, ended = self._guarded()
+                _, ended = self._telling(guard.read)
                 if ended is not None:
                     return ended
-            if log and meter.parts:
-                self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
+            if log:
+                self._log(step, full_lrs[0][0] * factor)
             if evaluate:
                 with meter.paused():
                     ended = self._evaluate(step, best)
@@ -141,8 +144,7 @@ class Trainer:
                     return ended
             if best.exhausted and not over:
                 reason = f"trainer.patience: {best.since} evaluations without a better {settings.best_metric}"
-                if meter.parts:
-                    self.hooks.log(step, {**meter.read(), "lr": full_lrs[0][0] * factor})
+                self._log(step, full_lrs[0][0] * factor)
             if over or reason:
                 break
             if save:
@@ -214,11 +216,16 @@ class Trainer:
         tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
         return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}, norms
 
-    def _guarded(self) -> tuple[bool, Outcome | None]:
-        """Is the last step to be left out, and how training ended if it has to."""
-        known = sum(record.count for record in self.guard.records.values())
-        found = self.guard.read()
-        if sum(record.count for record in self.guard.records.values()) > known:
+    def _log(self, step: int, lr: float) -> None:
+        """The means since the last time, if there were steps to take them over."""
+        if self.meter.parts:
+            self.hooks.log(step, {**self.meter.read(), "lr": lr})
+
+    def _telling(self, look: Callable[[], T]) -> T:
+        """What a look by the guard finds; `hooks.guarded` is told if it has noticed something."""
+        known = self.guard.count
+        found = look()
+        if self.guard.count > known:
             self.hooks.guarded(self.guard.records)
         return found
 
@@ -231,10 +238,7 @@ class Trainer:
         self.policy.train(self.settings.dropout)
         if best.improved_by(metrics):
             self.hooks.checkpoint("best", step, metrics)
-        ended = self.guard.evaluated(step, metrics)
-        if "kl" in self.guard.records:
-            self.hooks.guarded(self.guard.records)
-        return ended
+        return self._telling(lambda: self.guard.evaluated(step, metrics))
 
     def _compare_start(self, values: Tensor, logps: Logps) -> None:
         """Say so where the policy, which starts as the reference, does not score as it."""

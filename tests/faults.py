@@ -18,7 +18,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.left: int | None = None
-        self.act: Callable[[], None] = int  # type: ignore[assignment]
+        self.act: Callable[[], object] = int
         sys.addaudithook(self._hook)  # there is no way to remove one
 
     def operation(self) -> None:

@@ -127,7 +127,7 @@ STEPS = (
     (Path, "write_text"),
     (Path, "write_bytes"),
     (artifacts, "file_digest"),
-    (artifacts, "_flush"),
+    (artifacts, "flush"),
     (os, "fsync"),
     (os, "replace"),
     (shutil, "rmtree"),

@@ -253,21 +253,19 @@ class ArtifactWork:
 class RunWork:
     """The files of a run, each written over or added to."""
 
-    def prepare(self, folder: Path) -> None:
+    def write(self, folder: Path, count: int) -> None:
         run = RunDirectory(folder)
         run.tensorboard.broken = True
-        run.update(status="running", count=1)
-        run.log(1, "train", {"loss": 1.0})
-        run.write_summary({"count": 1})
+        run.update(status="running", count=count)
+        run.log(count, "train", {"loss": float(count)})
+        run.write_summary({"count": count})
         run.close()
 
+    def prepare(self, folder: Path) -> None:
+        self.write(folder, 1)
+
     def work(self, folder: Path) -> None:
-        run = RunDirectory(folder)
-        run.tensorboard.broken = True
-        run.update(status="running", count=2)
-        run.log(2, "train", {"loss": 2.0})
-        run.write_summary({"count": 2})
-        run.close()
+        self.write(folder, 2)
 
     def check(self, folder: Path, over: bool) -> None:
         counts = [read_run(folder)["count"], read_metrics(folder)[-1]["step"], read_summary(folder)["count"]]

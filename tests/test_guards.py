@@ -35,22 +35,23 @@ class Seen:
         def guarded(records: Mapping[str, Record]) -> None:
             self.records = {what: replace(record) for what, record in records.items()}
 
-        log = lambda step, metrics: self.logged.__setitem__(step, dict(metrics))  # noqa: E731
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            self.logged[step] = dict(metrics)
+
         return Hooks(log=log, warn=self.warned.append, guarded=guarded, **more)
 
 
 def spoiling(fit: Trainer, steps: Steps, value: float = math.nan) -> None:
-    """One parameter's gradient is no number at these steps, and every step's batch is noted in `fit.rows_seen`."""
-    policy = fit.policy
-    rows = fit._rows
+    """One parameter's gradient is no number at these steps."""
+    drawn = [fit._rows(step) for step in range(fit.settings.num_steps)]
     now = [0]
 
     def begun(step: int) -> Tensor:
         now[0] = step + 1
-        return rows(step)
+        return drawn[step]
 
-    fit._rows = begun  # type: ignore[method-assign]
-    victim = dict(policy.named_parameters())["net.attn_layers.layers.0.1.to_q.weight"]
+    fit.rows = begun
+    victim = dict(fit.policy.named_parameters())["net.attn_layers.layers.0.1.to_q.weight"]
     victim.register_hook(lambda grad: grad * value if steps(now[0]) else grad)
 
 
@@ -82,8 +83,8 @@ def test_a_skipped_step_is_as_if_it_had_not_been(waits: bool, optimizer: str, mo
     assert outcome.steps == 5
     twin = transformer()
     other = trainer(twin, data, max_steps=3, **options)
-    rows = other._rows
-    other._rows = lambda step: rows([0, 3, 4][step])  # type: ignore[method-assign]
+    drawn = [other._rows(step) for step in (0, 3, 4)]
+    other.rows = drawn.__getitem__
     other.fit()
     assert same(weights(policy), weights(twin))
     assert seen.records["grad_norm"].count == 2
@@ -142,7 +143,10 @@ def test_beyond_a_bound_the_settings_decide(field: str, what: str, action: Actio
 @pytest.mark.parametrize("action", Action)
 def test_an_evaluation_beyond_the_kl_is_told_or_the_last(action: Action) -> None:
     seen, kls = Seen(), iter([0.0, 1.0, 9.0, 9.5, 3.0])
-    evaluate = lambda step: {"kl": next(kls), "loss": 1.0}  # noqa: E731
+
+    def evaluate(step: int) -> dict[str, float]:
+        return {"kl": next(kls), "loss": 1.0}
+
     guards = GuardSettings(max_kl=5.0, beyond=action)
     fit = trainer(transformer(), comparisons(), max_steps=4, eval_every=1, hooks=seen.hooks(evaluate=evaluate), guards=guards)
     outcome = fit.fit()

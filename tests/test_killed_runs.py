@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(forks: 
     draw = random.Random(seed)
     trained_step, saved_file = "dpo_lab.trainer:Trainer._gradients", "dpo_lab.checkpoints:save_file"
     harms = [
-        ("an artifact that is being built", ("dpo_lab.artifacts:_flush", draw.randint(1, 8), "kill"), -9),
+        ("an artifact that is being built", ("dpo_lab.artifacts:flush", draw.randint(1, 8), "kill"), -9),
         ("sampling", ("dpo_lab.generation:_draw", draw.randint(1, 9), "kill"), -9),
         ("the first steps", (trained_step, draw.randint(7, 8), "kill"), -9),
         ("a termination", (trained_step, draw.randint(1, 3), "terminate"), 0),

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,12 @@ class IMDbSource(DataSource):
         return Corpus(text, fragments, list(seen), unseen, labelled=labelled, counts=counts)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"sha256": file_digest(self._file())}
+        return {"sha256": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
+        """Asked for several times before a run begins."""
+        return file_digest(self._file())
 
     def _runs(self, sentences: Sequence[list[str]], common: frozenset[str]) -> Iterator[Run]:
         """Neighbouring sentences in common words, joined as far as `max_words` allows, and fragments of the others."""

@@ -120,7 +120,7 @@ class PairsSource(DataSource):
         return [row for row in self._eval.read(Tally()) if _usable(row, counts)]
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"files": [rows.place.digests() for rows in (self._train, self._eval) if rows is not None]}
+        return {"files": [rows.place.digests for rows in (self._train, self._eval) if rows is not None]}
 
     @cached_property
     def _train(self) -> FeedbackRows:

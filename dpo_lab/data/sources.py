@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ class Place:
         for name, dataset in self.datasets.items():
             yield from dataset_rows(dataset, f"{HUB}{name}", columns)
 
+    @cached_property
     def digests(self) -> list[Any]:
-        """Change with any byte of it."""
+        """Change with any byte of it; asked for several times before a run begins, and the files may be large."""
         files = [file_digest(Path(file).expanduser()) for file in self.files]
         return [*files, *(dataset_digests(dataset) for dataset in self.datasets.values())]
 

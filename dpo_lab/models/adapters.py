@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dpo_lab.models.lora import Lora
+from dpo_lab.tensors import storable
 
 
 def lora_config(net: nn.Module, lora: Lora) -> LoraConfig:
@@ -62,5 +63,5 @@ def write_adapter(net: nn.Module, lora: Lora, base: Path, weights: Mapping[str, 
     config.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in weights})
     config.inference_mode = True
     config.save_pretrained(directory)
-    named = {f"base_model.model.{name.replace('.default.', '.')}": t.detach().cpu().contiguous() for name, t in weights.items()}
-    save_file(named, directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    named = {f"base_model.model.{name.replace('.default.', '.')}": weight for name, weight in weights.items()}
+    save_file(storable(named), directory / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from dpo_lab.layouts import Work
 from dpo_lab.models.caches import buffering, continuing, recording
 from dpo_lab.scoring import evaluating
+from dpo_lab.tensors import each_once
 
 HEAD_DIFFERENCE = 1e-4
 """Relative, in float32: a head that is applied otherwise than by the model itself is off by far more."""
@@ -54,13 +55,11 @@ class LanguageModel(nn.Module):
         """The weights that no training moves: copies share them."""
         return [weight for name, weight in self.net.named_parameters() if name not in self.trained]
 
+    # nn.Module overloads it by options, which do nothing here.
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        first: dict[tuple[int, torch.Size], str] = {}
         every = self.net.state_dict()
-        for name, tensor in every.items():
-            first.setdefault((tensor.data_ptr(), tensor.shape), name)
         own = self.trained & every.keys() if self.fixed() else every.keys()
-        return {name: every[name] for name in first.values() if name in own}
+        return {name: tensor for name, tensor in each_once(every).items() if name in own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take over what `state_dict` gave. Raises ValueError where that is of another network."""

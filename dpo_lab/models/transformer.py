@@ -18,6 +18,7 @@ from x_transformers import Decoder, TransformerWrapper
 from dpo_lab.layouts import Work
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
+from dpo_lab.tensors import storable
 
 
 class TransformerPolicy(nn.Module):
@@ -166,8 +167,7 @@ class TransformerSpec(ModelSpec):
     def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
         """model.safetensors with x-transformers' names, and in x_transformers.json the arguments to build the network with."""
         assert isinstance(module, TransformerPolicy)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.net.state_dict().items()}
-        save_file(weights, directory / "model.safetensors")
+        save_file(storable(module.net.state_dict()), directory / "model.safetensors")
         options = {"decoder": self.decoder_options(), "wrapper": self.wrapper_options(module.net.num_tokens)}
         (directory / "x_transformers.json").write_text(json.dumps(options, indent=1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from dpo_lab.portions import by_tokens
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
 from dpo_lab.scoring import Scoring, score
+from dpo_lab.tensors import tensor_digest
 
 FORMAT = 1
 TOKENS_AT_ONCE = 8192
@@ -153,7 +153,7 @@ class CachedReference(ReferenceSpec):
                 logps[:, rows] = logps[:, rows].masked_scatter(data.mask[:, rows], found[batch.mask])
             save_file({"logps": logps}, directory / "logps.safetensors")
 
-        tokens = digest([_bytes_digest(t) for t in (data.prompt, data.prompt_mask, data.completions, data.mask)])
+        tokens = digest([tensor_digest(t) for t in (data.prompt, data.prompt_mask, data.completions, data.mask)])
         determined_by = {"format": FORMAT, "model": key, "tokens": tokens, "autocast": _autocast_dtype(device.type)}
         path, _ = store.get("reference_scores", determined_by, build)
         return replace(data, reference=load_file(path / "logps.safetensors")["logps"])
@@ -184,7 +184,3 @@ def _directory(path: str) -> Path | None:
 
 def _autocast_dtype(device: str) -> str | None:
     return str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
-
-
-def _bytes_digest(tensor: Tensor) -> str:
-    return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes()).hexdigest()

@@ -182,14 +182,19 @@ def config_from_file(path: Path) -> DictConfig:
                 raise ValueError(f"{choice}.name is not set")
             OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
         merged = OmegaConf.merge(config, saved)
+        assert isinstance(merged, DictConfig)
+        refuse_remote_code(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {error.full_key}: {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    assert isinstance(merged, DictConfig)
-    if OmegaConf.select(merged, "model.trust_remote_code"):
-        raise ValueError(f"{path}: model.trust_remote_code is for the command line alone: a file may not ask for it")
     return merged
+
+
+def refuse_remote_code(config: DictConfig) -> None:
+    """Raises ValueError where a configuration would have code run that comes with a model."""
+    if OmegaConf.select(config, "model.trust_remote_code"):
+        raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
 
 
 def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:

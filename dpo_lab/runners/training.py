@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dpo_lab.artifacts import digest
@@ -21,6 +19,7 @@ from dpo_lab.runners.context import Context
 from dpo_lab.runners.continuing import differences
 from dpo_lab.runners.judge import Judge
 from dpo_lab.scoring import Scoring
+from dpo_lab.tensors import tensor_digest
 from dpo_lab.tracking import read_metrics, read_run
 from dpo_lab.trainer import Hooks, Trainer
 
@@ -113,8 +112,4 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+    return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

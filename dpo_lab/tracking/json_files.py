@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dpo_lab.artifacts import flush
+
 
 def to_line(row: Mapping[str, Any]) -> str:
     """One line of a JSON-lines file, newline included."""
@@ -76,12 +78,3 @@ def write_atomically(path: Path, text: str) -> None:
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def flush(path: Path) -> None:
-    """A file, or the names in a directory, are on the disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
