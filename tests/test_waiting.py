@@ -16,6 +16,7 @@ from dpo_lab import scoring
 from dpo_lab.compute import Compute
 from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.layouts.branches import BranchesPlan
+from dpo_lab.layouts.packed import PackedPlan
 from dpo_lab.layouts.prefix import PrefixPlan
 from dpo_lab.layouts.rows import RowsPlan
 from dpo_lab.losses import LOSSES
@@ -62,7 +63,7 @@ def test_only_log_steps_read_from_the_device(loss: str, layout: Layout, monkeypa
     monkeypatch.setattr(Compute, "reading_waits", True)
     monkeypatch.setattr(scoring, "planned", reads.hosted(scoring.planned))
     monkeypatch.setattr(CandidateBatch, "select", reads.hosted(CandidateBatch.select))
-    for plan in (RowsPlan, PrefixPlan, BranchesPlan):
+    for plan in (RowsPlan, PrefixPlan, BranchesPlan, PackedPlan):
         monkeypatch.setattr(plan, "parts", reads.hosted(plan.parts))
     data = comparisons(b=8)
     data.prompt_mask[:, :2] = True

@@ -50,21 +50,18 @@ OPTIONS = [*LAYERS, *WRAPPERS]
 
 NOTHING_SHARED = {"shifted tokens", "memory tokens", "a layerscale of almost 0", "branches that begin at 0"}
 NO_BRANCHES = {"memory keys and values", "a window", "T5 bias", "dynamic bias", "scaled sinusoidal"}
+NOT_PACKED = NO_BRANCHES | {"default attention", "alibi"}
 NO_HEAD = {"a mixture of softmaxes", "sigsoftmax"}
 
 
 def exact(option: str) -> set[Layout]:
     """The layouts that are right for a model; none where not even the head comes off."""
-    right = set(EVERY)
-    return right - (
-        right
-        if option in NO_HEAD
-        else {Layout.prefix, Layout.branches}
-        if option in NOTHING_SHARED
-        else {Layout.branches}
-        if option in NO_BRANCHES
-        else set()
-    )
+    if option in NO_HEAD:
+        return set()
+    if option in NOTHING_SHARED:
+        return {Layout.rows}
+    wrong = {Layout.branches: NO_BRANCHES, Layout.packed: NOT_PACKED}
+    return {layout for layout in EVERY if option not in wrong.get(layout, ())}
 
 
 EXACT = {option: exact(option) for option in OPTIONS}

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dpo_lab.attention import Trees
 from dpo_lab.records import CandidateBatch
 
 R = TypeVar("R")
@@ -23,13 +24,15 @@ class Layout(Enum):
     """How the tokens of a batch are laid out; changes time and memory, not the scores.
 
     rows: every candidate after its own copy of the prompt. prefix: the prompt once, and each candidate goes on from its keys
-    and values. branches: the prompt once, its candidates behind it in one row. auto: for each batch the cheapest by count.
+    and values. branches: the prompt once, its candidates behind it in one row. packed: the same, all prompts in one row.
+    auto: for each batch the cheapest by count.
     """
 
     auto = "auto"
     rows = "rows"
     prefix = "prefix"
     branches = "branches"
+    packed = "packed"
 
 
 @runtime_checkable
@@ -60,6 +63,13 @@ class SharesPrompt(SplitsHead, Protocol):
     def read(self, tokens: Tensor) -> Any: ...
     def hidden_after(self, state: Any, rows: Tensor, tokens: Tensor) -> Tensor: ...
     def work(self) -> Work: ...
+
+
+@runtime_checkable
+class Packs(SharesPrompt, Protocol):
+    """A model that reads several prompts with their candidates in one row."""
+
+    def hidden_of_trees(self, tokens: Tensor, positions: Tensor, trees: Trees) -> Tensor: ...
 
 
 @dataclass

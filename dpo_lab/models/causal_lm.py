@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from dpo_lab.attention import Trees, attending_among
 from dpo_lab.layouts import Work
 from dpo_lab.models.caches import buffering, continuing, recording
+from dpo_lab.models.running import refuse_compiled
 from dpo_lab.scoring import evaluating
 from dpo_lab.tensors import each_once
 
@@ -110,6 +112,15 @@ class CausalLM(LanguageModel):
         mask = self.masks(visible.tril(), rearrange(positions, "b i -> b i 1") - rearrange(positions, "b j -> b 1 j"))
         return self.body()(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False)[0]
 
+    def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
+        """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
+        refuse_compiled(self.body())
+        if self._window is not None:
+            raise ValueError(f"its layers see {self._window} tokens of a row, other candidates included")
+        row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
+        given = {"position_ids": at, "attention_mask": trees.stand_in, "use_cache": False}
+        return rearrange(attending_among(trees, lambda: self.body()(input_ids=row, **given)[0]), "1 n d -> n d")
+
     def read(self, tokens: Int[Tensor, "b n"]) -> Cache:
         """The keys and values of tokens, for `hidden_after`."""
         cache = recording()
@@ -129,13 +140,17 @@ class CausalLM(LanguageModel):
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if unknown := kinds - {"full_attention", "sliding_attention"}:
             raise ValueError(f"{type(self.net).__name__} has layers of {min(unknown)}")
-        window = getattr(config, "sliding_window", None)
-        near = visible if window is None else visible & (distance < window)
+        near = visible if self._window is None else visible & (distance < self._window)
         if len(kinds) == 2:
             return {"full_attention": self._mask(visible), "sliding_attention": self._mask(near)}
-        return self._mask(
-            near if window is not None and (kinds == {"sliding_attention"} or not _has_kinds(config)) else visible
-        )
+        return self._mask(near)
+
+    @property
+    def _window(self) -> int | None:
+        """How far back those layers see that do not see everything; None where all do."""
+        config = self.net.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
+        return getattr(config, "sliding_window", None) if kinds is None or "sliding_attention" in kinds else None
 
     def _mask(self, visible: Bool[Tensor, "b n c"]) -> Tensor:
         mask = rearrange(visible, "b n c -> b 1 n c")
@@ -245,7 +260,3 @@ def _head_is_right(model: CausalLM) -> bool:
     with evaluating(model):
         right, found = model(tokens), model.head(model.hidden(tokens))
     return right.shape == found.shape and bool((right - found).norm() <= HEAD_DIFFERENCE * right.norm())
-
-
-def _has_kinds(config: Any) -> bool:
-    return getattr(config, "layer_types", None) is not None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from dpo_lab.attention import again
 
 
 @runtime_checkable
@@ -30,10 +33,20 @@ def compile_body(model: nn.Module, backend: str = "inductor") -> None:
     _named(model, "compile").body().compile(dynamic=True, backend=backend)
 
 
+def refuse_compiled(body: nn.Module) -> None:
+    """Raise ValueError where a body that is compiled would be compiled anew for the lengths of every batch."""
+    if body._compiled_call_impl is not None:
+        raise ValueError("its body is compiled, and would be anew for the lengths of every batch")
+
+
 def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*given, **named)
-    return checkpoint(forward, *given, use_reentrant=False, **named)
+    return checkpoint(forward, *given, use_reentrant=False, context_fn=_contexts, **named)
+
+
+def _contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+    return nullcontext(), again()
 
 
 def _named(model: nn.Module, option: str) -> NamesBlocks:

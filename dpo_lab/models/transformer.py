@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
+from dpo_lab.attention import Trees, attending_among
 from dpo_lab.layouts import Work
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
+from dpo_lab.models.running import refuse_compiled
 from dpo_lab.tensors import storable
 
 
@@ -79,6 +81,13 @@ class TransformerPolicy(nn.Module):
             raise ValueError("attn_max_attend_past counts places in a row, other candidates included")
         mask = rearrange(visible, "b i j -> b 1 i j")
         return self.net(tokens, pos=positions, attn_mask=mask, return_embeddings=True)
+
+    def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
+        """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
+        refuse_compiled(self.body())
+        row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
+        found = attending_among(trees, lambda: self.net(row, pos=at, return_embeddings=True))
+        return rearrange(found, "1 n d -> n d")
 
     def read(self, tokens: Int[Tensor, "b n"]) -> Any:
         """The state after tokens, for `hidden_after`."""

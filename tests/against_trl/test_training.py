@@ -125,7 +125,8 @@ def test_ten_steps_are_ours(tmp_path: Path, loss_type: str, name: str, layout: L
     shared = SHARED if name == "dpo" else ("rewards/accuracies", "logps/chosen", "logps/rejected")
     for here, there in zip(logged, steps, strict=True):
         for metric in ("loss", "grad_norm", *shared):
-            assert here[metric] == pytest.approx(there[metric], rel=CLOSE), metric
+            # ipo's loss is a square that becomes small: what it is a square of has fewer digits.
+            assert here[metric] == pytest.approx(there[metric], rel=CLOSE, abs=1e-6), metric
 
 
 def test_ten_steps_of_kto_are_ours(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring import Scoring, log_probabilities, score, score_by
 
-SHARED = (Layout.prefix, Layout.branches)
+SHARED = (Layout.prefix, Layout.branches, Layout.packed)
 
 
 def with_gradients(
@@ -72,8 +72,14 @@ def test_no_more_logits_exist_at_a_time_than_a_portion_has() -> None:
 
 
 @settings(max_examples=12)
-@given(st.sampled_from(["rotary", "learned positions", "alibi"]), st.sampled_from(SHARED), batches())
-def test_shared_prompts_score_as_the_oracle_does(option: str, layout: Layout, batch: CandidateBatch) -> None:
+@given(
+    st.sampled_from(
+        [(option, one) for option in ("rotary", "learned positions", "alibi") for one in SHARED if one in EXACT[option]]
+    ),
+    batches(),
+)
+def test_shared_prompts_score_as_the_oracle_does(case: tuple[str, Layout], batch: CandidateBatch) -> None:
+    option, layout = case
     network = model(option)
     with torch.no_grad():
         found = score(network, batch, Scoring([layout]))
@@ -139,6 +145,19 @@ def test_a_row_that_a_table_of_positions_cannot_hold_gets_another_layout() -> No
     assert planned([large("learned positions", 60)], batch, [Layout.branches]).layout is Layout.branches
     assert planned([large("learned positions", 50)], batch, [Layout.branches]).layout is Layout.rows
     assert planned([large("rotary", 50)], batch, [Layout.branches]).layout is Layout.branches
+    for context, passes in ((250, 1), (130, 2), (60, 4)):
+        packed = planned([large("learned positions", context)], batch, [Layout.packed])
+        assert packed.layout is Layout.packed
+        assert len(packed.parts()) == passes, "as many prompts in a row as it holds"
+    assert planned([large("learned positions", 50)], batch, [Layout.packed]).layout is Layout.rows
+
+
+def test_a_packed_row_holds_every_token_once_and_no_padding() -> None:
+    network, batch = large(), drawn(3, shortest=4)
+    (part,) = planned([network], batch, [Layout.packed]).parts()
+    read = (batch.mask.sum(dim=2) - 1).clamp(min=0).sum()  # the last token of a completion is predicted, never read
+    assert len(part.tokens) == batch.prompt_mask.sum() + read  # type: ignore[attr-defined]
+    assert len(part.at) == len(part.at.unique()) == batch.mask.sum()
 
 
 def test_a_model_that_is_only_its_logits_gets_rows() -> None:

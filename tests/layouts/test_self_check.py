@@ -12,8 +12,10 @@ from strategies import ForwardOnly
 from torch import Tensor
 from xtransformers import EXACT, OPTIONS, drawn, model, network
 
+from dpo_lab.attention import Trees
 from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.layouts.branches import BranchesPart
+from dpo_lab.layouts.packed import PackedPart
 from dpo_lab.layouts.prefix import PrefixPart
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.scoring import Scoring, score
@@ -57,11 +59,11 @@ def test_a_model_without_shared_prompts_gets_rows_without_a_word() -> None:
 def test_a_context_too_short_to_try_a_layout_is_reason_enough() -> None:
     said: list[str] = []
     assert trusted(model("rotary", context=3), Layout.auto, said.append) == (Layout.rows,)
-    assert len(said) == 2
+    assert len(said) == 3
     assert "its context has no room" in said[0]
 
 
-def changed(part: type, **mutations: Callable[[Any], Tensor]) -> Callable[[pytest.MonkeyPatch], None]:
+def changed(part: type, **mutations: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
     def apply(monkeypatch: pytest.MonkeyPatch) -> None:
         states = part.states  # type: ignore[attr-defined]
         monkeypatch.setattr(
@@ -75,6 +77,16 @@ def positions_go_on(self: BranchesPart) -> Tensor:
     return torch.arange(self.tokens.shape[1]).expand_as(self.tokens)
 
 
+def one_after_the_other(self: PackedPart) -> Tensor:
+    return torch.arange(len(self.tokens))
+
+
+def leaking(self: PackedPart) -> Trees:
+    """The last candidate goes on from the one before."""
+    trees = [replace(tree, ends=(*tree.ends[:-2], tree.ends[-1])) for tree in self.trees.trees]
+    return replace(self.trees, trees=tuple(trees))
+
+
 def rests(field: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
     return lambda self: [replace(rest, **{field: change(getattr(rest, field))}) for rest in self.rests]
 
@@ -84,6 +96,12 @@ MUTANTS: dict[str, tuple[Layout, Callable[[pytest.MonkeyPatch], None]]] = {
     "candidates that see each other": (Layout.branches, changed(BranchesPart, branch=lambda self: self.branch * 0)),
     "candidates that do not see the prompt": (Layout.branches, changed(BranchesPart, branch=lambda self: self.branch + 1)),
     "the logits one place later": (Layout.branches, changed(BranchesPart, predicting=lambda self: self.predicting + 1)),
+    "positions that go on in a packed row": (Layout.packed, changed(PackedPart, positions=one_after_the_other)),
+    "candidates of a packed row that go on from each other": (Layout.packed, changed(PackedPart, trees=leaking)),
+    "the logits one place earlier": (
+        Layout.packed,
+        changed(PackedPart, predicting=lambda self: (self.predicting - 1).clamp(min=0)),
+    ),
     "another prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners.flip(0)))),
     "the first prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners * 0))),
     "logits one place earlier": (

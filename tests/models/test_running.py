@@ -15,6 +15,7 @@ from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.running import checkpoint_blocks, compile_body
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.scoring import Scoring, score
+from dpo_lab.self_check import trusted
 
 
 def policy(dropout: float = 0.0) -> TransformerPolicy:
@@ -67,6 +68,7 @@ def test_a_copy_of_a_checkpointed_model_runs_its_own_weights() -> None:
 
 def test_a_compiled_body_changes_no_score_and_no_gradient() -> None:
     model, calls = tiny_transformer(vocab=VOCAB, context=CONTEXT), []
+    said: list[str] = []
     plain = scores_and_gradients(model)
     # Captured, differentiated and run as graphs, but without the code generator, whose first call alone takes minutes on a CPU.
     compile_body(model, backend="aot_eager")
@@ -74,10 +76,13 @@ def test_a_compiled_body_changes_no_score_and_no_gradient() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
         compiled = scores_and_gradients(model)
+        found = trusted(model, Layout.packed, said.append)
     for one, other in zip(compiled, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
     assert calls
     assert model.body()._compiled_call_impl is not None
+    assert found == (Layout.rows,)
+    assert "its body is compiled" in said[0]
 
 
 @pytest.mark.parametrize("change", [checkpoint_blocks, compile_body])
