@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from x_transformers import TransformerWrapper
 
-from dpo_lab.layouts import EVERY, Layout
+from dpo_lab.layouts import Layout
+from dpo_lab.layouts.choose import offered
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.models.copying import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
@@ -143,7 +144,7 @@ def _layouts(model: nn.Module) -> tuple[Layout, ...]:
     """The layouts that are right for a model of any make; none where its head cannot even be split off."""
     if not isinstance(model, TransformerWrapper):
         return ()
-    found = differences(TransformerPolicy(model), EVERY, model)
+    found = differences(TransformerPolicy(model), offered(model), model)
     for layout, reason in found.items():
         if reason is not None:
             log.info("layout %s is not used with this model: %s", layout.value, reason)

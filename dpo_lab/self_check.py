@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.layouts import EVERY, Layout, SharesPrompt, planned
-from dpo_lab.layouts.choose import device_of
+from dpo_lab.layouts import Layout, SharesPrompt, planned
+from dpo_lab.layouts.choose import device_of, offered
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring import Scoring, evaluating, score
 
@@ -28,7 +28,7 @@ def trusted(model: nn.Module, layout: Layout, tell: Callable[[str], None]) -> tu
     if not isinstance(model, SharesPrompt):
         return (Layout.rows,)
     # Rows of a model whose head can be split off are its own logits by contract: see `hidden`.
-    wanted = [one for one in (EVERY if layout is Layout.auto else (layout,)) if one is not Layout.rows]
+    wanted = [one for one in (offered(model) if layout is Layout.auto else (layout,)) if one is not Layout.rows]
     found = differences(model, wanted, model)
     for one, reason in found.items():
         if reason is not None:

@@ -33,13 +33,20 @@ def planned(models: Sequence[nn.Module], batch: CandidateBatch, layouts: Sequenc
 def cheapest(models: Sequence[nn.Module], found: Rows, layouts: Sequence[Layout]) -> Plan:
     work = work_of(models[0])
     if len(found.prompts) == len(found.lengths) and Layout.rows in layouts:
-        layouts = [Layout.rows]  # one candidate a prompt: nothing to share
+        layouts = [layout for layout in layouts if layout in (Layout.rows, Layout.packed)]  # nothing to share
     if not all(isinstance(model, SharesPrompt) for model in models):
         return rows.plan(found, work)
     if not all(isinstance(model, Packs) for model in models):
         layouts = [layout for layout in layouts if layout is not Layout.packed]
     plans = [plan for plan in (PLANNERS[layout](found, work) for layout in layouts) if plan is not None]
     return min(plans, key=lambda plan: plan.cost, default=rows.plan(found, work))
+
+
+def offered(model: nn.Module) -> tuple[Layout, ...]:
+    """What `auto` chooses from, if it is right for the model."""
+    if device_of(model).type == "cpu":
+        return EVERY
+    return tuple(layout for layout in EVERY if layout is not Layout.packed)  # how fast it is elsewhere is not known yet
 
 
 def work_of(model: nn.Module) -> Work:

@@ -14,10 +14,11 @@ from test_scoring import comparison
 from torch import Tensor, nn
 from xtransformers import CONTEXT, EXACT, VOCAB, drawn, model
 
-from dpo_lab.layouts import EVERY, Layout, planned
+from dpo_lab.layouts import EVERY, Layout, choose, planned
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring import Scoring, log_probabilities, score, score_by
+from dpo_lab.self_check import trusted
 
 SHARED = (Layout.prefix, Layout.branches, Layout.packed)
 
@@ -135,9 +136,18 @@ def test_auto_counts_work_and_takes_the_cheapest() -> None:
     assert planned([network], long(300, 50), EVERY).layout is not Layout.rows
     assert planned([network], long(2, 300), EVERY).layout is Layout.rows
     assert planned([network], long(300, 50, k=1), EVERY).layout is Layout.rows
+    uneven = comparison([[1] * 9] * 4, [[[2] * n for n in (5, 300, 40, 150)]])
+    assert planned([network], uneven, EVERY).layout is Layout.packed, "no padding"
     for batch in (long(300, 50), long(2, 300), long(80, 80, k=4)):
         costs = [planned([network], batch, [layout]).cost for layout in EVERY]
         assert planned([network], batch, EVERY).cost == min(costs)
+
+
+def test_on_an_accelerator_auto_does_not_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY)
+    monkeypatch.setattr(choose, "device_of", lambda model: torch.device("cuda"))
+    assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY) - {Layout.packed}
+    assert trusted(large(), Layout.packed, pytest.fail) == (Layout.packed,)
 
 
 def test_a_row_that_a_table_of_positions_cannot_hold_gets_another_layout() -> None:
