@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,14 @@ from typing import Any
 import pytest
 from fixtures_imdb import write_reviews
 from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
+from torch import nn
 
 from dpo_lab.artifacts import file_digest, verify_directory
 from dpo_lab.command_line import CONF, run_command
 from dpo_lab.composing import validate
+from dpo_lab.layouts import Layout
+from dpo_lab.models.running import compile_body
+from dpo_lab.runners import preference
 
 pytestmark = pytest.mark.slow
 
@@ -256,6 +261,24 @@ def test_a_run_continues_from_another_as_its_own_reference(copy: Path, capsys: p
     rows = lines(path / "metrics.jsonl")
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
     assert file_digest(path / "policy/tokenizer.json") == file_digest(first / "policy/tokenizer.json")
+
+
+def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = list[nn.Module]()
+
+    def compile_quickly(model: nn.Module) -> None:
+        compile_body(model, backend="eager")  # the code generator's first call alone takes minutes on a CPU
+        compiled.append(model)
+
+    monkeypatch.setattr(preference, "compile_body", compile_quickly)
+    monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))  # which would be compiled for every batch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        path = here([*QUICKSTART, "compute.compile=true"])
+    assert len(compiled) == 1
+    assert strict((path / "run.json").read_text())["layouts"].keys() == {"rows"}
+    ours, theirs = ([row["loss"] for row in numbers(of) if row["split"] == "train"] for of in (path, quickstart.path))
+    assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_an_experiment_can_continue_from_a_run(copy: Path) -> None:
