@@ -34,6 +34,7 @@ GRID = (
     Case("balanced", prompt=256, completion=256),
     Case("completion-heavy", prompt=128, completion=384),
     Case("long", prompt=768, completion=256, pairs=4),
+    Case("wide-prompt", prompt=384, completion=128, vocab=32000, pairs=4),
     Case("wide", prompt=256, completion=256, vocab=32000, pairs=4),
     Case("widest", prompt=256, completion=256, vocab=50257, pairs=4),
 )
