@@ -49,7 +49,7 @@ def drawn(of: Trees, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 def with_gradients(attend: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
     found = attend(*inputs)
-    weights = torch.linspace(-1, 2, found.numel(), dtype=found.dtype).reshape(found.shape)
+    weights = torch.linspace(-1, 2, found.numel(), dtype=found.dtype, device=found.device).reshape(found.shape)
     return [found.detach(), *torch.autograd.grad((weights * found).sum(), inputs)]
 
 
@@ -169,3 +169,16 @@ def test_it_can_be_entered_again_later_on_another_thread() -> None:
     assert found[0].equal(first)
     with again():
         assert not asked(query, key, value, is_causal=True)().allclose(first), "there is nothing to enter again"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_give_values_and_gradients_on_cuda(dtype: torch.dtype) -> None:
+    of = trees([(300, [200, 140]), (20, [30, 30]), (500, [1, 260])])
+    there = Trees(of.trees, of.tree.cuda(), of.branch.cuda())
+    inputs = [torch.randn(1, 4, len(of.tree), 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    right = with_gradients(lambda *qkv: with_masks(*qkv, there), exact)
+    for ours, theirs in zip(with_gradients(lambda *qkv: by_blocks(*qkv, there), inputs), right, strict=True):
+        assert ours.dtype == dtype
+        assert (ours - theirs).norm() <= (1e-4 if dtype == torch.float32 else 2e-2) * theirs.norm()
