@@ -96,12 +96,17 @@ def test_pieces_are_put_together_in_the_precision_they_come_in(dtype: torch.dtyp
 def test_no_block_that_sees_anything_is_left_out_and_none_is_taken_for_full_that_is_not() -> None:
     of = trees([(300, [200, 140]), (20, [30, 30]), (500, [1, 260])])
     mask, seen = of.block_mask, visible(of)
-    partial = mask.to_dense()[0, 0].bool()
-    for i in range(partial.shape[0]):
-        for j in range(partial.shape[1]):
+    computed = mask.to_dense()[0, 0].bool()
+    assert mask.full_kv_num_blocks is not None
+    assert mask.full_kv_indices is not None
+    full = [indices[:n].tolist() for n, indices in zip(mask.full_kv_num_blocks[0, 0], mask.full_kv_indices[0, 0], strict=True)]
+    for i in range(computed.shape[0]):
+        for j in range(computed.shape[1]):
             block = seen[128 * i : 128 * i + 128, 128 * j : 128 * j + 128]
-            assert bool(partial[i, j]) == bool(block.any())
-    assert not partial.all()
+            assert bool(computed[i, j]) == bool(block.any())
+            assert j not in full[i] or block.all()
+    assert not computed.all()
+    assert any(full)
 
 
 def asked(*inputs: Tensor, **given: object) -> Callable[[], Tensor]:

@@ -33,11 +33,11 @@ class Case:
         """The most tokens that a prompt and a completion can have together."""
         return self.prompt * 3 // 2 + self.completion * 3 // 2
 
-    def draw(self, seed: int) -> CandidateBatch:
+    def draw(self, seed: int, candidates: int = 2) -> CandidateBatch:
         """The same for the same seed. Tokens 0 to 3 stay free, for those to whom they mean padding, start or end."""
         generator = torch.Generator().manual_seed(seed)
         prompts, prompt_mask = _texts(generator, (self.pairs,), self.prompt, self.vocab)
-        completions, mask = _texts(generator, (2, self.pairs), self.completion, self.vocab)
+        completions, mask = _texts(generator, (candidates, self.pairs), self.completion, self.vocab)
         return CandidateBatch(
             prompt=prompts,
             prompt_mask=prompt_mask,

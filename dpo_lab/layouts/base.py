@@ -57,19 +57,15 @@ class Work:
 
 @runtime_checkable
 class SharesPrompt(SplitsHead, Protocol):
-    """A model that reads a prompt once for several completions: as branches of one row, or through its keys and values."""
+    """A model that reads a prompt once for several completions: as branches of one row, which it may have to itself or not, or
+    through its keys and values.
+    """
 
     def hidden_of_branches(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor: ...
+    def hidden_of_trees(self, tokens: Tensor, positions: Tensor, trees: Trees) -> Tensor: ...
     def read(self, tokens: Tensor) -> Any: ...
     def hidden_after(self, state: Any, rows: Tensor, tokens: Tensor) -> Tensor: ...
     def work(self) -> Work: ...
-
-
-@runtime_checkable
-class Packs(SharesPrompt, Protocol):
-    """A model that reads several prompts with their candidates in one row."""
-
-    def hidden_of_trees(self, tokens: Tensor, positions: Tensor, trees: Trees) -> Tensor: ...
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dpo_lab.layouts import branches, packed, prefix, rows
-from dpo_lab.layouts.base import Layout, Packs, Plan, Rows, SharesPrompt, Work, rows_of_batch
+from dpo_lab.layouts.base import Layout, Plan, Rows, SharesPrompt, Work, rows_of_batch
 from dpo_lab.records import CandidateBatch
 
 TOKENS_OF_A_PASS_ELSEWHERE = 16384
@@ -36,8 +36,6 @@ def cheapest(models: Sequence[nn.Module], found: Rows, layouts: Sequence[Layout]
         layouts = [layout for layout in layouts if layout in (Layout.rows, Layout.packed)]  # nothing to share
     if not all(isinstance(model, SharesPrompt) for model in models):
         return rows.plan(found, work)
-    if not all(isinstance(model, Packs) for model in models):
-        layouts = [layout for layout in layouts if layout is not Layout.packed]
     plans = [plan for plan in (PLANNERS[layout](found, work) for layout in layouts) if plan is not None]
     return min(plans, key=lambda plan: plan.cost, default=rows.plan(found, work))
 

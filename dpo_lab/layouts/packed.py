@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.attention import Tree, Trees
-from dpo_lab.layouts.base import Layout, Packs, Part, Plan, Rows, Work
+from dpo_lab.layouts.base import Layout, Part, Plan, Rows, SharesPrompt, Work
 from dpo_lab.layouts.rows import CAUSAL
 
 SEEN = 1.3
@@ -33,7 +33,7 @@ class PackedPart(Part):
     """Where each scored token's predecessor stands."""
 
     def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
-        assert isinstance(model, Packs)
+        assert isinstance(model, SharesPrompt)
         return model.hidden_of_trees(self.tokens, self.positions, self.trees).index_select(0, self.predicting)
 
 

@@ -126,7 +126,8 @@ def test_ten_steps_are_ours(tmp_path: Path, loss_type: str, name: str, layout: L
     for here, there in zip(logged, steps, strict=True):
         for metric in ("loss", "grad_norm", *shared):
             # ipo's loss is a square that becomes small: what it is a square of has fewer digits.
-            assert here[metric] == pytest.approx(there[metric], rel=CLOSE, abs=1e-6), metric
+            least = 1e-6 if (name, metric) == ("ipo", "loss") else None
+            assert here[metric] == pytest.approx(there[metric], rel=CLOSE, abs=least), metric
 
 
 def test_ten_steps_of_kto_are_ours(tmp_path: Path) -> None:
