@@ -55,11 +55,6 @@ class Compute:
         for name, count in (("threads", self.threads), ("workers", self.workers), ("head_portion", self.head_portion)):
             if count is not None and count < 1:
                 raise ValueError(f"compute.{name} must be at least 1, got {count}")
-        if self.compile and self.layout is Layout.packed:
-            raise ValueError(
-                "compute.layout=packed would be compiled anew for the lengths of every batch: "
-                "leave compute.compile out, or use compute.layout=auto"
-            )
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(f"compute.device must be auto, cpu, cuda, cuda:N or mps, got '{self.device}'")
         kind, _, index = self.device.partition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 
 import pytest
@@ -13,38 +12,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpo_lab.attention import Tree, Trees, again, attending_among, by_blocks, by_pieces, with_masks
+from dpo_lab.attention import Tree, Trees, again, attending_among
+from dpo_lab.attention.kernels import attention
+from dpo_lab.attention.masks import with_masks
+from dpo_lab.layouts.base import moved_to
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(0, 4), min_size=1, max_size=4)), min_size=1, max_size=3)
 """(tokens of a prompt, of each of its candidates)"""
 
 
 def trees(lengths: list[tuple[int, list[int]]]) -> Trees:
-    found, tree, branch, column = [], [], [], 0
-    for number, (prompt, candidates) in enumerate(lengths):
-        begin, column, ends = column, column + prompt, []
-        split = column
+    found, column = [], 0
+    for prompt, candidates in lengths:
+        begin, column = column, column + prompt
+        split, ends = column, []
         for length in candidates:
             ends.append(column := column + length)
         found.append(Tree(begin, split, tuple(ends)))
-        tree += [number] * (column - begin)
-        branch += [0] * prompt + [i for i, length in enumerate(candidates, start=1) for _ in range(length)]
-    return Trees(tuple(found), torch.tensor(tree), torch.tensor(branch))
+    return Trees.of(found)
 
 
 def visible(of: Trees) -> Tensor:
     """Told column by column."""
-    n = len(of.tree)
-    return torch.tensor(
-        [[j <= i and of.tree[i] == of.tree[j] and of.branch[j] in (0, of.branch[i]) for j in range(n)] for i in range(n)]
-    )
+    owners: list[tuple[int, int]] = []
+    for number, tree in enumerate(of.trees):
+        owners += [(number, 0)] * (tree.split - tree.begin)
+        for candidate, (i, j) in enumerate(zip((tree.split, *tree.ends), tree.ends, strict=False), start=1):
+            owners += [(number, candidate)] * (j - i)
+
+    def seen(i: int, j: int) -> bool:
+        return j <= i and owners[i][0] == owners[j][0] and owners[j][1] in (0, owners[i][1])
+
+    return torch.tensor([[seen(i, j) for j in range(of.columns)] for i in range(of.columns)])
 
 
 def drawn(of: Trees, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     draw = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(1, 2, len(of.tree), 8, generator=draw, dtype=torch.float64).to(dtype).requires_grad_() for _ in range(3)
-    ]
+    return [torch.randn(1, 2, of.columns, 8, generator=draw, dtype=torch.float64).to(dtype).requires_grad_() for _ in range(3)]
 
 
 def with_gradients(attend: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
@@ -53,19 +57,11 @@ def with_gradients(attend: Callable[..., Tensor], inputs: list[Tensor]) -> list[
     return [found.detach(), *torch.autograd.grad((weights * found).sum(), inputs)]
 
 
-@settings(max_examples=15)
-@given(LENGTHS, st.sampled_from([None, 0.3]))
-def test_blocks_give_the_attention_of_the_whole_square(lengths: list[tuple[int, list[int]]], scale: float | None) -> None:
-    of = trees(lengths)
-    query, key, value = (tensor.detach() for tensor in drawn(of))  # it has no gradient on a CPU
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is not compiled
-        found = by_blocks(query, key, value, of, scale)
-    right = F.scaled_dot_product_attention(query, key, value, attn_mask=visible(of), scale=scale)
-    torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-11)
+def by_kernels(query: Tensor, key: Tensor, value: Tensor, of: Trees, scale: float | None = None) -> Tensor:
+    return attention(query, key, value, of, of.spans(), scale)
 
 
-ROUTES = {"by_pieces": by_pieces, "with_masks": with_masks}
+ROUTES = {"by_kernels": by_kernels, "with_masks": with_masks}
 
 
 @settings(max_examples=15)
@@ -88,25 +84,9 @@ def test_pieces_are_put_together_in_the_precision_they_come_in(dtype: torch.dtyp
     inputs = drawn(of, dtype)
     exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
     right = with_gradients(lambda *qkv: F.scaled_dot_product_attention(*qkv, attn_mask=visible(of)), exact)
-    for ours, theirs in zip(with_gradients(lambda *qkv: by_pieces(*qkv, of), inputs), right, strict=True):
+    for ours, theirs in zip(with_gradients(lambda *qkv: by_kernels(*qkv, of), inputs), right, strict=True):
         assert ours.dtype == dtype
         assert (ours - theirs).norm() <= (1e-6 if dtype == torch.float32 else 2e-2) * theirs.norm()
-
-
-def test_no_block_that_sees_anything_is_left_out_and_none_is_taken_for_full_that_is_not() -> None:
-    of = trees([(300, [200, 140]), (20, [30, 30]), (500, [1, 260])])
-    mask, seen = of.block_mask, visible(of)
-    computed = mask.to_dense()[0, 0].bool()
-    assert mask.full_kv_num_blocks is not None
-    assert mask.full_kv_indices is not None
-    full = [indices[:n].tolist() for n, indices in zip(mask.full_kv_num_blocks[0, 0], mask.full_kv_indices[0, 0], strict=True)]
-    for i in range(computed.shape[0]):
-        for j in range(computed.shape[1]):
-            block = seen[128 * i : 128 * i + 128, 128 * j : 128 * j + 128]
-            assert bool(computed[i, j]) == bool(block.any())
-            assert j not in full[i] or block.all()
-    assert not computed.all()
-    assert any(full)
 
 
 def asked(*inputs: Tensor, **given: object) -> Callable[[], Tensor]:
@@ -117,8 +97,9 @@ def test_a_model_asks_with_causality_or_with_the_stand_in_and_grouped_queries_ar
     of = trees([(3, [2, 4]), (2, [1, 1])])
     query, key, value = drawn(of)
     right = F.scaled_dot_product_attention(query, key, value, attn_mask=visible(of))
-    assert of.stand_in.untyped_storage().nbytes() == 1
-    for how in ({"is_causal": True}, {"attn_mask": of.stand_in}, {"attn_mask": of.stand_in[:, :, :, : len(of.tree)]}):
+    mask = of.stand_in()
+    assert mask.untyped_storage().nbytes() == 1
+    for how in ({"is_causal": True}, {"attn_mask": mask}, {"attn_mask": mask[:, :, :, : of.columns]}):
         torch.testing.assert_close(attending_among(of, asked(query, key, value, **how)), right)
     one = attending_among(of, asked(query, key[:, :1], value[:, :1], is_causal=True, enable_gqa=True))
     other = attending_among(of, asked(query, key[:, [0, 0]], value[:, [0, 0]], is_causal=True))
@@ -178,12 +159,15 @@ def test_it_can_be_entered_again_later_on_another_thread() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_blocks_give_values_and_gradients_on_cuda(dtype: torch.dtype) -> None:
-    of = trees([(300, [200, 140]), (20, [30, 30]), (500, [1, 260])])
-    there = Trees(of.trees, of.tree.cuda(), of.branch.cuda())
-    inputs = [torch.randn(1, 4, len(of.tree), 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
+@pytest.mark.parametrize(
+    "lengths", [[(300, [200, 140]), (20, [30, 30]), (500, [1, 260])], [(5, [7]), (40, [1, 0, 9, 33])], [(9, [70])]]
+)
+def test_kernels_give_values_and_gradients_on_cuda(lengths: list[tuple[int, list[int]]], dtype: torch.dtype) -> None:
+    of = trees(lengths)
+    there = moved_to(of, torch.device("cuda"))
+    inputs = [torch.randn(1, 4, of.columns, 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
     exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
     right = with_gradients(lambda *qkv: with_masks(*qkv, there), exact)
-    for ours, theirs in zip(with_gradients(lambda *qkv: by_blocks(*qkv, there), inputs), right, strict=True):
+    for ours, theirs in zip(with_gradients(lambda *qkv: by_kernels(*qkv, there), inputs), right, strict=True):
         assert ours.dtype == dtype
         assert (ours - theirs).norm() <= (1e-4 if dtype == torch.float32 else 2e-2) * theirs.norm()

@@ -177,9 +177,6 @@ WRONG = {
     "a device of no tensors": setting("compute.device=meta", "compute.device", "cpu"),
     "a device nobody has": setting("compute.device=xla", "compute.device", "cpu"),
     "a second CPU": setting("compute.device=cpu:1", "compute.device", "cpu"),
-    "a packed row that is compiled": Wrong(
-        [*TINY, "compute.compile=true", "compute.layout=packed"], ("compute.layout=packed", "leave compute.compile out"), []
-    ),
     "a GPU too many": setting("compute.device=cuda:99", "compute.device=cuda:99", "compute.device=auto"),
     "a seed of 80 bits": setting("seed=999999999999999999999999", "seed", "63 bits"),
     "a seed of 80 bits elsewhere": setting("base.seed=999999999999999999999999", "seed", "63 bits"),

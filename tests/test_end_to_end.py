@@ -271,12 +271,12 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
         compiled.append(model)
 
     monkeypatch.setattr(preference, "compile_body", compile_quickly)
-    monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))  # which would be compiled for every batch
+    monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
         path = here([*QUICKSTART, "compute.compile=true"])
     assert len(compiled) == 1
-    assert strict((path / "run.json").read_text())["layouts"].keys() == {"rows"}
+    assert strict((path / "run.json").read_text())["layouts"].keys() == {"packed"}
     ours, theirs = ([row["loss"] for row in numbers(of) if row["split"] == "train"] for of in (path, quickstart.path))
     assert ours == pytest.approx(theirs, rel=1e-3)
 

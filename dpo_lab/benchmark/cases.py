@@ -13,7 +13,7 @@ from dpo_lab.records import CandidateBatch
 
 @dataclass
 class Case:
-    """Pairs of random tokens; lengths are even from half to one and a half times the mean."""
+    """Pairs of random tokens."""
 
     name: str = "pairs"
     prompt: int = 256
@@ -22,22 +22,26 @@ class Case:
     """Mean tokens of a completion."""
     vocab: int = 4096
     pairs: int = 8
+    spread: float = 0.5
+    """Lengths are even within this share of the mean, below and above."""
 
     def __post_init__(self) -> None:
         for name, least in (("prompt", 2), ("completion", 2), ("vocab", 8), ("pairs", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"runner.cases: {name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.spread <= 0.5:
+            raise ValueError(f"runner.cases: spread must be in [0, 0.5], got {self.spread}")
 
     @property
     def context(self) -> int:
         """The most tokens that a prompt and a completion can have together."""
-        return self.prompt * 3 // 2 + self.completion * 3 // 2
+        return sum(mean + int(self.spread * mean) for mean in (self.prompt, self.completion))
 
     def draw(self, seed: int, candidates: int = 2) -> CandidateBatch:
         """The same for the same seed. Tokens 0 to 3 stay free, for those to whom they mean padding, start or end."""
         generator = torch.Generator().manual_seed(seed)
-        prompts, prompt_mask = _texts(generator, (self.pairs,), self.prompt, self.vocab)
-        completions, mask = _texts(generator, (candidates, self.pairs), self.completion, self.vocab)
+        prompts, prompt_mask = self._texts(generator, (self.pairs,), self.prompt)
+        completions, mask = self._texts(generator, (candidates, self.pairs), self.completion)
         return CandidateBatch(
             prompt=prompts,
             prompt_mask=prompt_mask,
@@ -47,10 +51,10 @@ class Case:
             confidence=torch.ones(self.pairs),
         )
 
-
-def _texts(
-    generator: torch.Generator, shape: tuple[int, ...], mean: int, vocab: int
-) -> tuple[Int[Tensor, "*shape n"], Bool[Tensor, "*shape n"]]:
-    lengths = torch.randint(mean - mean // 2, mean + mean // 2 + 1, (*shape, 1), generator=generator)
-    mask = torch.arange(int(lengths.max())) < lengths
-    return torch.randint(4, vocab, mask.shape, generator=generator) * mask, mask
+    def _texts(
+        self, generator: torch.Generator, shape: tuple[int, ...], mean: int
+    ) -> tuple[Int[Tensor, "*shape n"], Bool[Tensor, "*shape n"]]:
+        most = int(self.spread * mean)
+        lengths = torch.randint(mean - most, mean + most + 1, (*shape, 1), generator=generator)
+        mask = torch.arange(int(lengths.max())) < lengths
+        return torch.randint(4, self.vocab, mask.shape, generator=generator) * mask, mask

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dpo_lab.benchmark.base import CONTENDERS, Contender, Setting, Step
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.running import checkpoint_blocks, compile_body
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.objective import Objective
 from dpo_lab.records import CandidateBatch
@@ -36,6 +37,10 @@ class Lab(Contender):
         setting.policy.train(setting.trainer.dropout)
         scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
+        if compute.checkpointing:
+            checkpoint_blocks(setting.policy)
+        if compute.compile:
+            compile_body(setting.policy)
         loss = DPOLoss(beta=setting.beta)
         portions = setting.trainer.micro_batch_size, setting.trainer.micro_batch_tokens
         objective = Objective(setting.policy, loss, reference, compute, *portions, scoring=scoring)
@@ -63,6 +68,17 @@ class Cached(Lab):
     def reference(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring) -> tuple[Reference, CandidateBatch]:
         scored = REFERENCES["frozen"](name="frozen").score(model, batch, scoring)
         return Reference(REFERENCES["cached"](name="cached"), model, scoring=scoring), replace(batch, reference=scored)
+
+
+@CONTENDERS.register
+@dataclass
+class Compiled(Cached):
+    """The same with compute.compile."""
+
+    name: str = "compiled"
+
+    def prepare(self, setting: Setting) -> Step:
+        return super().prepare(replace(setting, compute=replace(setting.compute, compile=True)))
 
 
 @CONTENDERS.register

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dpo_lab.tracking.theme import BLUE, INK, MUTED, STYLE
 
-OURS = ("cached", "live")
+OURS = ("cached", "live", "compiled")
 OTHERS = "#aab4bf"
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dpo_lab.benchmark.base import Step
 from dpo_lab.benchmark.cases import Case
@@ -21,8 +22,9 @@ SMALL = Case(prompt=4, completion=4, pairs=2)
 """Steps on it come first: what a library sets up once is not what a step takes."""
 
 
-def of_step(step: Step, device: torch.device) -> int:
-    """Bytes of one step at its peak, on a GPU."""
+def of_step(step: Step, model: nn.Module, device: torch.device) -> int:
+    """Bytes of one step at its peak, gradients included, on a GPU."""
+    model.zero_grad(set_to_none=True)
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -51,22 +51,20 @@ class PackedPlan(Plan):
     def _part(self, prompts: list[int]) -> PackedPart:
         rows = self.rows
         trees: list[Tree] = []
-        tokens, positions, tree, branch, predicting, at, targets = ([] for _ in range(7))
+        tokens, positions, predicting, at, targets = ([] for _ in range(5))
         column = 0
 
-        def place(row: int, first: int, last: int, number: int) -> None:
+        def place(row: int, first: int, last: int) -> None:
             nonlocal column
             tokens.append(rows.tokens[row, first:last])
             positions.append(torch.arange(first, last))
-            tree.append(torch.full((last - first,), len(trees)))
-            branch.append(torch.full((last - first,), number))
             column += last - first
 
         for prompt in prompts:
             begin, length = column, rows.prompts[prompt]
-            place(prompt, 0, length, 0)
+            place(prompt, 0, length)
             split, ends = column, []
-            for number, row in enumerate(rows_of(rows, prompt), start=1):
+            for row in rows_of(rows, prompt):
                 scored = rows.scored[row, 1 : rows.lengths[row]]
                 before = torch.arange(len(scored))
                 # A candidate's first token follows the prompt's last.
@@ -74,13 +72,11 @@ class PackedPlan(Plan):
                 predicting.append(before[scored])
                 targets.append(rows.tokens[row, 1 : rows.lengths[row]][scored])
                 at.append(rows.at[row, 1 : rows.lengths[row]][scored])
-                place(row, length, max(rows.lengths[row] - 1, length), number)
+                place(row, length, max(rows.lengths[row] - 1, length))
                 ends.append(column)
             trees.append(Tree(begin, split, tuple(ends)))
-        joined = Trees(tuple(trees), torch.cat(tree), torch.cat(branch))
-        return PackedPart(
-            torch.cat(at), torch.cat(targets), torch.cat(tokens), torch.cat(positions), joined, torch.cat(predicting)
-        )
+        in_row = torch.cat(tokens), torch.cat(positions), Trees.of(trees)
+        return PackedPart(torch.cat(at), torch.cat(targets), *in_row, torch.cat(predicting))
 
 
 def rows_of(rows: Rows, prompt: int) -> range:

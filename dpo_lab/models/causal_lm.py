@@ -21,7 +21,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from dpo_lab.attention import Trees, attending_among
 from dpo_lab.layouts import Work
 from dpo_lab.models.caches import buffering, continuing, recording
-from dpo_lab.models.running import refuse_compiled
 from dpo_lab.scoring import evaluating
 from dpo_lab.tensors import each_once
 
@@ -114,11 +113,10 @@ class CausalLM(LanguageModel):
 
     def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
         """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
-        refuse_compiled(self.body())
         if self._window is not None:
             raise ValueError(f"its layers see {self._window} tokens of a row, other candidates included")
         row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
-        given = {"position_ids": at, "attention_mask": trees.stand_in, "use_cache": False}
+        given = {"position_ids": at, "attention_mask": trees.stand_in(), "use_cache": False}
         return rearrange(attending_among(trees, lambda: self.body()(input_ids=row, **given)[0]), "1 n d -> n d")
 
     def read(self, tokens: Int[Tensor, "b n"]) -> Cache:

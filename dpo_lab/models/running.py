@@ -33,12 +33,6 @@ def compile_body(model: nn.Module, backend: str = "inductor") -> None:
     _named(model, "compile").body().compile(dynamic=True, backend=backend)
 
 
-def refuse_compiled(body: nn.Module) -> None:
-    """Raise ValueError where a body that is compiled would be compiled anew for the lengths of every batch."""
-    if body._compiled_call_impl is not None:
-        raise ValueError("its body is compiled, and would be anew for the lengths of every batch")
-
-
 def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*given, **named)

@@ -19,7 +19,6 @@ from dpo_lab.attention import Trees, attending_among
 from dpo_lab.layouts import Work
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
-from dpo_lab.models.running import refuse_compiled
 from dpo_lab.tensors import storable
 
 
@@ -84,7 +83,6 @@ class TransformerPolicy(nn.Module):
 
     def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
         """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
-        refuse_compiled(self.body())
         row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
         found = attending_among(trees, lambda: self.net(row, pos=at, return_embeddings=True))
         return rearrange(found, "1 n d -> n d")

@@ -111,7 +111,7 @@ class BenchmarkRunner(RunnerSpec):
         useful = useful_operations(first.batch, first.policy.work(), first.policy.head_size)
         memory: dict[str, int | None] = dict.fromkeys(self.contenders)
         if self.memory and device.type == "cuda":
-            memory |= {name: of_step(one.step, device) for name, one in ready.items()}
+            memory |= {name: of_step(one.step, one.model, device) for name, one in ready.items()}
         ready.clear()
         gc.collect()
         if self.memory and device.type == "cpu":

@@ -61,7 +61,6 @@ class PreferenceRunner(RunnerSpec):
             checkpoint_blocks(policy)
         if study.compute.compile:
             compile_body(policy)
-            scoring.layouts = tuple(one for one in layouts if one is not Layout.packed)  # see refuse_compiled
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)

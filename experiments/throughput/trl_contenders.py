@@ -39,6 +39,7 @@ class TrlLive(Contender):
 
     name: str = "trl_live"
     precomputed: bool = False
+    compiled: bool = False
     trainer: Any = field(default=None, init=False)
 
     def prepare(self, setting: Setting) -> Step:
@@ -65,12 +66,15 @@ class TrlLive(Contender):
             processing_class=tokenizer(setting.vocab_size),
         )
         inputs = next(iter(self.trainer.get_train_dataloader()))
+        model = self.trainer.accelerator.prepare(self.trainer.model)  # as training does: it casts to the precision asked for
+        if self.compiled:
+            self.trainer.model.base_model.compile(dynamic=True)
         lengths = inputs["attention_mask"].sum(dim=1) - inputs["completion_mask"].sum(dim=1)
         assert lengths[: len(setting.batch)].tolist() == setting.batch.prompt_mask.sum(dim=1).tolist(), "TRL has other prompts"
 
         def step() -> None:
             with self.trainer.compute_loss_context_manager():
-                loss = self.trainer.compute_loss(self.trainer.model, inputs)
+                loss = self.trainer.compute_loss(model, inputs)
             loss.backward()
 
         return step
@@ -86,6 +90,16 @@ class TrlPrecomputed(TrlLive):
 
     name: str = "trl_precomputed"
     precomputed: bool = True
+
+
+@CONTENDERS.register
+@dataclass
+class TrlCompiled(TrlLive):
+    """And with the body compiled, for shapes that vary."""
+
+    name: str = "trl_compiled"
+    precomputed: bool = True
+    compiled: bool = True
 
 
 def llama(setting: Setting) -> LlamaForCausalLM:

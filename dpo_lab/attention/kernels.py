@@ -1,0 +1,122 @@
+"""Attention among trees as one operation of PyTorch's, which its compiler takes for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from dpo_lab.attention import pieces, texts
+from dpo_lab.attention.trees import Trees, trees_at
+
+Heads = Float[Tensor, "b h n d"]
+HALF = (torch.bfloat16, torch.float16)
+GIVEN = "Tensor query, Tensor key, Tensor value, Tensor spans, Tensor[] where, float? scale"
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, trees: Trees, spans: Tensor, scale: float | None = None) -> Tensor:
+    """Of queries, keys and values as b h n d; `spans` are the trees'.
+
+    Raises ValueError where the row has other columns than they have.
+    """
+    where = [trees.texts, trees.others, trees.of_others, trees.prompts, trees.of_prompts]
+    found: Tensor = _attention(query, key, value, spans, where, scale)[0]
+    return found
+
+
+def there_is_one_for(query: Tensor) -> bool:
+    """Whether `attention` can be computed with such queries."""
+    if query.is_cuda and query.dtype in HALF:
+        return query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+    if query.is_cuda:
+        return query.dtype == torch.float32 and query.shape[-1] % 4 == 0
+    return query.device.type == "cpu"
+
+
+@torch.library.custom_op(
+    "dpo_lab::attention_among_trees", mutates_args=(), schema=f"({GIVEN}) -> (Tensor, Tensor)", device_types=("cpu", "cuda")
+)
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, spans: Tensor, where: Sequence[Tensor], scale: float | None
+) -> tuple[Tensor, Tensor]:
+    trees = trees_at(spans)
+    if trees[-1].end != query.shape[2]:
+        raise ValueError("its attention sees other tokens than the row's")
+    if query.is_cuda and query.dtype in HALF:
+        result, normaliser = texts.forward(_as_text(query), _as_text(key), _as_text(value), trees, where, scale)
+        return rearrange(result, "n h d -> 1 h n d"), rearrange(normaliser, "h n -> 1 h n")
+    result, normaliser = _room(query, key, value, spans, where, scale)
+    pieces.forward(query, key, value, trees, scale, result, normaliser)
+    return result, normaliser
+
+
+@torch.library.custom_op(
+    "dpo_lab::attention_among_trees_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor result, Tensor normaliser, {GIVEN}) -> (Tensor, Tensor, Tensor)",
+    device_types=("cpu", "cuda"),
+)
+def _backward(
+    grad: Tensor,
+    result: Tensor,
+    normaliser: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spans: Tensor,
+    where: Sequence[Tensor],
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    trees = trees_at(spans)
+    if query.is_cuda and query.dtype in HALF:
+        grad, query, key, value, result = map(_as_text, (grad, query, key, value, result))
+        found = texts.backward(grad, query, key, value, result, rearrange(normaliser, "1 h n -> h n"), trees, where, scale)
+        of_query, of_key, of_value = (rearrange(of, "n h d -> 1 h n d") for of in found)
+        return of_query, of_key, of_value
+    of_query, of_key, of_value = map(_like, (query, key, value))
+    pieces.backward(grad, query, key, value, trees, scale, result, normaliser, of_query, of_key, of_value)
+    return of_query, of_key, of_value
+
+
+@_attention.register_fake
+def _room(
+    query: Tensor, key: Tensor, value: Tensor, spans: Tensor, where: Sequence[Tensor], scale: float | None
+) -> tuple[Tensor, Tensor]:
+    b, h, n, _ = query.shape
+    wide = torch.promote_types(query.dtype, torch.float32)
+    if query.is_cuda and query.dtype in HALF:
+        return _like(query, value.shape[3]), query.new_empty((b, h, n), dtype=wide)
+    return _like(query, value.shape[3]), rearrange(query.new_empty((b, n, h), dtype=wide), "b n h -> b h n")
+
+
+@_backward.register_fake
+def _room_backward(grad: Tensor, result: Tensor, normaliser: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Any:
+    return _like(query), _like(key), _like(value)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, spans, where, scale = inputs
+    ctx.save_for_backward(*output, query, key, value, spans, *where)
+    ctx.scale = scale
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    result, normaliser, query, key, value, spans, *where = ctx.saved_tensors
+    return *_backward(grad, result, normaliser, query, key, value, spans, where, ctx.scale), None, [None] * len(where), None
+
+
+_attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _like(heads: Heads, width: int | None = None) -> Heads:
+    """Room for as much, the heads of a token side by side: as a model's next matrix wants to have them."""
+    b, h, n, d = heads.shape
+    return rearrange(heads.new_empty(b, n, h, width or d), "b n h d -> b h n d")
+
+
+def _as_text(heads: Heads) -> Float[Tensor, "n h d"]:
+    return rearrange(heads, "1 h n d -> n h d")
