@@ -138,7 +138,7 @@ class CandidateBatch:
         to_host = torch.device(device).type == "cpu"
         moved: dict[str, Any] = {name: tensor.to(device, non_blocking=not to_host) for name, tensor in self.tensors().items()}
         mismatched = None if self.mismatched is None else self.mismatched.to(device)
-        host = self if self.prompt.device.type == "cpu" and not to_host else None
+        host = None if to_host else self if self.prompt.device.type == "cpu" else self.host
         return CandidateBatch(**moved, mismatched=mismatched, step=self.step, host=host)
 
     def on_host(self) -> CandidateBatch:

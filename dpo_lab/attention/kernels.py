@@ -48,7 +48,7 @@ def _attention(
         raise ValueError("its attention sees other tokens than the row's")
     if query.is_cuda and query.dtype in HALF:
         result, normaliser = texts.forward(_as_text(query), _as_text(key), _as_text(value), trees, where, scale)
-        return rearrange(result, "n h d -> 1 h n d"), rearrange(normaliser, "h n -> 1 h n")
+        return _placed_as(query, result), rearrange(normaliser, "h n -> 1 h n")
     result, normaliser = _room(query, key, value, spans, where, scale)
     pieces.forward(query, key, value, trees, scale, result, normaliser)
     return result, normaliser
@@ -73,10 +73,9 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     trees = trees_at(spans)
     if query.is_cuda and query.dtype in HALF:
-        grad, query, key, value, result = map(_as_text, (grad, query, key, value, result))
-        found = texts.backward(grad, query, key, value, result, rearrange(normaliser, "1 h n -> h n"), trees, where, scale)
-        of_query, of_key, of_value = (rearrange(of, "n h d -> 1 h n d") for of in found)
-        return of_query, of_key, of_value
+        text = _as_text(grad), _as_text(query), _as_text(key), _as_text(value), _as_text(result)
+        found = texts.backward(*text, rearrange(normaliser, "1 h n -> h n"), trees, where, scale)
+        return _placed_as(query, found[0]), _placed_as(key, found[1]), _placed_as(value, found[2])
     of_query, of_key, of_value = map(_like, (query, key, value))
     pieces.backward(grad, query, key, value, trees, scale, result, normaliser, of_query, of_key, of_value)
     return of_query, of_key, of_value
@@ -89,13 +88,14 @@ def _room(
     b, h, n, _ = query.shape
     wide = torch.promote_types(query.dtype, torch.float32)
     if query.is_cuda and query.dtype in HALF:
-        return _like(query, value.shape[3]), query.new_empty((b, h, n), dtype=wide)
+        return torch.empty_like(query), query.new_empty((b, h, n), dtype=wide)
     return _like(query, value.shape[3]), rearrange(query.new_empty((b, n, h), dtype=wide), "b n h -> b h n")
 
 
 @_backward.register_fake
 def _room_backward(grad: Tensor, result: Tensor, normaliser: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Any:
-    return _like(query), _like(key), _like(value)
+    like = torch.empty_like if query.is_cuda and query.dtype in HALF else _like
+    return like(query), like(key), like(value)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -119,4 +119,11 @@ def _like(heads: Heads, width: int | None = None) -> Heads:
 
 
 def _as_text(heads: Heads) -> Float[Tensor, "n h d"]:
-    return rearrange(heads, "1 h n d -> n h d")
+    text = rearrange(heads, "1 h n d -> n h d")
+    return text if text.stride(-1) == 1 else text.contiguous()  # which the kernel wants of the last dimension
+
+
+def _placed_as(heads: Heads, found: Float[Tensor, "n h d"]) -> Heads:
+    """In memory as `empty_like` of the heads would be. The kernel leaves it so; a compiled model has to rely on it."""
+    moved = rearrange(found, "n h d -> 1 h n d")
+    return moved if moved.stride()[1:] == heads.stride()[1:] else torch.empty_like(heads).copy_(moved)

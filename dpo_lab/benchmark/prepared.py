@@ -42,7 +42,8 @@ def prepared(terms: Terms, name: str, case: Case) -> Prepared:
     spec = replace(terms.spec, **room)
     torch.manual_seed(terms.seed)
     device = terms.compute.torch_device
-    policy = spec.build(case.vocab).to(device)
+    with device:  # a large model's weights are drawn faster there
+        policy = spec.build(case.vocab)
     batch = case.draw(terms.seed).to(device)
     setting = Setting(spec, case.vocab, policy, batch, terms.compute, terms.beta, terms.trainer)
     contender = CONTENDERS[name](name=name)

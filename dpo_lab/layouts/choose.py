@@ -42,9 +42,9 @@ def cheapest(models: Sequence[nn.Module], found: Rows, layouts: Sequence[Layout]
 
 def offered(model: nn.Module) -> tuple[Layout, ...]:
     """What `auto` chooses from, if it is right for the model."""
-    if device_of(model).type == "cpu":
+    if device_of(model).type in ("cpu", "cuda"):
         return EVERY
-    return tuple(layout for layout in EVERY if layout is not Layout.packed)  # how fast it is elsewhere is not known yet
+    return tuple(layout for layout in EVERY if layout is not Layout.packed)  # elsewhere it has no kernel
 
 
 def work_of(model: nn.Module) -> Work:

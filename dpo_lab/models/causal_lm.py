@@ -84,7 +84,12 @@ class LanguageModel(nn.Module):
         for module in self.body().modules():
             if isinstance(module, nn.ModuleList) and len(module) == depth:
                 return list(module)
-        raise ValueError(f"{type(self.net).__name__} has no list of {depth} layers; leave compute.checkpointing out")
+        raise ValueError(
+            f"{type(self.net).__name__} has no list of {depth} layers; leave compute.checkpointing and compute.compile out"
+        )
+
+    def parts(self) -> list[nn.Module]:
+        return self.blocks()
 
 
 class CausalLM(LanguageModel):

@@ -13,24 +13,37 @@ from torch.utils.checkpoint import checkpoint
 
 from dpo_lab.attention import again
 
+GRAPHS = 32
+"""So many variants of one function are compiled before the rest is run as it is."""
+
 
 @runtime_checkable
 class NamesBlocks(Protocol):
-    """A model that says which of its modules is its body, and which blocks that consists of."""
+    """A model that says which blocks its body consists of, and which parts of it are computed as one each."""
 
-    def body(self) -> nn.Module: ...
+    def parts(self) -> list[nn.Module]: ...
     def blocks(self) -> list[nn.Module]: ...
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Keep only what goes into a block; what happens inside is computed again in the backward pass."""
+    """Keep only what goes into a block; what happens inside is computed again in the backward pass.
+
+    To be called after `compile_parts`, where both are wanted.
+    """
     for block in _named(model, "checkpointing").blocks():
         block.forward = partial(_checkpointed, block.forward)  # an attribute, not a module: the state dict stays as it is
 
 
-def compile_body(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile everything between embedding and head, for shapes that vary, at the first call."""
-    _named(model, "compile").body().compile(dynamic=True, backend=backend)
+def compile_parts(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Compile what the body's layers consist of, for shapes that vary, at the first call.
+
+    Layer by layer, because layers are alike: what is compiled for one serves all of them.
+    """
+    # Of a kind of layer: each layout, with and without gradients, and each stage of sampling has a graph of its own.
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+    for part in _named(model, "compile").parts():
+        forward = torch.compile(type(part).forward, dynamic=True, backend=backend)
+        part.forward = partial(forward, part)  # a copy of the model finds its own part there
 
 
 def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -49,13 +49,14 @@ class TransformerPolicy(nn.Module):
     def cache_bytes(self, width: int) -> int:
         return cache_bytes(self.net, width)
 
-    def body(self) -> nn.Module:
-        """Everything between embedding and head."""
-        return self.net.attn_layers
-
     def blocks(self) -> list[nn.Module]:
         """Attention and feedforward of each layer, without the norms and residuals around them."""
         return [block for _, block, _ in self.net.attn_layers.layers]
+
+    def parts(self) -> list[nn.Module]:
+        """The blocks and the norms."""
+        norms = [norm for of_layer, _, _ in self.net.attn_layers.layers for norm in of_layer if norm is not None]
+        return [*self.blocks(), *norms, self.net.attn_layers.final_norm]
 
     def work(self) -> Work:
         return self._work

@@ -68,7 +68,8 @@ class TrlLive(Contender):
         inputs = next(iter(self.trainer.get_train_dataloader()))
         model = self.trainer.accelerator.prepare(self.trainer.model)  # as training does: it casts to the precision asked for
         if self.compiled:
-            self.trainer.model.base_model.compile(dynamic=True)
+            for layer in self.trainer.model.base_model.layers:
+                layer.compile(dynamic=True)
         lengths = inputs["attention_mask"].sum(dim=1) - inputs["completion_mask"].sum(dim=1)
         assert lengths[: len(setting.batch)].tolist() == setting.batch.prompt_mask.sum(dim=1).tolist(), "TRL has other prompts"
 
@@ -95,7 +96,7 @@ class TrlPrecomputed(TrlLive):
 @CONTENDERS.register
 @dataclass
 class TrlCompiled(TrlLive):
-    """And with the body compiled, for shapes that vary."""
+    """And with its layers compiled, for shapes that vary."""
 
     name: str = "trl_compiled"
     precomputed: bool = True
@@ -107,22 +108,22 @@ def llama(setting: Setting) -> LlamaForCausalLM:
     assert isinstance(spec, TransformerSpec)
     gates = next(p for name, p in setting.policy.named_parameters() if name.endswith("ff.0.proj.weight"))
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=setting.vocab_size,
-            hidden_size=spec.dim,
-            intermediate_size=gates.shape[0] // 2,
-            num_hidden_layers=spec.depth,
-            num_attention_heads=spec.heads,
-            num_key_value_heads=spec.heads,
-            max_position_embeddings=spec.context + 8,
-            attn_implementation="sdpa",
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=1,
+    with setting.compute.torch_device:
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=setting.vocab_size,
+                hidden_size=spec.dim,
+                intermediate_size=gates.shape[0] // 2,
+                num_hidden_layers=spec.depth,
+                num_attention_heads=spec.heads,
+                num_key_value_heads=spec.heads,
+                max_position_embeddings=spec.context + 8,
+                attn_implementation="sdpa",
+                pad_token_id=0,
+                bos_token_id=None,
+                eos_token_id=1,
+            )
         )
-    )
-    return model.to(setting.compute.torch_device)
 
 
 def tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

@@ -13,7 +13,7 @@ from xtransformers import CONTEXT, VOCAB, drawn
 from dpo_lab.benchmark import Case
 from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.models.copying import independent_copy
-from dpo_lab.models.running import checkpoint_blocks, compile_body
+from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.scoring import Scoring, score
 
@@ -71,7 +71,7 @@ def test_a_compiled_body_changes_no_score_and_no_gradient(layout: Layout) -> Non
     model, calls = tiny_transformer(vocab=VOCAB, context=CONTEXT), []
     plain = scores_and_gradients(model, layout)
     # Captured, differentiated and run as graphs, but without the code generator, whose first call alone takes minutes on a CPU.
-    compile_body(model, backend="aot_eager")
+    compile_parts(model, backend="aot_eager")
     model.body().register_forward_hook(lambda *given: calls.append(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
@@ -101,7 +101,7 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
     assert sum("scaled_dot_product_attention" in graph for graph in graphs) == 1
 
 
-@pytest.mark.parametrize("change", [checkpoint_blocks, compile_body])
+@pytest.mark.parametrize("change", [checkpoint_blocks, compile_parts])
 def test_a_model_that_does_not_name_its_blocks_is_refused(change: object) -> None:
     with pytest.raises(ValueError, match="RecurrentTable does not name its body and blocks"):
         change(RecurrentTable())  # type: ignore[operator]
