@@ -49,7 +49,7 @@ class Compute:
     determinism: Determinism = Determinism.off
     """Only algorithms that give the same bits every time: warn says of each that has none, strict ends the run there."""
     compile: bool = False
-    """torch.compile the policy's body. Minutes at first; pays on an accelerator, not on a CPU."""
+    """torch.compile the policy's layers. A minute at first on an accelerator, where it pays; on a CPU it hardly does."""
 
     def __post_init__(self) -> None:
         for name, count in (("threads", self.threads), ("workers", self.workers), ("head_portion", self.head_portion)):

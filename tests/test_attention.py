@@ -134,6 +134,19 @@ def test_what_it_would_get_wrong_is_refused() -> None:
     assert causal.equal(F.scaled_dot_product_attention(query, key, value, is_causal=True)), "only while it runs"
 
 
+@pytest.mark.parametrize("lengths", [[(3, [2, 4]), (2, [1, 0, 1])], [(4, [3])]])
+def test_the_operation_is_what_it_tells_the_compiler(lengths: list[tuple[int, list[int]]]) -> None:
+    of = trees(lengths)
+    where = [of.texts, of.others, of.of_others, of.prompts, of.of_prompts]
+    torch.library.opcheck(torch.ops.dpo_lab.attention_among_trees.default, (*drawn(of, torch.float32), of.spans(), where, None))
+
+
+def test_a_row_with_other_columns_than_the_trees_is_refused() -> None:
+    of = trees([(3, [2, 4])])
+    with pytest.raises(ValueError, match="other tokens than the row's"):
+        by_kernels(*drawn(trees([(3, [2, 3])])), of)
+
+
 def test_it_can_be_entered_again_later_on_another_thread() -> None:
     of = trees([(3, [2, 4])])
     query, key, value = drawn(of)

@@ -135,6 +135,7 @@ def test_to_moves_every_field() -> None:
     moved = batch.to("meta").tensors()
     assert moved.keys() == batch.tensors().keys()
     assert all(tensor.is_meta for tensor in moved.values())
+    assert batch.to("meta").to("meta").on_host() is batch, "reading lengths waits for no device"
 
 
 def test_shapes_that_disagree_are_refused() -> None:

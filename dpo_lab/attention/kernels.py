@@ -1,4 +1,7 @@
-"""Attention among trees as one operation of PyTorch's, which its compiler takes for granted."""
+"""Attention among trees as one operation of PyTorch's, which its compiler takes for granted.
+
+Heads are b h n d, texts n h d. No shapes are asserted: while a model is compiled, there are only symbols for them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,11 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.attention import pieces, texts
 from dpo_lab.attention.trees import Trees, trees_at
 
-Heads = Float[Tensor, "b h n d"]
 HALF = (torch.bfloat16, torch.float16)
 GIVEN = "Tensor query, Tensor key, Tensor value, Tensor spans, Tensor[] where, float? scale"
 
@@ -30,11 +31,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, trees: Trees, spans: Te
 
 def there_is_one_for(query: Tensor) -> bool:
     """Whether `attention` can be computed with such queries."""
-    if query.is_cuda and query.dtype in HALF:
-        return query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
-    if query.is_cuda:
-        return query.dtype == torch.float32 and query.shape[-1] % 4 == 0
-    return query.device.type == "cpu"
+    if not query.is_cuda:
+        return query.device.type == "cpu"
+    return query.dtype in (torch.float32, *HALF) and query.shape[-1] * query.dtype.itemsize % 16 == 0
 
 
 @torch.library.custom_op(
@@ -46,7 +45,7 @@ def _attention(
     trees = trees_at(spans)
     if trees[-1].end != query.shape[2]:
         raise ValueError("its attention sees other tokens than the row's")
-    if query.is_cuda and query.dtype in HALF:
+    if _whole_rows(query):
         result, normaliser = texts.forward(_as_text(query), _as_text(key), _as_text(value), trees, where, scale)
         return _placed_as(query, result), rearrange(normaliser, "h n -> 1 h n")
     result, normaliser = _room(query, key, value, spans, where, scale)
@@ -72,7 +71,7 @@ def _backward(
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     trees = trees_at(spans)
-    if query.is_cuda and query.dtype in HALF:
+    if _whole_rows(query):
         text = _as_text(grad), _as_text(query), _as_text(key), _as_text(value), _as_text(result)
         found = texts.backward(*text, rearrange(normaliser, "1 h n -> h n"), trees, where, scale)
         return _placed_as(query, found[0]), _placed_as(key, found[1]), _placed_as(value, found[2])
@@ -87,14 +86,14 @@ def _room(
 ) -> tuple[Tensor, Tensor]:
     b, h, n, _ = query.shape
     wide = torch.promote_types(query.dtype, torch.float32)
-    if query.is_cuda and query.dtype in HALF:
+    if _whole_rows(query):
         return torch.empty_like(query), query.new_empty((b, h, n), dtype=wide)
-    return _like(query, value.shape[3]), rearrange(query.new_empty((b, n, h), dtype=wide), "b n h -> b h n")
+    return _like(value), rearrange(query.new_empty((b, n, h), dtype=wide), "b n h -> b h n")
 
 
 @_backward.register_fake
 def _room_backward(grad: Tensor, result: Tensor, normaliser: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Any:
-    like = torch.empty_like if query.is_cuda and query.dtype in HALF else _like
+    like = torch.empty_like if _whole_rows(query) else _like
     return like(query), like(key), like(value)
 
 
@@ -112,18 +111,24 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 _attention.register_autograd(_differentiate, setup_context=_keep)
 
 
-def _like(heads: Heads, width: int | None = None) -> Heads:
+def _whole_rows(query: Tensor) -> bool:
+    """Whether FlashAttention takes all texts at once. Where not, the pieces are computed one by one."""
+    fits = query.is_cuda and query.dtype in HALF and query.shape[-1] <= 256
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _like(heads: Tensor) -> Tensor:
     """Room for as much, the heads of a token side by side: as a model's next matrix wants to have them."""
     b, h, n, d = heads.shape
-    return rearrange(heads.new_empty(b, n, h, width or d), "b n h d -> b h n d")
+    return rearrange(heads.new_empty(b, n, h, d), "b n h d -> b h n d")
 
 
-def _as_text(heads: Heads) -> Float[Tensor, "n h d"]:
+def _as_text(heads: Tensor) -> Tensor:
     text = rearrange(heads, "1 h n d -> n h d")
     return text if text.stride(-1) == 1 else text.contiguous()  # which the kernel wants of the last dimension
 
 
-def _placed_as(heads: Heads, found: Float[Tensor, "n h d"]) -> Heads:
+def _placed_as(heads: Tensor, found: Tensor) -> Tensor:
     """In memory as `empty_like` of the heads would be. The kernel leaves it so; a compiled model has to rely on it."""
     moved = rearrange(found, "n h d -> 1 h n d")
     return moved if moved.stride()[1:] == heads.stride()[1:] else torch.empty_like(heads).copy_(moved)

@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpo_lab.attention.kernels import Heads
 from dpo_lab.attention.trees import Trees
 
 _plain = F.scaled_dot_product_attention
 
 
-def with_masks(query: Heads, key: Heads, value: Heads, trees: Trees, scale: float | None = None, dropout: float = 0.0) -> Heads:
+def with_masks(
+    query: Tensor, key: Tensor, value: Tensor, trees: Trees, scale: float | None = None, dropout: float = 0.0
+) -> Tensor:
     """Prompts as they are, every candidate with a mask of its own."""
     found = []
 

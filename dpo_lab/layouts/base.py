@@ -25,7 +25,7 @@ class Layout(Enum):
 
     rows: every candidate after its own copy of the prompt. prefix: the prompt once, and each candidate goes on from its keys
     and values. branches: the prompt once, its candidates behind it in one row. packed: the same, all prompts in one row.
-    auto: for each batch the cheapest by count, on an accelerator without packed.
+    auto: for each batch the cheapest by count, without packed where that has no kernel.
     """
 
     auto = "auto"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.benchmark import CONTENDERS, Case
+from dpo_lab.benchmark import CONTENDERS, Case, contenders
 from dpo_lab.benchmark.contenders import side_by_side
 from dpo_lab.benchmark.prepared import Prepared, Terms, prepared
 from dpo_lab.compute import Compute
@@ -40,6 +40,19 @@ def test_the_lab_has_the_gradient_of_the_plain_loop(name: str, layout: Layout) -
     )
     plain = gradient(prepared(TERMS, "plain", CASE))
     assert (gradient(prepared(terms, name, CASE)) - plain).norm() < 1e-5 * plain.norm()  # float32
+
+
+def test_compiled_is_cached_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = list[nn.Module]()
+    monkeypatch.setattr(contenders, "compile_parts", models.append)
+    expected = gradient(prepared(TERMS, "cached", CASE))
+    one = prepared(TERMS, "compiled", CASE)
+    assert models == [one.model]
+    assert gradient(one).equal(expected)
+    prepared(TERMS, "cached", CASE)
+    assert len(models) == 1
+    prepared(replace(TERMS, compute=replace(TERMS.compute, compile=True)), "live", CASE)
+    assert len(models) == 2
 
 
 def test_the_plain_loop_has_the_formulas_gradient() -> None:
@@ -95,8 +108,18 @@ def test_a_case_has_the_lengths_that_it_names() -> None:
     assert not batch.prompt.equal(case.draw(seed=1).prompt[:, : batch.prompt.shape[1]])
 
 
-@pytest.mark.parametrize("bad", [{"prompt": 1}, {"completion": 0}, {"vocab": 3}, {"pairs": 0}])
-def test_a_case_without_room_is_refused(bad: dict[str, int]) -> None:
+def test_lengths_without_spread_are_the_mean() -> None:
+    case = Case(prompt=7, completion=5, pairs=3, spread=0.0)
+    batch = case.draw(seed=0)
+    assert batch.prompt_mask.shape == (3, 7)
+    assert batch.mask.shape == (2, 3, 5)
+    assert batch.prompt_mask.all()
+    assert batch.mask.all()
+    assert case.context == 12
+
+
+@pytest.mark.parametrize("bad", [{"prompt": 1}, {"completion": 0}, {"vocab": 3}, {"pairs": 0}, {"spread": 0.6}])
+def test_a_case_without_room_is_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         Case(**bad)  # type: ignore[arg-type]
 

@@ -143,9 +143,9 @@ def test_auto_counts_work_and_takes_the_cheapest() -> None:
         assert planned([network], batch, EVERY).cost == min(costs)
 
 
-def test_on_an_accelerator_auto_does_not_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_does_not_pack_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY)
-    monkeypatch.setattr(choose, "device_of", lambda model: torch.device("cuda"))
+    monkeypatch.setattr(choose, "device_of", lambda model: torch.device("mps"))
     assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY) - {Layout.packed}
     assert trusted(large(), Layout.packed, pytest.fail) == (Layout.packed,)
 

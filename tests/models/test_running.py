@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+import torch._dynamo.utils
 from strategies import RecurrentTable, tiny_transformer
 from torch import Tensor, nn
 from xtransformers import CONTEXT, VOCAB, drawn
@@ -42,6 +45,16 @@ def kept(model: nn.Module) -> int:
     return sum(sizes)
 
 
+@contextmanager
+def counted_graphs() -> Iterator[Callable[[], int]]:
+    """How many have been compiled since."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        yield lambda: torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("layout", EVERY)
 def test_checkpointing_changes_no_score_and_no_gradient(layout: Layout, dropout: float) -> None:
@@ -66,20 +79,46 @@ def test_a_copy_of_a_checkpointed_model_runs_its_own_weights() -> None:
     assert score(twin, drawn(2)).equal(before)
 
 
-@pytest.mark.parametrize("layout", [Layout.rows, Layout.packed])
-def test_a_compiled_body_changes_no_score_and_no_gradient(layout: Layout) -> None:
-    model, calls = tiny_transformer(vocab=VOCAB, context=CONTEXT), []
-    plain = scores_and_gradients(model, layout)
-    # Captured, differentiated and run as graphs, but without the code generator, whose first call alone takes minutes on a CPU.
-    compile_parts(model, backend="aot_eager")
-    model.body().register_forward_hook(lambda *given: calls.append(1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's own
+@pytest.mark.parametrize(
+    ("layout", "backend", "checkpointing"),
+    # Captured, and differentiated and run as graphs; without the code generator, whose first call takes long on a CPU.
+    [*((layout, "eager", False) for layout in EVERY), (Layout.rows, "aot_eager", False), (Layout.packed, "aot_eager", True)],
+)
+def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, backend: str, checkpointing: bool) -> None:
+    model = policy()
+    plain, names = scores_and_gradients(model, layout), list(model.state_dict())
+    with counted_graphs() as graphs:
+        compile_parts(model, backend)
+        if checkpointing:
+            checkpoint_blocks(model)
         compiled = scores_and_gradients(model, layout)
     for one, other in zip(compiled, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
-    assert calls
-    assert model.body()._compiled_call_impl is not None
+    assert graphs() >= 3, "attention, feedforward and norm"
+    assert list(model.state_dict()) == names
+
+
+def test_what_is_compiled_for_one_layer_serves_all() -> None:
+    found = []
+    for depth in (1, 4):
+        model = tiny_transformer(vocab=VOCAB, context=CONTEXT, depth=depth)
+        with counted_graphs() as graphs:
+            compile_parts(model, backend="eager")
+            scores_and_gradients(model)
+        found.append(graphs())
+    assert found[0] == found[1] > 0
+
+
+def test_a_copy_of_a_compiled_model_runs_its_own_weights() -> None:
+    model = policy()
+    with counted_graphs():
+        compile_parts(model, backend="eager")
+        twin = independent_copy(model)
+        before = score(twin, drawn(2))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        assert score(twin, drawn(2)).equal(before)
 
 
 def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
@@ -90,15 +129,15 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
         graphs.append(graph.code)
         return graph
 
-    model.body().compile(dynamic=True, backend=noted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the compiler's own
+    with counted_graphs():
+        compile_parts(model, backend=noted)
         for prompt, completion, pairs in ((5, 9, 6), (8, 4, 7), (20, 11, 6), (9, 9, 9)):
             batch = Case(prompt=prompt, completion=completion, vocab=VOCAB, pairs=pairs).draw(seed=0)
             compiled = score(model, batch, Scoring([Layout.packed]))
             torch.testing.assert_close(compiled, score(model, batch, Scoring([Layout.rows])), rtol=1e-9, atol=1e-11)
     assert sum("attention_among_trees" in graph for graph in graphs) == 1
     assert sum("scaled_dot_product_attention" in graph for graph in graphs) == 1
+    assert sum("silu" in graph for graph in graphs) == 2
 
 
 @pytest.mark.parametrize("change", [checkpoint_blocks, compile_parts])
