@@ -267,7 +267,7 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
     compiled = list[nn.Module]()
 
     def compile_quickly(model: nn.Module) -> None:
-        compile_parts(model, backend="eager")  # the code generator's first call alone takes minutes on a CPU
+        compile_parts(model, backend="eager")  # the code generator takes long on a CPU
         compiled.append(model)
 
     monkeypatch.setattr(preference, "compile_parts", compile_quickly)

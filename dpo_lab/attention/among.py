@@ -88,7 +88,9 @@ class _Among(TorchFunctionMode):
 
 
 def _may_be_the_stand_in(mask: Tensor) -> bool:
-    """Whatever has been cut from that: one number for all tokens. (To compare addresses would end a compiled graph.)"""
+    """Whatever has been cut from that: one number for all tokens. What else it could be, a self-check finds out; to compare
+    addresses would end a compiled graph.
+    """
     return mask.dtype == torch.bool and not any(
         size > 1 and step for size, step in zip(mask.shape[-2:], mask.stride()[-2:], strict=True)
     )

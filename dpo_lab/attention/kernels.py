@@ -131,4 +131,7 @@ def _as_text(heads: Tensor) -> Tensor:
 def _placed_as(heads: Tensor, found: Tensor) -> Tensor:
     """In memory as `empty_like` of the heads would be. The kernel leaves it so; a compiled model has to rely on it."""
     moved = rearrange(found, "n h d -> 1 h n d")
-    return moved if moved.stride()[1:] == heads.stride()[1:] else torch.empty_like(heads).copy_(moved)
+    if moved.stride()[1:] == heads.stride()[1:]:
+        return moved
+    room = torch.empty_like(heads)  # laid out otherwise where the heads have gaps between them
+    return moved if moved.stride()[1:] == room.stride()[1:] else room.copy_(moved)

@@ -11,6 +11,7 @@ from dpo_lab.attention.trees import Trees
 _plain = F.scaled_dot_product_attention
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it would be compiled anew for the lengths of every batch
 def with_masks(
     query: Tensor, key: Tensor, value: Tensor, trees: Trees, scale: float | None = None, dropout: float = 0.0
 ) -> Tensor:

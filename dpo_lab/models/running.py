@@ -1,4 +1,4 @@
-"""Other ways to run a network's body, with the same results: compiled, or keeping less for the backward pass."""
+"""Other ways to run a network's layers, with the same results: compiled, or keeping less for the backward pass."""
 
 from __future__ import annotations
 
@@ -37,13 +37,23 @@ def checkpoint_blocks(model: nn.Module) -> None:
 def compile_parts(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compile what the body's layers consist of, for shapes that vary, at the first call.
 
-    Layer by layer, because layers are alike: what is compiled for one serves all of them.
+    Layer by layer, because layers are alike: what is compiled for one serves all of them. Raises ValueError for a model that
+    does not name its parts, and where a part no longer runs its class's own forward.
     """
     # Of a kind of layer: each layout, with and without gradients, and each stage of sampling has a graph of its own.
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for part in _named(model, "compile").parts():
-        forward = torch.compile(type(part).forward, dynamic=True, backend=backend)
-        part.forward = partial(forward, part)  # a copy of the model finds its own part there
+        if "forward" in vars(part):
+            raise ValueError(f"a {type(part).__name__} has a forward of its own; compile it before that is put on")
+        plain = type(part).forward
+        compiled = torch.compile(plain, dynamic=True, backend=backend)
+        part.forward = partial(_run, compiled, plain, part)  # a copy of the model finds its own part there
+
+
+def _run(compiled: Callable[..., Any], plain: Callable[..., Any], part: nn.Module, *given: Any, **named: Any) -> Any:
+    """Plain where a cache is handed on that tells layers apart: each of them would be compiled for itself."""
+    apart = any(hasattr(value, "get_seq_length") for value in (*given, *named.values()))
+    return (plain if apart else compiled)(part, *given, **named)
 
 
 def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -58,5 +68,5 @@ def _contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[
 
 def _named(model: nn.Module, option: str) -> NamesBlocks:
     if not isinstance(model, NamesBlocks):
-        raise ValueError(f"compute.{option}: {type(model).__name__} does not name its body and blocks; leave the option out")
+        raise ValueError(f"compute.{option}: {type(model).__name__} does not name its blocks and parts; leave the option out")
     return model

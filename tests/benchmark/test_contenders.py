@@ -32,6 +32,13 @@ def gradient(one: Prepared, moved: bool = True) -> Tensor:
     return torch.cat([p.grad.flatten() for p in one.model.parameters() if p.grad is not None])
 
 
+def test_the_lab_checkpoints_as_it_is_told() -> None:
+    one = prepared(replace(TERMS, compute=replace(TERMS.compute, checkpointing=True)), "cached", CASE)
+    assert all("forward" in vars(block) for block in one.model.blocks())  # type: ignore[operator]
+    expected = gradient(prepared(TERMS, "cached", CASE))
+    assert (gradient(one) - expected).norm() < 1e-5 * expected.norm()
+
+
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("name", ["cached", "live"])
 def test_the_lab_has_the_gradient_of_the_plain_loop(name: str, layout: Layout) -> None:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch._dynamo.utils
+from hugging_face import network
 from strategies import RecurrentTable, tiny_transformer
 from torch import Tensor, nn
 from xtransformers import CONTEXT, VOCAB, drawn
 
 from dpo_lab.benchmark import Case
 from dpo_lab.layouts import EVERY, Layout
+from dpo_lab.models.causal_lm import CausalLM
 from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
@@ -79,16 +81,13 @@ def test_a_copy_of_a_checkpointed_model_runs_its_own_weights() -> None:
     assert score(twin, drawn(2)).equal(before)
 
 
-@pytest.mark.parametrize(
-    ("layout", "backend", "checkpointing"),
-    # Captured, and differentiated and run as graphs; without the code generator, whose first call takes long on a CPU.
-    [*((layout, "eager", False) for layout in EVERY), (Layout.rows, "aot_eager", False), (Layout.packed, "aot_eager", True)],
-)
-def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, backend: str, checkpointing: bool) -> None:
+@pytest.mark.parametrize(("layout", "checkpointing"), [(Layout.rows, False), (Layout.packed, True)])
+def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, checkpointing: bool) -> None:
     model = policy()
     plain, names = scores_and_gradients(model, layout), list(model.state_dict())
     with counted_graphs() as graphs:
-        compile_parts(model, backend)
+        # Captured, differentiated and run as graphs, but without the code generator, which takes long on a CPU.
+        compile_parts(model, backend="aot_eager")
         if checkpointing:
             checkpoint_blocks(model)
         compiled = scores_and_gradients(model, layout)
@@ -98,15 +97,48 @@ def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, backe
     assert list(model.state_dict()) == names
 
 
-def test_what_is_compiled_for_one_layer_serves_all() -> None:
+def of_depth(make: str, depth: int) -> nn.Module:
+    if make == "x-transformers":
+        return tiny_transformer(vocab=VOCAB, context=CONTEXT, depth=depth)
+    return CausalLM(network(make, num_hidden_layers=depth))
+
+
+@pytest.mark.parametrize("make", ["x-transformers", "Llama"])
+def test_what_is_compiled_for_one_layer_serves_all(make: str) -> None:
     found = []
-    for depth in (1, 4):
-        model = tiny_transformer(vocab=VOCAB, context=CONTEXT, depth=depth)
+    for depth in (1, 3):
+        model = of_depth(make, depth)
+        plain = [scores_and_gradients(model, layout) for layout in EVERY]
         with counted_graphs() as graphs:
             compile_parts(model, backend="eager")
-            scores_and_gradients(model)
-        found.append(graphs())
+            for layout, expected in zip(EVERY, plain, strict=True):
+                for one, other in zip(scores_and_gradients(model, layout), expected, strict=True):
+                    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+            found.append(graphs())
     assert found[0] == found[1] > 0
+
+
+def test_dropout_in_packed_rows_is_not_compiled_anew() -> None:
+    model = policy(dropout=0.3).train()
+    plain = scores_and_gradients(model, Layout.packed)
+    with counted_graphs() as graphs:
+        compile_parts(model, backend="eager")
+        for one, other in zip(scores_and_gradients(model, Layout.packed), plain, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+        before = graphs()
+        for pairs in (3, 4, 5):
+            score(model, Case(prompt=5, completion=4, vocab=VOCAB, pairs=pairs).draw(seed=pairs), Scoring([Layout.packed]))
+        assert graphs() <= before + 6, "once more, for lengths that vary, in attention, feedforward and norm"
+        before = graphs()
+        score(model, Case(prompt=7, completion=4, vocab=VOCAB, pairs=6).draw(seed=0), Scoring([Layout.packed]))
+        assert graphs() == before
+
+
+def test_a_part_with_a_forward_of_its_own_is_not_compiled_over() -> None:
+    model = policy()
+    checkpoint_blocks(model)
+    with pytest.raises(ValueError, match="has a forward of its own"):
+        compile_parts(model)
 
 
 def test_a_copy_of_a_compiled_model_runs_its_own_weights() -> None:
@@ -142,5 +174,5 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
 
 @pytest.mark.parametrize("change", [checkpoint_blocks, compile_parts])
 def test_a_model_that_does_not_name_its_blocks_is_refused(change: object) -> None:
-    with pytest.raises(ValueError, match="RecurrentTable does not name its body and blocks"):
+    with pytest.raises(ValueError, match="RecurrentTable does not name its blocks and parts"):
         change(RecurrentTable())  # type: ignore[operator]
