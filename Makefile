@@ -48,7 +48,7 @@ smollm2: $(VENV)/.hf  ## DPO on a pretrained chat model with an adapter (about 1
 	$(BIN)/python -m dpo_lab.data.fetch chats data
 	$(BIN)/python -m dpo_lab +experiment=smollm2_dpo $(ARGS)
 
-benchmark: $(VENV)/.test  ## a training step beside TRL, the published module and the plain loop (20 minutes on 2 cores)
+benchmark: $(VENV)/.test  ## a training step beside TRL, the published module and the plain loop (40 minutes on 2 cores)
 	$(BIN)/python -m dpo_lab +experiment=throughput $(ARGS)
 
 clean:  ## remove .venv and caches, keep runs and artifacts
