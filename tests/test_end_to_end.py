@@ -25,6 +25,7 @@ from dpo_lab.artifacts import file_digest, verify_directory
 from dpo_lab.command_line import CONF, run_command
 from dpo_lab.composing import validate
 from dpo_lab.layouts import Layout
+from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
 from dpo_lab.runners import preference
 
@@ -270,7 +271,7 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
         compile_parts(model, backend="eager")  # the code generator takes long on a CPU
         compiled.append(model)
 
-    monkeypatch.setattr(preference, "compile_parts", compile_quickly)
+    monkeypatch.setattr(running, "compile_parts", compile_quickly)
     monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own

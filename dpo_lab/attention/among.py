@@ -25,7 +25,7 @@ def attending_among(trees: Trees, run: Callable[[], T]) -> T:
 
     Raises ValueError where it is asked for anything else, a bias or a window say, and if it is not asked at all.
     """
-    with _Among(trees) as among:
+    with _Among(trees, trees.spans()) as among:
         found = run()
     if not among.asked:
         raise ValueError("its attention is not PyTorch's fused one")
@@ -34,14 +34,14 @@ def attending_among(trees: Trees, run: Callable[[], T]) -> T:
 
 def again() -> AbstractContextManager[object]:
     """In which that what is computed now can be computed once more, later and perhaps on another thread."""
-    return _Among(_entered()[-1].trees) if _entered() else nullcontext()
+    return _Among(_entered()[-1].trees, _entered()[-1].spans) if _entered() else nullcontext()
 
 
 class _Among(TorchFunctionMode):
-    def __init__(self, trees: Trees) -> None:
+    def __init__(self, trees: Trees, spans: Tensor) -> None:
         super().__init__()
         self.trees = trees
-        self.spans = trees.spans()  # a number here would be compiled into a model that is, lengths in a tensor are not
+        self.spans = spans  # a number here would be compiled into a model that is, lengths in a tensor are not
         self.asked = False
 
     def __enter__(self) -> _Among:

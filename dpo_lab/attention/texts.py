@@ -12,6 +12,9 @@ from torch import Tensor
 
 from dpo_lab.attention.trees import Tree
 
+Spans = tuple[Tensor, Tensor, int, int]
+"""Where the queries' sequences are cut, and the keys'; the longest of either."""
+
 
 def forward(
     query: Tensor, key: Tensor, value: Tensor, trees: Sequence[Tree], where: Sequence[Tensor], scale: float | None
@@ -19,10 +22,10 @@ def forward(
     """Result and normaliser, n h d and h n. `where`: the tensors of `Trees`, in their order."""
     texts, others, of_others, prompts, of_prompts = where
     text, other, prompt = longest(trees)
-    result, normaliser = _forward(query, key, value, texts, texts, text, text, True, scale)
+    result, normaliser = _forward(query, key, value, (texts, texts, text, text), True, scale)
     if other:
         given = query[others], key[prompts], value[prompts]
-        to_prompt, of_prompt = _forward(*given, of_others, of_prompts, other, prompt, False, scale)
+        to_prompt, of_prompt = _forward(*given, (of_others, of_prompts, other, prompt), False, scale)
         to_itself, of_itself = result[others], normaliser[:, others]
         share = rearrange((of_prompt - of_itself).sigmoid(), "h n -> n h 1")
         result[others] = torch.lerp(to_itself.float(), to_prompt.float(), share).to(result.dtype)
@@ -44,10 +47,10 @@ def backward(
     """Gradients of query, key and value."""
     texts, others, of_others, prompts, of_prompts = where
     text, other, prompt = longest(trees)
-    of_query, of_key, of_value = _backward(grad, query, key, value, result, normaliser, texts, texts, text, text, True, scale)
+    of_query, of_key, of_value = _backward(grad, query, key, value, result, normaliser, (texts, texts, text, text), True, scale)
     if other:
         given = grad[others], query[others], key[prompts], value[prompts], result[others], normaliser[:, others]
-        to_query, to_key, to_value = _backward(*given, of_others, of_prompts, other, prompt, False, scale)
+        to_query, to_key, to_value = _backward(*given, (of_others, of_prompts, other, prompt), False, scale)
         of_query.index_add_(0, others, to_query)
         of_key.index_add_(0, prompts, to_key)
         of_value.index_add_(0, prompts, to_value)
@@ -61,19 +64,9 @@ def longest(trees: Sequence[Tree]) -> tuple[int, int, int]:
 
 
 def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    row: int,
-    column: int,
-    causal: bool,
-    scale: float | None,
+    query: Tensor, key: Tensor, value: Tensor, spans: Spans, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    out, normaliser, *_ = torch.ops.aten._flash_attention_forward(
-        query, key, value, rows, columns, row, column, 0.0, causal, False, scale=scale
-    )
+    out, normaliser, *_ = torch.ops.aten._flash_attention_forward(query, key, value, *spans, 0.0, causal, False, scale=scale)
     return out, normaliser
 
 
@@ -84,15 +77,12 @@ def _backward(
     value: Tensor,
     out: Tensor,
     normaliser: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    row: int,
-    column: int,
+    spans: Spans,
     causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     seed = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of the dropout that there is not
     found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-        *(grad, query, key, value, out, normaliser, rows, columns, row, column, 0.0, causal, seed, seed[:0]), scale=scale
+        grad, query, key, value, out, normaliser, *spans, 0.0, causal, seed, seed[:0], scale=scale
     )
     return found

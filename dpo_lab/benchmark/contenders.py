@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dpo_lab.benchmark.base import CONTENDERS, Contender, Setting, Step
 from dpo_lab.losses.dpo import DPOLoss
+from dpo_lab.models import running
 from dpo_lab.models.copying import freeze, independent_copy
-from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.objective import Objective
 from dpo_lab.records import CandidateBatch
@@ -37,10 +37,7 @@ class Lab(Contender):
         setting.policy.train(setting.trainer.dropout)
         scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
-        if compute.compile:
-            compile_parts(setting.policy)
-        if compute.checkpointing:
-            checkpoint_blocks(setting.policy)
+        running.set_up(setting.policy, compute.compile, compute.checkpointing)
         loss = DPOLoss(beta=setting.beta)
         portions = setting.trainer.micro_batch_size, setting.trainer.micro_batch_tokens
         objective = Objective(setting.policy, loss, reference, compute, *portions, scoring=scoring)

@@ -25,11 +25,16 @@ class NamesBlocks(Protocol):
     def blocks(self) -> list[nn.Module]: ...
 
 
-def checkpoint_blocks(model: nn.Module) -> None:
-    """Keep only what goes into a block; what happens inside is computed again in the backward pass.
+def set_up(model: nn.Module, compile: bool, checkpointing: bool) -> None:
+    """Either, or both: then what is computed again is compiled, too. Errors as of each."""
+    if compile:
+        compile_parts(model)
+    if checkpointing:
+        checkpoint_blocks(model)
 
-    To be called after `compile_parts`, where both are wanted.
-    """
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Keep only what goes into a block; what happens inside is computed again in the backward pass."""
     for block in _named(model, "checkpointing").blocks():
         block.forward = partial(_checkpointed, block.forward)  # an attribute, not a module: the state dict stays as it is
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.layouts import Layout
+from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
-from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.outcome import Status
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
@@ -57,10 +57,7 @@ class PreferenceRunner(RunnerSpec):
             also = trusted(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
         scoring = Scoring(layouts, study.compute.head_portion)
-        if study.compute.compile:
-            compile_parts(policy)
-        if study.compute.checkpointing:
-            checkpoint_blocks(policy)
+        running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             events: list[str] = []
             context.store.on_event = lambda kind, key, what: events.append(what)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.benchmark import CONTENDERS, Case, contenders
+from dpo_lab.benchmark import CONTENDERS, Case
 from dpo_lab.benchmark.contenders import side_by_side
 from dpo_lab.benchmark.prepared import Prepared, Terms, prepared
 from dpo_lab.compute import Compute
 from dpo_lab.layouts import Layout
+from dpo_lab.models import running
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.trainer_settings import TrainerSettings
 
@@ -51,7 +52,7 @@ def test_the_lab_has_the_gradient_of_the_plain_loop(name: str, layout: Layout) -
 
 def test_compiled_is_cached_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     models = list[nn.Module]()
-    monkeypatch.setattr(contenders, "compile_parts", models.append)
+    monkeypatch.setattr(running, "compile_parts", models.append)
     expected = gradient(prepared(TERMS, "cached", CASE))
     one = prepared(TERMS, "compiled", CASE)
     assert models == [one.model]

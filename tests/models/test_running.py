@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -70,17 +71,6 @@ def test_checkpointing_changes_no_score_and_no_gradient(layout: Layout, dropout:
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {n: t.shape for n, t in weights.items()}
 
 
-def test_a_copy_of_a_checkpointed_model_runs_its_own_weights() -> None:
-    model = policy()
-    checkpoint_blocks(model)
-    twin = independent_copy(model)
-    before = score(twin, drawn(2))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    assert score(twin, drawn(2)).equal(before)
-
-
 @pytest.mark.parametrize(("layout", "checkpointing"), [(Layout.rows, False), (Layout.packed, True)])
 def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, checkpointing: bool) -> None:
     model = policy()
@@ -141,10 +131,11 @@ def test_a_part_with_a_forward_of_its_own_is_not_compiled_over() -> None:
         compile_parts(model)
 
 
-def test_a_copy_of_a_compiled_model_runs_its_own_weights() -> None:
+@pytest.mark.parametrize("change", [checkpoint_blocks, partial(compile_parts, backend="eager")])
+def test_a_copy_of_a_changed_model_runs_its_own_weights(change: Callable[[nn.Module], None]) -> None:
     model = policy()
     with counted_graphs():
-        compile_parts(model, backend="eager")
+        change(model)
         twin = independent_copy(model)
         before = score(twin, drawn(2))
         with torch.no_grad():
