@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dpo_lab.layouts import SplitsHead
 from dpo_lab.scoring import evaluating
-from dpo_lab.streams import Streams
+from dpo_lab.streams import Streams, uniform
 
 NOTES = logging.getLogger(__name__)
 COMPACT_BELOW = 0.8
@@ -120,8 +120,8 @@ def sample(
             at_once = rows_at_once or _rows_at_once(model, distinct.shape[1] + max_tokens - 1, prompt.device)
             for rows in which.argsort(stable=True).split(at_once):
                 here, copies = which[rows].unique(return_inverse=True)
-                uniform = streams.select(rows).uniform(max_tokens).to(prompt.device)
-                out[rows] = _sample_rows(begin, distinct[here], copies, uniform, end, temperature)
+                numbers = streams.select(rows).uniform(max_tokens).to(prompt.device)
+                out[rows] = _sample_rows(begin, distinct[here], copies, numbers, end, temperature)
     ended = (out == end).cumsum(dim=1) - (out == end).long()
     mask = ended == 0
     used = int(mask.sum(dim=1).max()) if len(mask) else 0
@@ -162,7 +162,7 @@ def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) 
     assert isinstance(model, Decodes)
     few = prompts[torch.linspace(0, len(prompts) - 1, min(len(prompts), 4)).long()]
     known = few[few >= 0]
-    more = torch.arange(len(few) * (max_tokens - 1), device=few.device) * 7919 % len(known)
+    more = (uniform(len(few) * (max_tokens - 1), 0, "trying a decoding") * len(known)).long().to(few.device)
     rows = torch.cat((few, rearrange(known[more], "(d m) -> d m", d=len(few))), dim=1)
     starts, width = (rows < 0).sum(dim=1), rows.shape[1]
     decoding, forward = model.decoding(starts, width), WholeRows(model, starts)
@@ -182,21 +182,21 @@ def _sample_rows(
     begin: Begin,
     prompts: Int[Tensor, "d p"],
     copies: Int[Tensor, " r"],
-    uniform: Float64[Tensor, "r m"],
+    numbers: Float64[Tensor, "r m"],
     end: int,
     temperature: float,
 ) -> Int[Tensor, "r m"]:
     """A completion of `prompts[copies[r]]` for each r; behind its end may stand anything."""
     prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
-    max_tokens = uniform.shape[1]
-    out = prompts.new_full(uniform.shape, end)
+    max_tokens = numbers.shape[1]
+    out = prompts.new_full(numbers.shape, end)
     decoding = begin((prompts < 0).sum(dim=1), prompts.shape[1] + max_tokens - 1)
     logits = decoding.read(prompts.clamp(min=0))[copies]
     decoding.keep(copies)
     running = torch.arange(len(out), device=out.device)
     alive = torch.ones_like(running, dtype=torch.bool)
     for t in range(max_tokens):
-        drawn = _draw(logits, uniform[:, t, None], temperature)
+        drawn = _draw(logits, numbers[:, t, None], temperature)
         out[running, t] = drawn
         alive = alive & (drawn != end)
         if t + 1 == max_tokens:
@@ -207,13 +207,13 @@ def _sample_rows(
                 break
             if still < COMPACT_BELOW * len(alive):
                 rows = alive.nonzero()[:, 0]
-                running, alive, drawn, uniform = running[rows], alive[rows], drawn[rows], uniform[rows]
+                running, alive, drawn, numbers = running[rows], alive[rows], drawn[rows], numbers[rows]
                 decoding.keep(rows)
         logits = decoding.read(drawn[:, None])
     return out
 
 
-def _draw(logits: Float[Tensor, "r v"], uniform: Float64[Tensor, "r 1"], temperature: float) -> Int[Tensor, " r"]:
+def _draw(logits: Float[Tensor, "r v"], number: Float64[Tensor, "r 1"], temperature: float) -> Int[Tensor, " r"]:
     """A token of each row, by its inverse distribution function: half the time of torch.multinomial on a CPU.
 
     Masses are summed in float64, so that any token whose mass float32 can hold is drawn as often as it should.
@@ -223,18 +223,18 @@ def _draw(logits: Float[Tensor, "r v"], uniform: Float64[Tensor, "r 1"], tempera
     scaled = logits.float() / temperature
     mass = (scaled - scaled.amax(dim=-1, keepdim=True)).exp()
     if mass.shape[1] <= 2 * BLOCK:
-        return _picked(mass, uniform)[0][:, 0]
+        return _picked(mass, number)[0][:, 0]
     blocks = rearrange(F.pad(mass, (0, -mass.shape[1] % BLOCK)), "r (n m) -> r n m", m=BLOCK)
-    block, within = _picked(blocks.sum(dim=-1), uniform)
+    block, within = _picked(blocks.sum(dim=-1), number)
     token, _ = _picked(blocks[torch.arange(len(mass), device=mass.device), block[:, 0]], within)
     return (block * BLOCK + token)[:, 0]
 
 
-def _picked(mass: Float32[Tensor, "r n"], uniform: Float64[Tensor, "r 1"]) -> tuple[Int[Tensor, "r 1"], Float64[Tensor, "r 1"]]:
+def _picked(mass: Float32[Tensor, "r n"], number: Float64[Tensor, "r 1"]) -> tuple[Int[Tensor, "r 1"], Float64[Tensor, "r 1"]]:
     """The place in each row whose part of its mass the number in [0, 1] falls into, and how far into that part."""
     reached = mass.cumsum(dim=-1, dtype=torch.float64)
     whole = reached[:, -1:]
-    target = (uniform * whole).minimum(torch.nextafter(whole, torch.zeros_like(whole)))  # nothing lies behind the last mass
-    place = torch.searchsorted(reached, target, right=True)
+    target = (number * whole).minimum(torch.nextafter(whole, torch.zeros_like(whole)))  # nothing lies behind the last mass
+    place = torch.searchsorted(reached, target, right=True).clamp(max=mass.shape[1] - 1)  # of nan, whatever is there
     own = mass.gather(1, place).double()
     return place, 1 - (reached.gather(1, place) - target) / own
