@@ -229,7 +229,9 @@ def test_every_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should(vocab:
 def test_what_cannot_be_is_not_drawn_at_either_end(number: float, vocab: int) -> None:
     logits = torch.full((1, vocab), -torch.inf)
     logits[0, [2, 3]] = torch.tensor([0.3, 0.1])
+    before = logits.clone()
     assert int(_draw(logits, torch.tensor([[number]], dtype=torch.float64), 1.0)) == (2 if number == 0 else 3)
+    assert logits.equal(before), "the model's own logits are written over"
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 512])
