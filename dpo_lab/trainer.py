@@ -90,6 +90,8 @@ class Trainer:
     """Steps taken."""
 
     def __post_init__(self) -> None:
+        if self.rows is None:
+            self.settings.check_rows(len(self.data), "rows")
         self.best = Best(self.settings.best_metric, self.settings.patience)
         self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
         self.guard = Guard(self.settings.guards, self.hooks.warn)

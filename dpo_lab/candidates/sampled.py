@@ -67,6 +67,12 @@ class SampledCandidates(CandidatesSpec):
     def num_candidates(self) -> int | None:
         return {Pairing.all: self.samples_per_prompt, Pairing.unpaired: 1}.get(self.pairing, 2)
 
+    @property
+    def most_rows(self) -> int | None:
+        k = self.samples_per_prompt
+        of_prompt = {Pairing.all: 1, Pairing.best_worst: 1, Pairing.unpaired: k}.get(self.pairing, k // 2)
+        return self.num_prompts * of_prompt
+
     def pairs(self, samples: CandidateBatch, *, like: CandidateBatch | None = None) -> tuple[CandidateBatch, dict[str, int]]:
         """What the samples teach (k of them compared, 2 or 1), and what was left out because rewards tie.
 
