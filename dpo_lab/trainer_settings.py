@@ -69,8 +69,8 @@ class TrainerSettings:
         """Raises ValueError where a batch would hold some of the `count` rows twice."""
         if self.batch_size > count:
             raise ValueError(
-                f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on: a batch holds each at "
-                f"most once; set {setting}.batch_size={count} or less"
+                f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on, and a batch holds "
+                f"each at most once: set {setting}.batch_size={count} or less"
             )
 
     def checkpoint_due(self, step: int) -> bool:

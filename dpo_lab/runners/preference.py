@@ -46,8 +46,8 @@ class PreferenceRunner(RunnerSpec):
         study = context.study
         stages = Stages(context)
         train, held_out, labelled = stages.pairs()  # before the base policy is fitted, where they do not come from it
-        study.trainer.check_rows(len(train), noun(train.num_candidates))
         study.loss.check(train)
+        study.trainer.check_rows(len(train), noun(train.num_candidates))
         base, base_key = stages.base
         if study.loss.needs_mismatched:
             train = train.with_mismatched()
