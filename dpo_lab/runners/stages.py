@@ -224,6 +224,9 @@ class Stages:
             determined_by = {"base": key, "text": self.data_key, "reward": study.reward, "split": split, **drawn}
             path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build)
             batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
+            different = len(batch.prompt.masked_fill(~batch.prompt_mask, -1).unique(dim=0))
+            repeated = f" ({different:,} different)" if different < len(batch) else ""
+            stage.detail = f"{drawn['k']} for each of {len(batch):,} {split} prompts{repeated}"
             if batch.scores is not None:
                 stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
         return batch
