@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import defaultdict
@@ -13,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import QUICKSTART
+from processes import QUICKSTART, runs_of
 
 import dpo_lab
 from dpo_lab import streams
@@ -140,6 +141,22 @@ def test_in_a_study_every_draw_has_a_purpose_and_a_seed_of_its_own(tmp_path: Pat
     monkeypatch.setattr("sys.argv", ["dpo_lab"])
     assert run_command([*STUDY, *(f"{setting}={seed}" for seed, setting in SETTINGS.items())]) == 0
     assert found == DRAWN_IN_A_STUDY
+
+
+def test_a_seed_varies_the_training_and_the_policys_samples_or_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen in the samples of policies that have not moved."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["dpo_lab"])
+    samples = []
+    for words in (["seed=1"], ["seed=2"], ["seed=2", "vary=all"]):
+        assert run_command([*QUICKSTART, "trainer.max_steps=1", "optimizer.lr=1e-30", "resume=never", *words]) == 0
+        rows = [json.loads(line) for line in (runs_of(tmp_path)[-1] / "samples.jsonl").read_text().splitlines()]
+        samples.append([[row[part] for row in rows] for part in ("prompt", "reference", "policy")])
+    one, other, own = samples
+    assert one[:2] == other[:2], "prompts, base policy and the reference's samples are shared"
+    assert one[2] != other[2], "the same chance again"
+    assert own[0] != other[0]
+    assert sum(a != b for a, b in zip(one[2], other[2], strict=True)) > 8
 
 
 SEEDED = re.compile(r"manual_seed|default_rng|random\.Random|np\.random\.")
