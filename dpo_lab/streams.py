@@ -1,7 +1,7 @@
 """Random numbers: every draw of a study has a stream of its own, named by a seed, a purpose and the items it is for.
 
-Nothing that is added, left out, reordered or run beside a draw changes its numbers, and no two draws share any. The numbers are
-those of this file alone, whatever the version of a library or the device.
+Nothing that is added, left out, reordered or run beside a draw changes its numbers, and no two draws share any. All but weights
+and dropout, which torch draws, are numbers of this file alone, whatever the version of a library or the device.
 """
 
 from __future__ import annotations
