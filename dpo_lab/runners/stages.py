@@ -235,7 +235,7 @@ class Stages:
             reward = {"reward": study.reward, "files": study.reward.fingerprint(), "scorer": self.scorer_keys[:1]}
             determined_by = {"base": key, "text": self.data_key, **reward, "split": split, **drawn}
             networks = {type(module) for module in policy.module.modules()}
-            code = code_of(draw.__module__, *networks, Stages._prompts) | self._code(study.reward)
+            code = code_of(draw.__module__, permutation.__module__, *networks, Stages._prompts) | self._code(study.reward)
             path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build, code, study.compute.rounding())
             batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
             different = len(batch.prompt.masked_fill(~batch.prompt_mask, -1).unique(dim=0))
