@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from dpo_lab.guards import GuardSettings
 
 
+DEFAULT_BATCH = 64
+
+
 @dataclass
 class TrainerSettings:
     """How long, in what portions, and what is watched on the way. An interval of None means never."""
 
-    batch_size: int = 64
+    batch_size: int = DEFAULT_BATCH
     """Prompts in one optimiser step; at most as many as there are to train on."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
@@ -65,13 +68,17 @@ class TrainerSettings:
             if limit is not None and not limit > 0:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
 
-    def check_rows(self, count: int, what: str, setting: str = "trainer") -> None:
-        """Raises ValueError where a batch would hold some of the `count` rows twice."""
-        if self.batch_size > count:
-            raise ValueError(
-                f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on, and a batch holds "
-                f"each at most once: set {setting}.batch_size={count} or less"
-            )
+    def check_rows(self, count: int, what: str, setting: str = "trainer") -> str:
+        """A sentence for the user where a batch holds some of the `count` rows more than once, "" where none does.
+
+        Raises ValueError where it is larger than the default, too: that many rows were meant to be there.
+        """
+        if self.batch_size <= count:
+            return ""
+        found = f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on"
+        if self.batch_size > DEFAULT_BATCH:
+            raise ValueError(f"{found}: set {setting}.batch_size={count} or less")
+        return f"{found}: every step sees some of them more than once"
 
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))

@@ -210,9 +210,9 @@ WRONG = {
     "a row without its fields": data('{"prompt": "a"}\n', "x.jsonl:1", "chosen"),
     "a row of bytes": data(b"\xff\xfe\n", "x.jsonl:1", "UTF-8"),
     "too few rows": data(PAIR, "x.jsonl", "eval_share"),
-    "a batch of more pairs than there are": data(MANY, "trainer.batch_size", "only 35 pairs", words=("trainer.batch_size=36",)),
+    "a batch of more pairs than there are": data(MANY, "trainer.batch_size", "only 35 pairs", words=("trainer.batch_size=65",)),
     "a batch of more texts than there are": data(
-        MANY, "base.trainer.batch_size", "only 35 texts", words=("trainer.batch_size=35", "base.trainer.batch_size=36")
+        MANY, "base.trainer.batch_size", "only 35 texts", words=("trainer.batch_size=35", "base.trainer.batch_size=65")
     ),
     "a directory for a file": Wrong(GIVEN, ("data.path", "x.jsonl"), [text("x.jsonl/f", "")]),
     "single completions for pairs": data(UNPAIRED, "loss=dpo", words=("trainer.max_steps=1",)),

@@ -37,9 +37,11 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     rows += [[row[: fit.max_tokens]] for row in broken if row]
     if not rows:
         raise ValueError("the data has no text to fit a base policy on")
-    fit.trainer.check_rows(len(rows), "texts", "base.trainer")
+    crowded = fit.trainer.check_rows(len(rows), "texts", "base.trainer")
     if whole and fit.whole_at_end:
-        fit.trainer.check_rows(len(whole), "whole texts", "base.trainer")
+        crowded = fit.trainer.check_rows(len(whole), "whole texts", "base.trainer") or crowded
+    if crowded:
+        context.console.warn(crowded)
     seed_torch(fit.seed, "weights")
     module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
     steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size

@@ -47,7 +47,8 @@ class PreferenceRunner(RunnerSpec):
         stages = Stages(context)
         train, held_out, labelled = stages.pairs()  # before the base policy is fitted, where they do not come from it
         study.loss.check(train)
-        study.trainer.check_rows(len(train), noun(train.num_candidates))
+        if crowded := study.trainer.check_rows(len(train), noun(train.num_candidates)):
+            context.console.warn(crowded)
         base, base_key = stages.base
         if study.loss.needs_mismatched:
             train = train.with_mismatched()
