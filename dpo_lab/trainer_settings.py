@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from dpo_lab.guards import GuardSettings
 
-
 DEFAULT_BATCH = 64
 
 
