@@ -120,9 +120,8 @@ class TensorBoard:
         """The `values`, tag by tag, as one event. Standard errors (NAME_se) are left out: they would double the charts."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        summary = Summary(
-            value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if not tag.endswith("_se")]
-        )
+        shown = {tag: value for tag, value in values.items() if not tag.endswith("_se")}
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()])
         self._open().file_writer.add_summary(summary, step)
 
     @_never_fatal

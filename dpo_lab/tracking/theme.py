@@ -61,3 +61,21 @@ def known(row: Mapping[str, Any], key: str) -> float | None:
 def percent(share: float | int) -> str:
     """0.913 as '91 %', with a space that does not break."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"
+
+
+def measured(values: Mapping[str, Any], name: str, *, share: bool = False, sign: str = "") -> str:
+    """'+2.40 ± 0.07', a share as '95 ± 1 %': the number and its standard error, as many of them as there are; '' for none."""
+    value, error = known(values, name), known(values, f"{name}_se")
+    if value is None:
+        return ""
+    digits, times = (0, 100) if share else (2, 1)
+    text = f"{times * value:{sign}.{digits}f}"
+    if error is not None:
+        text += f" \N{PLUS-MINUS SIGN} {_shown(times * error, digits)}"
+    return f"{text}\N{NO-BREAK SPACE}%" if share else text
+
+
+def _shown(error: float, digits: int) -> str:
+    """An error that would be shown as 0 and is none, with its first digit."""
+    text = f"{error:.{digits}f}"
+    return f"{error:.1g}" if error > 0 and float(text) == 0 else text
