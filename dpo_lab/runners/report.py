@@ -59,7 +59,8 @@ def _rows(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def _row(title: str, values: Mapping[str, Any], who: str, kl: str, win_rate: str) -> list[str]:
     rewards = (measured(values, f"{name}{who}", sign="+") for name in ("reward", "proxy"))
-    return [title, kl, *rewards, measured(values, f"positive{who}", share=True), win_rate]
+    cells = [kl, *rewards, measured(values, f"positive{who}", share=True), win_rate]
+    return [title, *(cell.replace(" \N{PLUS-MINUS SIGN} ", "\N{PLUS-MINUS SIGN}") for cell in cells)]  # 80 columns hold it
 
 
 def _kl_of_best(best: Mapping[str, Any]) -> str:
@@ -77,7 +78,9 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
         share, mark = measured(summary, "ideal_share", share=True), "*" if summary.get("ideal_extrapolated") else ""
         found.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
         if mark:
-            found.append("* beyond the frontier's last point: extrapolated as the square root of KL")
+            found.append(
+                "* beyond the frontier's last point: extrapolated as the square root of KL, which the error leaves out"
+            )
     elif "ideal_share_reason" in summary:
         found.append(f"no share of the ideal gain: {summary['ideal_share_reason']}")
     return found

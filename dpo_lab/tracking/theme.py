@@ -72,10 +72,10 @@ def measured(values: Mapping[str, Any], name: str, *, share: bool = False, sign:
     text = f"{times * value:{sign}.{digits}f}"
     if error is not None:
         text += f" \N{PLUS-MINUS SIGN} {_shown(times * error, digits)}"
-    return f"{text}\N{NO-BREAK SPACE}%" if share else text
+    return f"{text} %" if share else text
 
 
 def _shown(error: float, digits: int) -> str:
-    """An error that would be shown as 0 and is none, with its first digit."""
-    text = f"{error:.{digits}f}"
-    return f"{error:.1g}" if error > 0 and float(text) == 0 else text
+    """One that rounds to 0 and is not 0 is below the last digit: '<0.01'."""
+    text, last = f"{error:.{digits}f}", 10**-digits
+    return f"<{last}" if error > 0 and float(text) == 0 else text

@@ -55,7 +55,7 @@ def test_the_picture_names_the_finding_and_every_landmark(tmp_path: Path) -> Non
     assert struct.unpack(">II", png.read_bytes()[16:24]) == (1690, 884)
     shown = "\n".join(texts(tmp_path))
     for landmark in [
-        "91 % positive at 3.6 nats: 78 % of the ideal reward",
+        "91 % positive at 3.6 nats: 78 % of the ideal gain in reward",
         "ideal frontier",
         "best of 4",
         "reference",
@@ -103,7 +103,7 @@ def test_the_finding_says_as_much_as_the_numbers_allow() -> None:
     def said(summary: dict, rows: list[dict] | None = None) -> str:
         return finding(rows or [], summary).replace("\N{NO-BREAK SPACE}", " ")
 
-    assert said(SUMMARY) == "91 % positive at 3.6 nats: 78 % of the ideal reward"
+    assert said(SUMMARY) == "91 % positive at 3.6 nats: 78 % of the ideal gain in reward"
     assert said(SUMMARY | {"ideal_share": None}) == "91 % positive at 3.6 nats, from 52 % for the reference"
     assert said({"proxy/policy": 2.5, "proxy/reference": 0.1}) == "Reward 2.50, from 0.10 for the reference"
     assert said({}, events(sampled=False)) == "82 % of the held-out pairs ranked right"
