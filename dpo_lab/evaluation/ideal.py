@@ -20,7 +20,7 @@ DISCERNIBLE = 2.0
 
 @dataclass
 class IdealShare:
-    """The share, its standard error, and whether the frontier had to be extrapolated; or why there is none."""
+    """The share, its standard error, and whether the frontier had to be extrapolated; or the reason why there is none."""
 
     share: float | None
     error: float | None = None
@@ -40,8 +40,8 @@ def ideal_share(
     `policy` and `logratios` are rewards and log-ratios of one policy sample for each of b prompts, `reference` the rewards of
     k reference samples for the same prompts, whose clusters are numbered as the frontier's prompts. The standard error is the
     delta method's: for each prompt, what it adds to the gain, to the KL and to the frontier, together. By the envelope theorem
-    the frontier at a fixed KL moves as log E[exp(tilt * reward)] / tilt, and with KL as 1 / tilt. What an extrapolation adds
-    is not in it, nor what the frontier's assumption does.
+    the frontier at a fixed KL moves as log E[exp(tilt * reward)] / tilt, and with KL as 1 / tilt. An extrapolation adds how far
+    going on with the frontier's own last slope would lead from a square root. The frontier's assumption adds nothing.
     """
     kl, in_kl = deviations(logratios)
     kl_error = standard_error(in_kl, clusters)
@@ -57,9 +57,12 @@ def ideal_share(
     share = gain / point.reward
     slope = point.reward / (2 * kl) if extrapolated else 1 / point.tilt
     grown = math.sqrt(kl / end.kl) if extrapolated else 1.0
-    in_frontier = grown / point.tilt * (frontier.weights(point.tilt) - 1 / len(frontier.centred))
+    in_frontier = grown / point.tilt * frontier.without_each(point.tilt)
     adds = torch.cat(((in_gain - share * slope * in_kl) / point.reward, -share / point.reward * in_frontier))
-    error = standard_error(adds, torch.cat((clusters, frontier.prompts)), num_clusters=len(clusters.unique()))
+    error = standard_error(adds, torch.cat((clusters, frontier.prompts.unique())), num_clusters=len(clusters.unique()))
+    if extrapolated and error is not None:
+        bend = end.kl / (end.tilt * end.reward) - 0.5  # of log gain in log KL at the end, beside that of a square root
+        error = math.hypot(error, share * bend * math.log(kl / end.kl))
     return IdealShare(share, error, extrapolated)
 
 

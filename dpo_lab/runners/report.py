@@ -78,9 +78,7 @@ def _remarks(summary: Mapping[str, Any]) -> list[str]:
         share, mark = measured(summary, "ideal_share", share=True), "*" if summary.get("ideal_extrapolated") else ""
         found.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
         if mark:
-            found.append(
-                "* beyond the frontier's last point: extrapolated as the square root of KL, which the error leaves out"
-            )
+            found.append("* beyond the frontier's last point: extrapolated as the square root of KL")
     elif "ideal_share_reason" in summary:
         found.append(f"no share of the ideal gain: {summary['ideal_share_reason']}")
     return found

@@ -30,14 +30,16 @@ class Labels:
     obstacles: list[np.ndarray] = field(default_factory=list)
     """Points in pixels."""
 
-    def avoid(self, x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> None:
+    def avoid(self, x: Sequence[float | int] | np.ndarray, y: Sequence[float | int] | np.ndarray) -> None:
         """A line through the given points, in data coordinates."""
         if len(x):
             corners = self.axes.transData.transform(np.column_stack([x, y]))
             ends = np.linspace(0, len(corners) - 1, SAMPLES * max(len(corners) - 1, 1))
             self.obstacles.append(np.column_stack([np.interp(ends, range(len(corners)), column) for column in corners.T]))
 
-    def annotate(self, text: str, point: tuple[float, float], gap: float, first: tuple[int, int], **style: Any) -> None:
+    def annotate(
+        self, text: str, point: tuple[float | int, float | int], gap: int, first: tuple[int, int], **style: Any
+    ) -> None:
         """`text` beside the point, `gap` points of type away: in the direction `first`, or where fewer lines cross it."""
         label = self.axes.annotate(text, point, (0, 0), textcoords="offset points", **style)
         renderer: Any = self.axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
