@@ -50,8 +50,10 @@ def ideal_share(
     if kl < DISCERNIBLE * kl_error:
         return IdealShare(None, reason=f"KL is within {DISCERNIBLE:.0f} standard errors of 0")
     end, point = frontier.points[-1], frontier.at(kl)
-    if point.reward <= 0:
-        return IdealShare(None, reason="all samples of a prompt have the same reward")
+    if end.kl <= 0:
+        equal = bool((frontier.centred == 0).all())
+        few = f"{len(frontier.rewards):,} samples are too few for the ideal frontier"
+        return IdealShare(None, reason="all samples of a prompt have the same reward" if equal else few)
     extrapolated = kl > end.kl
     gain, in_gain = deviations(policy.double() - reference.double().mean(dim=0))
     share = gain / point.reward

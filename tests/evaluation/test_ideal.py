@@ -127,12 +127,15 @@ def test_a_kl_that_cannot_be_told_from_zero_has_no_share() -> None:
         assert ("within 2 standard errors of 0" in found.reason) == (not there)
 
 
-def test_one_prompt_or_equal_rewards_have_no_share_and_a_reason() -> None:
+def test_one_prompt_few_samples_or_equal_rewards_have_no_share_and_a_reason() -> None:
     ratios, clusters = 1 + 0.1 * torch.randn(50, generator=torch.Generator().manual_seed(1)), torch.arange(50)
     equal = found_in(torch.zeros(50), ratios, torch.zeros(K, 50), clusters, None)
     assert equal.share is None
     assert "same reward" in equal.reason
     rewards = torch.randn(K, 50, generator=torch.Generator().manual_seed(2))
+    few = found_in(rewards[0, :20], ratios[:20], rewards[:, :20], clusters[:20], None)
+    assert few.share is None
+    assert few.reason == "160 samples are too few for the ideal frontier"
     one = found_in(rewards[0], ratios, rewards, torch.zeros(50, dtype=torch.long), None)
     assert one.share is None
     assert "one held-out prompt" in one.reason
