@@ -61,4 +61,4 @@ class EvaluateRunner(RunnerSpec):
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
             judgement = judge.judge(policy, settings.num_prompts)
         context.run.write_samples(judgement.rows)
-        return {**judgement.metrics, "best_of_n": judge.best_of_n(settings.sizes)}
+        return {**judgement.summary(), "best_of_n": judge.best_of_n(settings.sizes)}

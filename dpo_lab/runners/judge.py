@@ -33,6 +33,10 @@ class Judgement:
     samples: CandidateBatch
     logps: Logps
 
+    def summary(self) -> dict[str, float]:
+        """The metrics, and how many different prompts they rest on."""
+        return {**self.metrics, "num_prompts": int(prompt_clusters(self.samples)[0].max()) + 1}
+
 
 @dataclass
 class Judge:

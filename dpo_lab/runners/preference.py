@@ -80,7 +80,7 @@ class PreferenceRunner(RunnerSpec):
         context.run.write_samples(judgement.rows)
         summary: dict[str, Any] = {
             "step": outcome.steps,
-            **judgement.metrics,
+            **judgement.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
         if best_of:

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import MaxNLocator
 
 from dpo_lab.tracking.labels import Labels
-from dpo_lab.tracking.theme import BLUE, GREEN, INK, MUTED, ORANGE, ROUND, halo, known, percent, quiet_grid
+from dpo_lab.tracking.theme import BLUE, GREEN, INK, MUTED, ORANGE, ROUND, best_of_n_title, halo, known, percent, quiet_grid
 
 STEPS = LinearSegmentedColormap.from_list("steps", ["#b9d8ee", "#5aa5d6", "#0072b2", "#003f66"])
 LABELS = {"proxy": "mean reward of the completions (training scorer)", "reward": "mean reward of the completions (true scorer)"}
@@ -146,11 +146,10 @@ def _draw_errors(
 
 
 def _name_best_of_n(best: list[dict[str, Any]], reward: str, labels: Labels) -> None:
-    """n of each, and for the last whether the KL is more than the bound: where no ties are seen, nothing says it is less."""
-    estimated = all("kl_se" in row and row["kl"] < 0.99 * row["kl_bound"] for row in best if row["n"] > 1)
+    """n of each, and of the last what it is."""
     for row in reversed(best):
         if row["kl"] > 0:
-            text = f"{row['n']}" if row is not best[-1] else f"best of {row['n']}" + ("" if estimated else "\n(KL at most)")
+            text = best_of_n_title(best) if row is best[-1] else f"{row['n']}"
             labels.annotate(text, (row["kl"], row[reward]), gap=6, first=(-1, 1), color=ORANGE, path_effects=halo())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -61,6 +61,12 @@ def known(row: Mapping[str, Any], key: str) -> float | None:
 def percent(share: float | int) -> str:
     """0.913 as '91 %', with a space that does not break."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"
+
+
+def best_of_n_title(rows: Sequence[Mapping[str, Any]]) -> str:
+    """'best of 8', and whether the KL is the bound: that it is less than it is known only where rewards are seen to tie."""
+    less = all("kl_se" in row and row["kl"] < 0.99 * row["kl_bound"] for row in rows if row["n"] > 1)
+    return f"best of {max(row['n'] for row in rows)}" + ("" if less else "\n(KL at most)")
 
 
 def measured(values: Mapping[str, Any], name: str, *, share: bool = False, sign: str = "") -> str:
