@@ -174,7 +174,9 @@ def test_the_summary_holds_the_final_numbers(quickstart: Finished) -> None:
     assert set(summary) >= {"kl", "win_rate", "entropy", "eval/loss", "best_of_n", "ideal_frontier", "ideal_share"}
     assert set(summary) >= {f"{kind}/{who}" for kind in ("reward", "positive", "proxy") for who in ("policy", "reference")}
     assert "distinct_2" not in summary, "16 completions have fewer than 1,000 pairs of tokens"
-    others = {"step", "wall_s", "num_prompts", "best_of_n"} | {name for name in summary if name.startswith("ideal_") or name.endswith("_se")}
+    others = {"step", "wall_s", "num_prompts", "best_of_n"} | {
+        name for name in summary if name.startswith("ideal_") or name.endswith("_se")
+    }
     assert {f"{name}_se" for name in summary if name not in others} <= set(summary)
     assert all({"kl_bound", "proxy_se", "reward_se", "positive_se"} <= row.keys() for row in summary["best_of_n"])
     assert [row["n"] for row in summary["best_of_n"]] == [2, 4, 8]
