@@ -41,8 +41,8 @@ def preference_metrics(
 ) -> dict[str, Float[Tensor, " 2"]]:
     """Total and count of every metric over the batch's pairs; of unpaired feedback, over its completions.
 
-    Rewards are those that the loss itself compares. An accuracy is over the pairs that have a label: `label_ties` is the share
-    of those that have none, for P(chosen beats rejected) = 1/2.
+    Rewards are those that the loss itself compares. An accuracy is over the pairs that have a label, and counts equal rewards
+    as one half; `label_ties` is the share of pairs that have none, for P(chosen beats rejected) = 1/2.
     """
     return {name: items.tally() for name, items in _items(loss, values, logps, batch).items()} | _details(loss, logps, batch)
 

@@ -116,6 +116,26 @@ def test_the_interval_holds_the_share_of_an_enumerated_language() -> None:
     assert sum(errors) / len(errors) < 0.1 * truth  # and is no interval that holds everything
 
 
+def test_the_gain_is_over_all_samples_of_the_reference() -> None:
+    generator, clusters = torch.Generator().manual_seed(0), torch.arange(100)
+    reference, logratios = torch.randn(K, 100, generator=generator), 1 + torch.randn(100, generator=generator)
+    found = found_in(reference[0] + 1, logratios, reference, clusters, None)
+    ideal = IdealFrontier(reference.flatten(), clusters.repeat(K)).at(float(logratios.double().mean())).reward
+    assert found.share == pytest.approx(float(reference[0].mean() + 1 - reference.mean()) / ideal, rel=1e-5)
+
+
+def test_an_extrapolation_from_where_the_frontier_is_flat_is_nearly_as_unsure_as_the_root_is_wide() -> None:
+    # Of two rewards the better one has probability .1: at log 10 = 2.3 nats there is nothing more to gain.
+    generator, clusters = torch.Generator().manual_seed(0), torch.arange(400)
+    reference = (torch.rand(100, 400, generator=generator) < 0.1).float()  # so many that centring blurs the levels little
+    logratios = 6 + torch.randn(400, generator=generator)
+    found = found_in(torch.ones(400), logratios, reference, clusters, None)
+    assert found.extrapolated
+    assert found.share is not None
+    assert found.error is not None
+    assert found.error > 0.3 * found.share * math.log(6 / math.log(10))
+
+
 def test_a_kl_that_cannot_be_told_from_zero_has_no_share() -> None:
     rewards, clusters = torch.randn(K, 100, generator=torch.Generator().manual_seed(0)), torch.arange(100)
     noise = torch.randn(100, generator=torch.Generator().manual_seed(1))
