@@ -73,8 +73,8 @@ def _kl_of_best(best: Mapping[str, Any]) -> str:
 def _remarks(summary: Mapping[str, Any]) -> list[str]:
     found = []
     if any(f"{name}_se" in summary for name in ("kl", "reward/policy")):
-        different = f", {summary['num_prompts']:,} of them" if "num_prompts" in summary else ""
-        found.append(f"\N{PLUS-MINUS SIGN}: one standard error, with different prompts as clusters{different}")
+        different = f" ({summary['num_prompts']:,} different ones)" if "num_prompts" in summary else ""
+        found.append(f"\N{PLUS-MINUS SIGN}: one standard error, with prompts as clusters{different}")
     if summary.get("ideal_share") is not None:
         share, mark = measured(summary, "ideal_share", share=True), "*" if summary.get("ideal_extrapolated") else ""
         found.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
