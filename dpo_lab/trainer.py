@@ -215,8 +215,7 @@ class Trainer:
         with memory_explained(batch, self.settings):
             tally = self.objective.fill_gradients(batch, self._compare_start if first else None)
         norm, norms = clip(self.policy, self.settings.clip)
-        tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
-        return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}, norms
+        return {**tally, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
 
     def _log(self, step: int, lr: float) -> None:
         """The means since the last time, if there were steps to take them over."""

@@ -19,14 +19,17 @@ from typing import Any
 import pytest
 from fixtures_imdb import write_reviews
 from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
+from safetensors.torch import load_file
 from torch import nn
 
 from dpo_lab.artifacts import file_digest, verify_directory
 from dpo_lab.command_line import CONF, run_command
 from dpo_lab.composing import validate
+from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
+from dpo_lab.records import CandidateBatch
 from dpo_lab.runners import preference
 
 pytestmark = pytest.mark.slow
@@ -152,6 +155,8 @@ def test_metrics_are_logged_at_their_intervals(quickstart: Finished) -> None:
         own = (
             {"grad_norm", "lr"} | SPEEDS if row["split"] == "train" else {"kl", "kl_se", "reward/policy", "win_rate", "entropy"}
         )
+        if row["split"] == "eval":
+            own |= {f"{name}_se" for name in (shared | own | {"displacement/chosen"}) - {"kl_se"}}
         assert set(row) >= shared | own | ({"displacement/chosen"} if row["split"] == "eval" else set())
         assert all(isinstance(value, int | float) for key, value in row.items() if key != "split")
 
@@ -166,8 +171,14 @@ def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> No
 def test_the_summary_holds_the_final_numbers(quickstart: Finished) -> None:
     summary = strict((quickstart.path / "summary.json").read_text())
     assert summary["step"] == 4
-    assert set(summary) >= {"kl", "kl_se", "win_rate", "entropy", "distinct_2", "eval/loss", "best_of_n", "ideal_frontier"}
+    assert set(summary) >= {"kl", "win_rate", "entropy", "eval/loss", "best_of_n", "ideal_frontier", "ideal_share"}
     assert set(summary) >= {f"{kind}/{who}" for kind in ("reward", "positive", "proxy") for who in ("policy", "reference")}
+    assert "distinct_2" not in summary, "16 completions have fewer than 1,000 pairs of tokens"
+    others = {"step", "wall_s", "num_prompts", "best_of_n"} | {
+        name for name in summary if name.startswith("ideal_") or name.endswith("_se")
+    }
+    assert {f"{name}_se" for name in summary if name not in others} <= set(summary)
+    assert all({"kl_bound", "proxy_se", "reward_se", "positive_se"} <= row.keys() for row in summary["best_of_n"])
     assert [row["n"] for row in summary["best_of_n"]] == [2, 4, 8]
     assert set(summary["wall_s"]) == {*STAGES, "training", "evaluation"}
     last = lines(quickstart.path / "metrics.jsonl")[-1]
@@ -302,6 +313,21 @@ def test_a_finished_run_is_judged_again(copy: Path) -> None:
         assert again[name] == then[name]
     assert lines(path / "samples.jsonl") == lines(first / "samples.jsonl")
     assert strict((path / "run.json").read_text())["status"] == "done"
+
+
+def test_the_frontier_is_that_of_the_reference_at_temperature_1(copy: Path) -> None:
+    """KL is against the untempered reference: from samples of candidates.temperature the ideal share would be of another."""
+    settings = ["candidates.temperature=0.3", "evaluation.num_prompts=64"]
+    path = here([*QUICKSTART, *settings, "data.num_sentences=400"])
+    summary = strict((path / "summary.json").read_text())
+    (key,) = strict((path / "run.json").read_text())["artifacts"]["reference_samples"]
+    samples = CandidateBatch.from_tensors(load_file(copy / "artifacts" / "reference_samples" / key / "batch.safetensors"))
+    frontier, _ = frontier_of(samples)
+    assert samples.scores is not None
+    assert summary["proxy/reference"] == pytest.approx(float(samples.scores.double().mean()))
+    assert len(summary["ideal_frontier"]) > 3
+    for point, row in zip(frontier.points, summary["ideal_frontier"], strict=True):
+        assert (row["kl"], row["proxy"] - summary["proxy/reference"]) == pytest.approx((point.kl, point.reward), abs=1e-9)
 
 
 def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,6 @@ class EvaluateRunner(RunnerSpec):
         judge = stages.judge(freeze(stages.base[0].module))
         policy = load_policy(run).module.to(study.compute.torch_device)
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
-            metrics, rows = judge.judge(policy, settings.num_prompts)
-        context.run.write_samples(rows)
-        return {**metrics, "best_of_n": judge.best_of_n(settings.sizes)}
+            judgement = judge.judge(policy, settings.num_prompts)
+        context.run.write_samples(judgement.rows)
+        return {**judgement.summary(), "best_of_n": judge.best_of_n(settings.sizes)}

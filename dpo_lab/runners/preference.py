@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dpo_lab.candidates.base import noun
-from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
+from dpo_lab.candidates.sampled import SampledCandidates
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
@@ -80,19 +79,20 @@ class PreferenceRunner(RunnerSpec):
             raise DivergedError(outcome.reason)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
-            metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
+            judgement = judge.judge(policy, study.evaluation.num_prompts)
             best_of = judge.best_of_n(study.evaluation.sizes)
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-        context.run.write_samples(rows)
+        context.run.write_samples(judgement.rows)
         summary: dict[str, Any] = {
             "step": outcome.steps,
-            **metrics,
+            **judgement.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
         if best_of:
             summary["best_of_n"] = best_of
-        if labelled is not None and labelled.scores is not None:
-            summary |= _ideal(ideal_frontier(labelled.scores), summary)
+        if labelled is not None and isinstance(study.candidates, SampledCandidates):
+            # At another temperature they are not the reference's: its KL, and so its frontier, is at temperature 1.
+            summary |= judge.ideal(judgement, *([labelled] if study.candidates.temperature == 1 else []))
         return summary
 
 
@@ -106,12 +106,3 @@ def remarks(study: Study, train: CandidateBatch) -> list[str]:
         kind = "desirable" if train.desirable[0, 0] else "undesirable"
         found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
     return found + (study.reference.remarks(study.trainer.num_steps) if study.loss.needs_reference else [])
-
-
-def _ideal(frontier: list[FrontierPoint], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The ideal frontier in the training scorer's reward, and the share of it that the policy reached at its KL."""
-    start = summary["proxy/reference"]
-    points = [{"kl": point.kl, "proxy": start + point.reward} for point in frontier]
-    ideal = gain_at(frontier, summary["kl"])
-    share = (summary["proxy/policy"] - start) / ideal if ideal > 0 else None
-    return {"ideal_frontier": points, "ideal_share": share, "ideal_extrapolated": summary["kl"] > frontier[-1].kl}

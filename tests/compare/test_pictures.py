@@ -51,7 +51,7 @@ def test_the_frontier_shows_every_evaluation_and_names_every_setting(few: Compar
     assert figure is not None
     dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     assert sum(len(line.get_xdata()) for line in dots) == sum(len(run.evaluations) for run in few.runs) == 18
-    assert {"0.1", "0.3", "1.0", "best of 4", "2"} <= texts(figure)
+    assert {"0.1", "0.3", "1.0", "best of 4\n(KL at most)", "2"} <= texts(figure)
 
 
 def test_the_panels_of_many_settings_reach_as_far_as_their_paths(many: Comparison) -> None:
