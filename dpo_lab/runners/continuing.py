@@ -13,7 +13,7 @@ from dpo_lab.identity import HOUSEKEEPING, Code, changed, code_of, components, d
 from dpo_lab.policies import files_key
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import read_run
-from dpo_lab.tracking.provenance import hardware
+from dpo_lab.tracking.provenance import hardware, versions
 from dpo_lab.tracking.run_directory import is_being_written, path_below
 
 AUTO, NEVER = "auto", "never"
@@ -55,7 +55,7 @@ def surroundings(study: Study) -> dict[str, Any]:
     code = code_of_study(study).plain()
     return {
         "code": code["modules"],
-        "versions": code["versions"],
+        "versions": {**versions(), **code["versions"]},
         "threads": torch.get_num_threads(),
         "device": str(study.compute.torch_device),
     }
