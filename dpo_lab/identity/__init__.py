@@ -1,0 +1,18 @@
+"""What makes two computations the same: settings, code, versions of libraries, and the machine's way of rounding."""
+
+from dpo_lab.identity.changes import changed, differences
+from dpo_lab.identity.code import Code, code_of, components
+from dpo_lab.identity.settings import HOUSEKEEPING, ROUNDING, decisive, group_key, is_seed
+
+__all__ = [
+    "HOUSEKEEPING",
+    "ROUNDING",
+    "Code",
+    "changed",
+    "code_of",
+    "components",
+    "decisive",
+    "differences",
+    "group_key",
+    "is_seed",
+]
