@@ -25,7 +25,7 @@ def conflict(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
     found = {}
     modules = different_modules(one, other)
     if modules:
-        found["code"] = f"code ({_listed(modules)})"
+        found["code"] = f"code ({_listed(_short(modules))})"
     elif modules is None and _commit(one) != _commit(other):
         found["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
     packages = different(one.facts.get("versions"), other.facts.get("versions"))
@@ -108,7 +108,7 @@ def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
         digests = {str(run.facts.get("code")) for run in firsts}
         found.append(f"the rows are of {len(digests)} versions of the code")
     elif modules:
-        found.append(f"the rows differ in the code of {_listed(modules)}")
+        found.append(f"the rows differ in the code of {_listed(_short(modules))}")
     if len(commits) > 1:
         found.append(f"the rows are of {len(commits)} versions of the code: {_listed(sorted(commits))}")
     packages = sorted({name for a, b in pairs for name in different(a.facts.get("versions"), b.facts.get("versions"))})
@@ -123,6 +123,10 @@ def untold(runs: Sequence[FinishedRun]) -> list[str]:
     if not found:
         return []
     return [f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(found)}"]
+
+
+def _short(modules: Sequence[str]) -> list[str]:
+    return [module.removeprefix("dpo_lab.") for module in modules]
 
 
 def _commit(run: FinishedRun) -> tuple[Any, Any]:
