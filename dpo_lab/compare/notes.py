@@ -44,8 +44,8 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
     signs = {sign for group in groups for metric in metrics for sign in marks(group, metric)}
     signs |= {sign for found in differences for sign in marks_of(found)}
     lines = [
-        "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean: Student's, of what differs "
-        "between seeds and of the evaluation's error that they share"
+        "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean, which allows for what differs "
+        "between seeds and for the evaluation's error that they share"
     ]
     if any(group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from dpo_lab.compare.intervals import EQUAL, SharedError, estimate
+from dpo_lab.compare.intervals import EQUAL, SharedError, parts_of, reach
 from dpo_lab.compare.student import student_cdf
 
 EXACT_UP_TO = 12
@@ -20,12 +22,19 @@ def student_p(differences: Sequence[float], shared: SharedError | None = None) -
 
     None for fewer than two differences, and where all are the same number other than 0 (nothing then says how far they vary).
     """
-    found = estimate(differences, shared)
-    if found.mean is None or found.sd is None or found.se is None or found.df is None:
+    if len(differences) < 2:
         return None
-    if found.se <= EQUAL * abs(found.mean):
-        return 1.0 if found.mean == 0 else None
-    return 2 * student_cdf(-abs(found.mean) / found.se, found.df)
+    parts, seen = parts_of(differences, shared), abs(statistics.fmean(differences))
+    error = math.sqrt(sum(variance for variance, _ in parts))
+    if error <= EQUAL * seen:
+        return 1.0 if seen == 0 else None
+    if len(parts) == 1 or not parts[1][0]:
+        return 2 * student_cdf(-seen / error, parts[0][1])
+    low, high = 1e-12, 1.0
+    for _ in range(24):  # the p at which the interval would end at 0, to six digits
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if reach(parts, middle) < seen else (middle, high)
+    return high
 
 
 def paired_p(differences: Sequence[float], shared: SharedError | None = None, seed: int = 0) -> float | None:
@@ -42,11 +51,7 @@ def paired_p(differences: Sequence[float], shared: SharedError | None = None, se
     if n < 2:
         return None
     exact = n <= EXACT_UP_TO
-    if exact:
-        signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-    else:
-        signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, size=(FLIPS, n))
-    sums, seen = np.abs(signs @ found), abs(found.sum())
+    sums, seen = np.abs(_signs(n, seed) @ found), abs(found.sum())
     far = (sums >= seen - 1e-9 * np.abs(found).sum()).astype(float)  # a tie is a tie in spite of rounding
     p = _share(far, exact)
     if shared is not None and shared.variance > 0:
@@ -54,6 +59,14 @@ def paired_p(differences: Sequence[float], shared: SharedError | None = None, se
         tails = [0.5 * (math.erfc((seen - one) / scale) + math.erfc((seen + one) / scale)) for one in sums.tolist()]
         p = max(p, _share(np.asarray(tails), exact))
     return p
+
+
+@lru_cache(maxsize=32)
+def _signs(n: int, seed: int) -> np.ndarray:
+    """All 2^n choices of signs, or so many as FLIPS of them."""
+    if n <= EXACT_UP_TO:
+        return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=(FLIPS, n))
 
 
 def _share(far: np.ndarray, exact: bool) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from written_runs import write_run
 
 from dpo_lab.compare.comparison import Comparison, compared
@@ -44,7 +45,7 @@ def test_one_run_has_the_interval_of_its_prompts(tmp_path: Path) -> None:
     (group,) = compared([tmp_path], metrics=["reward/policy"]).groups
     found = group.estimate("reward/policy")
     assert found.se == pytest.approx(values.std(ddof=1) / 2)
-    assert (found.df, found.covers) == (3, Covers.evaluation)
+    assert (found.high, found.covers) == (pytest.approx(1.5 + stats.t.ppf(0.975, 3) * found.se), Covers.evaluation)
     assert rows_of([group], ["reward/policy"])[1][0][-1].startswith("1.500 \u2020 [")
 
 
