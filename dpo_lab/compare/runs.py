@@ -79,11 +79,12 @@ class FinishedRun:
         if metric not in self._influences:
             made_from = self.facts.get("made_from") or {}
             pairs = f"{made_from.get('base')} {made_from.get('pairs')}"
-            self._influences[metric] = influence(self._samples, metric, self.summary, pairs)
+            self._influences[metric] = influence(self.samples, metric, self.summary, pairs)
         return self._influences[metric]
 
     @cached_property
-    def _samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[dict[str, Any]]:
+        """The lines of samples.jsonl."""
         return read_samples(self.path / "samples.jsonl")
 
     def is_marked(self, metric: str) -> bool:
