@@ -2,8 +2,9 @@
 
     python experiments/coverage/coverage.py --save experiments/coverage
 
-The functions that `python -m dpo_lab.compare` prints with are asked many times where the answer is known: p-values of simulated
-differences (rejections.py), and intervals of policies of the synthetic language, judged on few prompts again and again (truths.py).
+The functions that `python -m dpo_lab.compare` prints with are asked many times where the answer is known: p-values of
+simulated differences (rejections.py), and intervals of policies of the synthetic language, judged on few prompts again and
+again (truths.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How often the intervals that `compare` prints hold the truth, for policies of a language in which the truth can be sampled."""
+"""How often the intervals that `compare` prints hold the truth, where the language is known and the truth can be sampled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from dpo_lab.streams import number
 
 from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.sampled import draw
@@ -23,7 +23,6 @@ from dpo_lab.policies import Policy, load_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards.lexicon import LexiconReward
 from dpo_lab.runners.judge import Judge
-from dpo_lab.streams import number
 
 METRICS = ("reward/policy", "kl", "ideal_share", "positive/policy", "win_rate")
 BETAS = (1.0, 2.0)
@@ -76,7 +75,7 @@ def trained(folder: Path, seeds: int) -> Trained:
         facts = json.loads(file.read_text())
         beta = float(next(word for word in facts["overrides"] if word.startswith("loss.beta=")).partition("=")[2])
         found[beta][facts["seed"]] = file.parent
-    base = load_policy(next((folder / "store" / "base").iterdir()))
+    base = load_policy(next((folder / "store" / "base").glob("[!.]*")))
     base.module = freeze(base.module)
     values = dict(zip("abcdefgh", (-1.0, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1.0), strict=True))
     policies = {beta: [load_policy(paths[seed]) for seed in range(seeds)] for beta, paths in found.items()}
