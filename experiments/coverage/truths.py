@@ -25,7 +25,7 @@ from dpo_lab.rewards.lexicon import LexiconReward
 from dpo_lab.runners.judge import Judge
 
 METRICS = ("reward/policy", "kl", "ideal_share", "positive/policy", "win_rate")
-BETAS = (1.0, 2.0)
+BETAS = (0.8, 1.6)
 SEEDS = (1, 3, 5)
 TRUTH = 15_000
 """Prompts, with one sample of each policy and 8 of the reference: 240,000 samples of the policies of a beta."""
