@@ -10,12 +10,12 @@ import inspect
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from dpo_lab.identity.sources import PACKAGE, is_code, leads_to, packages_above, passed_on_by, short_digest, source_of
@@ -64,7 +64,7 @@ class Code:
         return {"modules": dict(sorted(self.modules.items())), "versions": dict(sorted(self.versions.items()))}
 
 
-def code_of(*roots: type | ModuleType | FunctionType | str) -> Code:
+def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
     """The code behind classes, modules (or their names), and functions.
 
     A class or module stands for its file and all that this imports; a function for its own source alone, so that what it
@@ -75,12 +75,13 @@ def code_of(*roots: type | ModuleType | FunctionType | str) -> Code:
     libraries: set[str] = set()
     own: set[str] = set()
     for root in roots:
-        if isinstance(root, FunctionType):
-            modules[f"{root.__module__}:{root.__qualname__}"] = short_digest(inspect.getsource(root).encode())
-        elif isinstance(root, type):
+        if isinstance(root, type):
             own |= {each.__module__ for each in root.__mro__}
-        else:
+        elif isinstance(root, str | ModuleType):
             own.add(root if isinstance(root, str) else root.__name__)
+        else:
+            name = f"{root.__module__}:{root.__qualname__}".replace(".<locals>", "")
+            modules[name] = short_digest(inspect.getsource(root).encode())
     waiting = sorted(own)
     while waiting:
         name = waiting.pop()
@@ -105,11 +106,13 @@ def code_of(*roots: type | ModuleType | FunctionType | str) -> Code:
 
 
 def components(value: Any) -> Iterator[type]:
-    """The classes of the dataclasses that a settings object is made of, itself included."""
-    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+    """The classes of the dataclasses that a settings object is made of, itself and the losses of a mix included."""
+    if is_dataclass(value) and not isinstance(value, type):
         yield type(value)
-        for name in value.__dataclass_fields__:
-            yield from components(getattr(value, name))
+        names = {each.name for each in fields(value)}
+        made = [held for name, held in vars(value).items() if name not in names and isinstance(held, list)]
+        for item in [*(getattr(value, name) for name in names), *made]:
+            yield from components(item)
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from components(item)
@@ -133,7 +136,7 @@ def _versions(libraries: Iterable[str]) -> dict[str, str | None]:
             found[name] = version(name)
         except PackageNotFoundError:
             others = _distributions().get(top, []) if find_spec(top) is not None else []
-            found.update({other: version(other) for other in others} or {name: None})
+            found.update({other: version(other) for other in others} if others else {name: None})
     return found
 
 
