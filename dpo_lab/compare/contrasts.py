@@ -18,7 +18,7 @@ class Contrast:
     """One setting minus the baseline over the seeds of both.
 
     `p` is the sign-flip test's, `p_t` the paired t test's; `*_holm` are corrected for all the settings that this metric was
-    compared in. None where there are fewer than two pairs, and of the t test where all differences are equal.
+    compared in. None where there are fewer than two pairs, and of the t test where differences are far from normal.
     """
 
     group: Group

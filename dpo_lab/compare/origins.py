@@ -118,11 +118,16 @@ def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
 
 
 def untold(runs: Sequence[FinishedRun]) -> list[str]:
-    """The runs of uncommitted code that did not record it: whether theirs is the same cannot be told."""
-    found = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
-    if not found:
-        return []
-    return [f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(found)}"]
+    """The runs whose code is not what they say: uncommitted and not recorded, or with stages of other code taken on purpose."""
+    dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
+    accepted = [run.path.name for run in runs if run.facts.get("accepted")]
+    kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
+    found = []
+    if dirty:
+        found.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
+    if accepted:
+        found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
+    return found
 
 
 def _short(modules: Sequence[str]) -> list[str]:

@@ -136,6 +136,11 @@ def test_uncommitted_code_that_is_not_recorded_is_named(tmp_path: Path) -> None:
     assert recorded.remarks == []
 
 
+def test_artifacts_of_other_code_that_were_accepted_are_named(tmp_path: Path) -> None:
+    comparison = two(tmp_path, {"accepted": {"base": ["k1"]}}, {"accepted": {}})
+    assert comparison.remarks == ["with artifacts of other code, accepted by store.accept (base): run0"]
+
+
 def test_conflicts_are_symmetric(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"code": CODE, "made_from": MADE}, {"code": "x", "made_from": {**MADE, "tokenizer": "t2"}})
     a, b = comparison.runs
