@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,13 @@ def truths(world: Trained, count: int, more: int) -> dict[tuple[float, int, str]
 
 
 def coverage(
-    world: Trained, evaluations: int, prompts: int, candidates: int = 300, truth: int = TRUTH, seed: int = 0
+    world: Trained,
+    evaluations: int,
+    prompts: int,
+    candidates: int = 300,
+    truth: int = TRUTH,
+    sizes: Sequence[int] = SEEDS,
+    seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """A row for each metric, number of seeds and kind of interval: how often of so many evaluations it held the truth.
 
@@ -119,12 +125,12 @@ def coverage(
         assert len(own) == size, "there are not so many prompts"
         samples = world.reference_samples(own[:prompts], evaluation, "reference_samples")
         more = world.reference_samples(own[prompts:], evaluation, "candidates")
-        chosen = choose.sample(range(len(world.policies[BETAS[0]])), max(SEEDS))
+        chosen = choose.sample(range(len(world.policies[BETAS[0]])), max(sizes))
         runs = {
             beta: [judged(world.judge(samples, evaluation, s), policies[s], s, beta, more) for s in chosen]
             for beta, policies in world.policies.items()
         }
-        for n in SEEDS:
+        for n in sizes:
             groups = {beta: Group({"loss.beta": beta}, str(beta), some[:n]) for beta, some in runs.items()}
             for key, holds in _held(groups, true, chosen[:n] if n == 1 else None).items():
                 counts.setdefault((*key, n), []).append(holds)
