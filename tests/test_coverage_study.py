@@ -1,4 +1,4 @@
-"""The study of coverage in small: intervals of judged policies hold the truth, tests reject a true null no more than they say."""
+"""The study of coverage in small: intervals hold the truth, tests reject a true null no more often than they say."""
 
 from __future__ import annotations
 
