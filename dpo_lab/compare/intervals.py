@@ -46,6 +46,9 @@ class Bounds:
     high: float = math.inf
 
 
+SHARE = Bounds(0.0, 1.0)
+
+
 @dataclass
 class Estimate:
     """Mean of n values, their standard deviation, the 95 % interval of the mean and its standard error.
@@ -92,23 +95,34 @@ def estimate(values: Sequence[float], shared: SharedError | None = None, bounds:
     covers = Covers.evaluation if n == 1 else Covers.seeds if shared is None else Covers.both
     found = Estimate(n, mean, statistics.stdev(values) if n > 1 else None, se=se, covers=covers)
     found.bound = shared is not None and shared.bound
-    if se > EQUAL * abs(mean):
+    prompts = math.inf if shared is None else shared.df + 1
+    if bounds == SHARE and mean in (0, 1):
+        found.low, found.high = _at_bound(mean, prompts)
+    elif se > EQUAL * abs(mean):
         found.low, found.high = _interval(mean, reach(parts, 1 - LEVEL), bounds or Bounds())
     return found
 
 
-def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float | None, float | None]:
+def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float, float]:
     """Of a share, symmetric in its log-odds (the error carried over to first order); of others, ended at the bound.
 
-    A logarithm would keep a KL above 0 too, but of two seeds its interval can reach e^12 times as far. None where all values
-    are a share's own bound: nothing then says how far they vary.
+    A logarithm would keep a KL above 0 too, but of two seeds its interval can reach e^12 times as far.
     """
-    if (bounds.low, bounds.high) != (0.0, 1.0):
+    if bounds != SHARE:
         return max(mean - far, bounds.low), min(mean + far, bounds.high)
-    if not 0 < mean < 1:
-        return None, None
     odds, far = math.log(mean / (1 - mean)), far / (mean * (1 - mean))
     return _share(odds - far), _share(odds + far)
+
+
+def _at_bound(mean: float, prompts: float) -> tuple[float | None, float | None]:
+    """Of a share that every prompt of so many has, or none: the exact binomial's (Clopper and Pearson 1934).
+
+    None where nobody knows how many prompts there were.
+    """
+    if not math.isfinite(prompts):
+        return None, None
+    far = ((1 - LEVEL) / 2) ** (1 / prompts)
+    return (far, 1.0) if mean == 1 else (0.0, 1 - far)
 
 
 def _share(odds: float) -> float:
@@ -119,7 +133,7 @@ def bounds_of(metric: str) -> Bounds:
     """Those of a metric by its name, which may end in ' at KL x'."""
     name = metric.partition(" at KL ")[0].removeprefix("eval/")
     if name in SHARES or name.startswith("positive/"):
-        return Bounds(0.0, 1.0)
+        return SHARE
     return Bounds(0.0) if name in AT_LEAST_0 or name.startswith("length/") else Bounds()
 
 

@@ -161,6 +161,14 @@ def test_an_interval_of_shares_lies_between_0_and_1_and_holds_the_mean(values: l
         assert found.mean in (0, 1) or (found.se is not None and found.se <= 1e-9)
 
 
+def test_a_share_of_all_prompts_has_the_exact_binomials_interval() -> None:
+    found, none = (estimate([x, x], SharedError(0.0, 49.0), bounds_of("win_rate")) for x in (1.0, 0.0))
+    exact = stats.binomtest(50, 50).proportion_ci(method="exact")
+    assert (found.low, found.high) == (pytest.approx(exact.low), 1.0)
+    assert (none.low, none.high) == (0.0, pytest.approx(1 - exact.low))
+    assert estimate([1.0, 1.0], bounds=bounds_of("win_rate")).low is None  # of how many, nobody knows
+
+
 def test_bounds_go_with_the_name_of_a_metric() -> None:
     assert estimate([0.1, 0.6], bounds=bounds_of("eval/kl")).low == 0.0
     assert bounds_of("positive/policy at KL 2") == bounds_of("eval/rewards/accuracies") == Bounds(0.0, 1.0)
