@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,6 +40,7 @@ from dpo_lab.resuming import (
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 from dpo_lab.starting import remark_on_start
+from dpo_lab.streams import seed_torch
 from dpo_lab.trainer_settings import TrainerSettings
 
 T = TypeVar("T")
@@ -90,6 +90,8 @@ class Trainer:
     """Steps taken."""
 
     def __post_init__(self) -> None:
+        if self.rows is None:
+            self.settings.check_rows(len(self.data), "rows")
         self.best = Best(self.settings.best_metric, self.settings.patience)
         self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
         self.guard = Guard(self.settings.guards, self.hooks.warn)
@@ -97,7 +99,7 @@ class Trainer:
     def fit(self) -> Outcome:
         settings, best, meter, guard = self.settings, self.best, self.meter, self.guard
         at_once = settings.guards.waits or not self.compute.reading_waits
-        torch.manual_seed(self.seed)
+        seed_torch(self.seed, "dropout")
         self.policy.train(settings.dropout)
         self.loss.state = self.loss.initial_state()
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]

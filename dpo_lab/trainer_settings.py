@@ -13,7 +13,7 @@ class TrainerSettings:
     """How long, in what portions, and what is watched on the way. An interval of None means never."""
 
     batch_size: int = 64
-    """Prompts in one optimiser step."""
+    """Prompts in one optimiser step; at most as many as there are to train on."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
     micro_batch_tokens: int | None = None
@@ -64,6 +64,14 @@ class TrainerSettings:
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    def check_rows(self, count: int, what: str, setting: str = "trainer") -> None:
+        """Raises ValueError where a batch would hold some of the `count` rows twice."""
+        if self.batch_size > count:
+            raise ValueError(
+                f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on, and a batch holds "
+                f"each at most once: set {setting}.batch_size={count} or less"
+            )
 
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))

@@ -16,7 +16,12 @@ from dpo_lab.records import CandidateBatch, Logps
 
 @dataclass
 class EvaluationSettings:
-    """On how many held-out prompts a policy is judged."""
+    """On how many held-out prompts a policy is judged.
+
+    `seed` draws the prompts and the reference's samples for them: runs that differ in the run's seed alone share both. The
+    policy's samples depend on the run's seed besides, so that their chance is another in every run; at all evaluations of a run
+    it is the same. `vary=all` makes `seed` the run's, too.
+    """
 
     num_prompts: int = 512
     """At the end."""

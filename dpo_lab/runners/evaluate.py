@@ -11,6 +11,7 @@ from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.pairs_of_file import scored
 from dpo_lab.runners.stages import Stages
+from dpo_lab.runners.varying import Vary
 
 if TYPE_CHECKING:
     from dpo_lab.runners.study import Study
@@ -52,7 +53,9 @@ class EvaluateRunner(RunnerSpec):
             settings = replace(settings, num_prompts=self.num_prompts)
         if self.seed is not None:
             settings = replace(settings, seed=self.seed)
-        study = replace(theirs, evaluation=settings, compute=context.study.compute, store=context.study.store)
+        study = replace(
+            theirs, vary=Vary.training, evaluation=settings, compute=context.study.compute, store=context.study.store
+        )
         stages = Stages(replace(context, study=study))
         if self.pairs:
             return scored(replace(context, study=study), self.pairs, load_policy(run), stages.base[0])

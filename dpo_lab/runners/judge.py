@@ -38,9 +38,8 @@ class Judge:
     def samples(self, policy: nn.Module, num_prompts: int) -> CandidateBatch:
         """One sample of the policy for each of the first prompts."""
         held_out = self.reference_samples.select(torch.arange(num_prompts))
-        return draw(
-            policy, self.tokenizer, self.proxy, held_out.prompt, held_out.prompt_mask, 1, self.max_tokens, seed=self.seed
-        )
+        prompts = held_out.prompt, held_out.prompt_mask
+        return draw(policy, self.tokenizer, self.proxy, *prompts, 1, self.max_tokens, seed=self.seed, purpose="policy")
 
     def judge(self, policy: nn.Module, num_prompts: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Metrics over the first `num_prompts` prompts, and for each prompt its samples side by side with their rewards."""

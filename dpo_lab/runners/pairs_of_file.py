@@ -9,6 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from dpo_lab.candidates.given import GivenCandidates
+from dpo_lab.data.base import Feedback
+from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.models.copying import freeze
 from dpo_lab.objective import Objective
@@ -32,6 +34,7 @@ def scored(context: Context, path: str, policy: Policy, reference: Policy) -> di
         counts = given.write(rows, policy.tokenizer, file)
         pairs = CandidateBatch.from_tensors(load_file(file))
     left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    also_trained_on = _also_trained_on(context, rows)
     module = freeze(policy.module.to(study.compute.torch_device))
     layouts = trusted(module, study.compute.layout, context.console.note)
     objective = Objective(
@@ -46,4 +49,16 @@ def scored(context: Context, path: str, policy: Policy, reference: Policy) -> di
         metrics = objective.evaluate(pairs)
     for name in ("loss", "rewards/accuracies", "rewards/margins"):
         context.console.note(f"  {name:<20} {metrics[name]:.4f}")
-    return {**metrics, "num_pairs": len(pairs)}
+    return {**metrics, "num_pairs": len(pairs), **also_trained_on}
+
+
+def _also_trained_on(context: Context, rows: list[Feedback]) -> dict[str, int]:
+    """How many of the rows the run has trained on, said and counted, as far as its own data can still be read."""
+    study = context.study
+    try:
+        found = overlap(rows, study.data.load(), study.candidates.sampled)
+    except ValueError as error:
+        context.console.warn(f"whether the run was trained on these pairs is not known: its own data cannot be read ({error})")
+        return {}
+    (context.console.warn if found.prompts_trained_on else context.console.note)(str(found))
+    return {"num_trained_on": found.trained_on, "num_prompts_trained_on": found.prompts_trained_on}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dpo_lab.candidates.base import noun
 from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
@@ -38,13 +39,16 @@ class PreferenceRunner(RunnerSpec):
             raise ValueError(
                 f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=pairs"
             )
+        if study.candidates.most_rows is not None:
+            study.trainer.check_rows(study.candidates.most_rows, noun(study.candidates.num_candidates or 2))
 
     def run(self, context: Context) -> dict[str, Any]:
         study = context.study
         stages = Stages(context)
-        base, base_key = stages.base
-        train, held_out, labelled = stages.pairs()
+        train, held_out, labelled = stages.pairs()  # before the base policy is fitted, where they do not come from it
         study.loss.check(train)
+        study.trainer.check_rows(len(train), noun(train.num_candidates))
+        base, base_key = stages.base
         if study.loss.needs_mismatched:
             train = train.with_mismatched()
         for remark in remarks(study, train):

@@ -156,7 +156,7 @@ def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
     def scorer(texts: Any) -> torch.Tensor:
         return torch.tensor([float(sum(map(ord, text))) for text in texts])
 
-    made = draw(model, tokenizer, scorer, prompt, prompt_mask, 4, 5, seed=3)
+    made = draw(model, tokenizer, scorer, prompt, prompt_mask, 4, 5, seed=3, purpose="test")
     assert made.completions.shape[:2] == (4, 3)
     assert prompts_of(made, tokenizer) == ["a", "b c d", "e f"]
     for k in range(4):
@@ -165,7 +165,7 @@ def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
             joint = tokenizer.decode([*tokenizer.encode(text), *ids])
             assert texts_of(made, tokenizer)[k][b] == joint
             assert float(made.scores[k, b]) == sum(map(ord, joint))
-    again, other = (draw(model, tokenizer, None, prompt, prompt_mask, 4, 5, seed=seed) for seed in (3, 4))
+    again, other = (draw(model, tokenizer, None, prompt, prompt_mask, 4, 5, seed=seed, purpose="test") for seed in (3, 4))
     assert torch.equal(again.completions, made.completions)
     assert again.scores is None
     assert other.completions.shape != made.completions.shape or not torch.equal(other.completions, made.completions)
