@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.streams import number
-
 from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.sampled import draw
 from dpo_lab.compare.intervals import Estimate
@@ -23,6 +21,7 @@ from dpo_lab.policies import Policy, load_policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards.lexicon import LexiconReward
 from dpo_lab.runners.judge import Judge
+from dpo_lab.streams import number
 
 METRICS = ("reward/policy", "kl", "ideal_share", "positive/policy", "win_rate")
 BETAS = (0.8, 1.6)
