@@ -234,20 +234,23 @@ def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:
     assert len(losses) == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "stage", "untouched"), [("base", "base", "candidates"), ("reference_scores", "reference", "reference samples")]
+)
 def test_a_damaged_artifact_is_built_again_and_said_to_be(
-    copy: Path, quickstart: Finished, capsys: pytest.CaptureFixture[str]
+    kind: str, stage: str, untouched: str, copy: Path, quickstart: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (weights,) = copy.glob("artifacts/base/*/model.safetensors")
-    right = file_digest(weights)
-    data = bytearray(weights.read_bytes())
+    damaged = next(copy.glob(f"artifacts/{kind}/*/*.safetensors"))
+    right = file_digest(damaged)
+    data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
-    weights.write_bytes(data)
+    damaged.write_bytes(data)
     path = here(QUICKSTART)
     out = capsys.readouterr().out
-    assert re.search(rf"^warning: artifact base/{weights.parent.name} is .*damaged", out, flags=re.MULTILINE)
-    assert outcomes(out, "base") == {"built"}
-    assert outcomes(out, "candidates") == {"reused"}
-    assert file_digest(weights) == right
+    assert re.search(rf"^warning: artifact {kind}/{damaged.parent.name} is .*damaged", out, flags=re.MULTILINE)
+    assert outcomes(out, stage) == {"built"}
+    assert outcomes(out, untouched) == {"reused"}
+    assert file_digest(damaged) == right
     assert numbers(path) == numbers(quickstart.path)
 
 

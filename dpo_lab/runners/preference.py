@@ -59,12 +59,10 @@ class PreferenceRunner(RunnerSpec):
         scoring = Scoring(layouts, study.compute.head_portion)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
-            events: list[str] = []
-            context.store.on_event = lambda kind, key, what: events.append(what)
+            context.follow_artifacts(stage)
             train = study.reference.prepare(reference, train, reference_key, context.store, scoring)
             if held_out is not None:
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
-            stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
         trainer, outcome = train_policy(
             context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base

@@ -243,12 +243,7 @@ class Stages:
     def _artifact(
         self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]
     ) -> tuple[Path, str]:
-        def on_event(kind: str, key: str, what: str) -> None:
-            stage.reused = what == "reused"
-            if what == "damaged":
-                self.context.console.warn(f"artifact {kind}/{key} is incomplete or damaged: it is built again")
-
-        self.context.store.on_event = on_event
+        self.context.follow_artifacts(stage)
         return self.context.store.get(kind, determined_by, build)
 
 
