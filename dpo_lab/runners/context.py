@@ -40,7 +40,7 @@ class Context:
             yield stage
 
     def follow_artifacts(self, stage: Stage) -> None:
-        """From now on `stage` counts as reused while every artifact that is asked for is, and one that is damaged is told of."""
+        """From now on `stage` counts as reused while every artifact asked for is; of one that is damaged the user is told."""
         events: set[str] = set()
 
         def on_event(kind: str, key: str, what: str) -> None:
