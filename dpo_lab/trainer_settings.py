@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from dpo_lab.guards import GuardSettings
+
+IN_A_BASE_FIT = frozenset(
+    {
+        *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
+        *("clip", "dropout", "log_every", "preflight", "guards.non_finite"),
+    }
+)
+"""The settings that mean something while a base policy is fitted."""
 
 
 @dataclass
@@ -61,9 +69,28 @@ class TrainerSettings:
             )
         if self.max_steps is None and self.max_pairs is None:
             raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("trainer.patience counts evaluations on the way, and there are none: set trainer.eval_every")
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    def check_base_fit(self) -> None:
+        """Raises ValueError for a setting that means nothing while a base policy is fitted."""
+        usual = type(self)()
+        own = {f.name: (getattr(self, f.name), getattr(usual, f.name)) for f in fields(self) if f.name != "guards"}
+        own |= {f"guards.{f.name}": (getattr(self.guards, f.name), getattr(usual.guards, f.name)) for f in fields(self.guards)}
+        if self.max_minutes is not None:
+            raise ValueError(
+                "base.trainer.max_minutes: how far a fit comes in a time depends on the machine, and a base policy is kept "
+                "under its settings, which must say all of it: use base.trainer.max_steps or base.trainer.max_pairs"
+            )
+        for name, (value, default) in own.items():
+            if value != default and name not in IN_A_BASE_FIT:
+                raise ValueError(
+                    f"base.trainer.{name} means nothing there: while a base policy is fitted there are no evaluations, no "
+                    "checkpoints, no pairs and no reference; leave it out"
+                )
 
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))

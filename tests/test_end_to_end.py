@@ -28,6 +28,8 @@ from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
 from dpo_lab.runners import preference
+from dpo_lab.runners.foreseen import evaluated_names, kind_of
+from dpo_lab.runners.study import study_from_file
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +156,15 @@ def test_metrics_are_logged_at_their_intervals(quickstart: Finished) -> None:
         )
         assert set(row) >= shared | own | ({"displacement/chosen"} if row["split"] == "eval" else set())
         assert all(isinstance(value, int | float) for key, value in row.items() if key != "split")
+
+
+def test_an_evaluation_measures_what_was_foreseen_and_nothing_else(quickstart: Finished) -> None:
+    """trainer.best_metric is checked by these names before any work."""
+    study = study_from_file(quickstart.path / "config.yaml")
+    for row in lines(quickstart.path / "metrics.jsonl"):
+        if row["split"] == "eval":
+            measured = {name.removesuffix("_se") for name in row} - {"step", "split", "pairs"}
+            assert measured == evaluated_names(study, kind_of(study))
 
 
 def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> None:
@@ -304,7 +315,9 @@ def test_a_finished_run_is_judged_again(copy: Path) -> None:
     for name in ("kl", "kl_se", "reward/policy", "reward/reference", "win_rate", "best_of_n"):
         assert again[name] == then[name]
     assert lines(path / "samples.jsonl") == lines(first / "samples.jsonl")
-    assert strict((path / "run.json").read_text())["status"] == "done"
+    facts = [strict((run / "run.json").read_text()) for run in (path, first)]
+    assert [(of["status"], of["runner"]) for of in facts] == [("done", "evaluate"), ("done", "preference")]
+    assert files(path) == {"config.yaml", "run.json", "summary.json", "samples.jsonl"}, "nothing that TensorBoard reads"
 
 
 def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,6 +325,7 @@ def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]
     words = ["runner=sample", "model=checkpoint", f"model.path='{first}/policy'", "runner.prompt='a b'"]
     path = here([*words, "runner.num_samples=3", "runner.max_tokens=5"])
     rows = lines(path / "samples.jsonl")
+    assert files(path) == {"config.yaml", "run.json", "summary.json", "samples.jsonl"}, "nothing that TensorBoard reads"
     assert [row["prompt"] for row in rows] == ["a b"] * 3
     assert all(row["policy"].startswith("a b") and row["policy"] in capsys.readouterr().out for row in rows[:1])
 

@@ -182,6 +182,16 @@ def test_bounds_that_make_no_sense_are_refused(fields: dict[str, Any], message: 
         GuardSettings(**fields)
 
 
+def test_a_step_without_a_desirable_completion_has_not_dropped() -> None:
+    """The mean over none of them is no number, and no number is beyond no bound."""
+    seen, pairs = Seen(), comparisons(b=6)
+    data = replace(pairs, completions=pairs.completions[:1], mask=pairs.mask[:1], desirable=torch.zeros(1, 6, dtype=torch.bool))
+    guards = GuardSettings(max_drop=1e6, beyond=Action.stop)
+    fit = trainer(transformer(), data, loss=LOSSES["bco"](), max_steps=2, hooks=seen.hooks(), guards=guards)
+    assert fit.fit().status is Status.done
+    assert seen.records == {}
+
+
 def test_a_bound_on_what_is_not_measured_is_refused() -> None:
     fit = trainer(transformer(), comparisons(), loss=LOSSES["simpo"](), guards=GuardSettings(max_drop=1.0))
     fit.reference = None

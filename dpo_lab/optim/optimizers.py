@@ -93,8 +93,13 @@ class MuonSpec(OptimizerSpec):
         matrices = model.hidden_matrices()
         taken = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in _trained(model) if id(parameter) not in taken]
-        scaled = {"adjust_lr_fn": self.scaling.value}
-        muon = Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, **scaled)
+        muon = Muon(
+            matrices,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            adjust_lr_fn=self.scaling.value,
+        )
         return [muon, _adamw(others, self.adamw_lr, self.adamw_betas, 1e-8, self.weight_decay)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpo_lab.models.copying import freeze
 from dpo_lab.policies import load_policy
@@ -29,6 +29,8 @@ class EvaluateRunner(RunnerSpec):
     seed: int | None = None
     pairs: str = ""
     """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
+
+    trains: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.num_prompts is not None and self.num_prompts < 2:

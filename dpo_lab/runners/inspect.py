@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -43,6 +43,8 @@ class InspectRunner(RunnerSpec):
     name: str = "inspect"
     num_shown: int = 3
     """Examples, drawn by the study's seed."""
+
+    trains: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.num_shown < 0:

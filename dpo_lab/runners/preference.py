@@ -16,6 +16,7 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.foreseen import check_training
 from dpo_lab.runners.reference_model import reference_model
 from dpo_lab.runners.stages import Stages
 from dpo_lab.runners.training import train_policy
@@ -38,6 +39,7 @@ class PreferenceRunner(RunnerSpec):
             raise ValueError(
                 f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=pairs"
             )
+        check_training(study)
 
     def run(self, context: Context) -> dict[str, Any]:
         study = context.study
