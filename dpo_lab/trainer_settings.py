@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from enum import Enum
 
 from dpo_lab.guards import GuardSettings
 
@@ -14,6 +15,13 @@ IN_A_BASE_FIT = frozenset(
     }
 )
 """The settings that mean something while a base policy is fitted."""
+
+
+class Kept(Enum):
+    """Which step's weights are the result of a training."""
+
+    last = "last"
+    best = "best"
 
 
 @dataclass
@@ -34,7 +42,7 @@ class TrainerSettings:
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
     max_minutes: float | None = None
-    """Training stops at whichever of the three comes first."""
+    """Training stops at whichever of the three comes first. What a time holds depends on the machine: run.json says so."""
     clip: float | None = 1.0
     """Largest norm of the gradient."""
     dropout: bool = False
@@ -45,6 +53,8 @@ class TrainerSettings:
     """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
     patience: int | None = None
     """Stop after so many evaluations without a better one."""
+    policy: Kept = Kept.last
+    """Whose weights are judged in the end and become policy/: those of the last step, or of the best evaluation."""
     checkpoint_every: int | None = None
     """Steps from one checkpoint to the next, beside those at every evaluation and in the end."""
     keep_last: int = 2

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fixtures_imdb import write_reviews
 from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
+from safetensors.torch import load_file
 from torch import nn
 
 from dpo_lab.artifacts import file_digest, verify_directory
@@ -306,6 +308,53 @@ def test_an_experiment_can_continue_from_a_run(copy: Path) -> None:
 def test_the_path_that_a_run_prints_can_be_given_as_it_is(quickstart: Finished) -> None:
     """Run directories are named after their overrides; = and , mean something to Hydra."""
     validate(["runner=sample", "model=checkpoint", f"model.path={quickstart.path}"])
+
+
+@pytest.mark.parametrize(("metric", "loss"), [("kl", "dpo"), ("win_rate", "alpha_dpo"), ("loss", "dpo")])
+def test_the_policy_of_the_best_evaluation_is_kept_and_judged(
+    metric: str, loss: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its loss is what it was then, to the bit: the reference and the loss's averages have gone back with it."""
+    words = [*QUICKSTART, f"loss={loss}", "reference=synced", "reference.sync_every=1", "optimizer.lr=0.03"]
+    words += ["trainer.eval_every=1", f"trainer.best_metric={metric}"]
+    path = here([*words, "trainer.policy=best"])
+    shown = capsys.readouterr().out
+    rows = {row["step"]: row for row in lines(path / "metrics.jsonl") if row["split"] == "eval"}
+    best = min(rows, key=lambda step: rows[step][metric] * (1 if metric in ("kl", "loss") else -1))
+    summary, facts = (strict((path / f"{name}.json").read_text()) for name in ("summary", "run"))
+    assert (summary["step"], facts["policy_step"], facts["steps"]) == (best, best, 4)
+    assert summary["eval/loss"] == rows[best]["loss"]
+    kept = load_file(path / "policy" / "model.safetensors")
+    then = load_file(path / "checkpoints" / f"step-{best:08}" / "model.safetensors")
+    assert all(torch.equal(kept[name], then[name]) for name in then)
+    assert f"policy/ holds step {best} of 4, the best by {metric}" in shown
+    if metric == "kl":
+        assert best == 0, "the policy has left its reference since"
+        last = here(words)
+        assert strict((last / "summary.json").read_text())["eval/loss"] == rows[4]["loss"] != rows[0]["loss"]
+        told = capsys.readouterr().out
+        assert "policy/ holds the last step, 4; the best by kl was step 0 (trainer.policy=best keeps that)" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "bound"),
+    [
+        (["trainer.max_minutes=1e-9"], "trainer.max_minutes=1e-09 are over", "trainer.max_minutes"),
+        (
+            ["trainer.eval_every=1", "trainer.patience=1", "trainer.best_metric=kl"],
+            "trainer.patience: 1 evaluations without a better kl",
+            None,
+        ),
+    ],
+)
+def test_an_early_end_says_why(
+    words: list[str], reason: str, bound: str | None, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = here([*QUICKSTART, *words])
+    facts, summary = (strict((path / f"{name}.json").read_text()) for name in ("run", "summary"))
+    assert (facts["status"], facts["reason"], facts["steps"], facts.get("bounded_by")) == ("done", reason, 1, bound)
+    assert (summary["ended"], summary["step"]) == (reason, 1)
+    assert f"training ended at step 1 of 4: {reason}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_finished_run_is_judged_again(copy: Path) -> None:

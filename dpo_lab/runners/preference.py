@@ -18,6 +18,7 @@ from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.foreseen import check_training
 from dpo_lab.runners.reference_model import reference_model
+from dpo_lab.runners.result import settled
 from dpo_lab.runners.stages import Stages
 from dpo_lab.runners.training import train_policy
 from dpo_lab.scoring import Scoring
@@ -73,6 +74,7 @@ class PreferenceRunner(RunnerSpec):
         context.console.note(f"layout: {scoring.in_words()}")
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
+        step = settled(context, trainer, outcome)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
             metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
@@ -80,7 +82,8 @@ class PreferenceRunner(RunnerSpec):
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
         context.run.write_samples(rows)
         summary: dict[str, Any] = {
-            "step": outcome.steps,
+            "step": step,
+            **({"ended": outcome.reason} if outcome.reason else {}),
             **metrics,
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
