@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from dpo_lab.identity import Code, changed
 
 MANIFEST = "manifest.json"
 
@@ -26,7 +28,7 @@ class DamagedError(Exception):
 
 def digest(value: Any) -> str:
     """16 hexadecimal digits that depend on the value alone: dataclasses, enums, paths and JSON types."""
-    return hashlib.sha256(json.dumps(_plain(value), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
@@ -84,28 +86,62 @@ def verify_directory(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+class Key(str):
+    """The key of an artifact: 16 hexadecimal digits that depend on everything that can change its bits.
+
+    `recipe` depends on the settings and the input files alone: artifacts that share it differ in code, library versions or
+    the machine's rounding.
+    """
+
+    recipe: str
+
+    def __new__(cls, key: str, recipe: str) -> Key:
+        made = super().__new__(cls, key)
+        made.recipe = recipe
+        return made
+
+
 @dataclass
 class Store:
     """A directory of artifacts, `root/kind/key/`, shared by any number of processes.
 
     `used` collects, by kind, the keys that were asked for: a run records them. `on_event(kind, key, what)` is told of each
-    artifact that is "reused", "built" or "damaged".
+    artifact that is "reused", "built" or "damaged"; `on_note` of why one is built again though its settings are the same.
     """
 
     root: Path
     on_event: Callable[[str, str, str], None] = lambda kind, key, what: None
     used: dict[str, list[str]] = field(default_factory=dict)
+    on_note: Callable[[str], None] = lambda text: None
+    accept: Sequence[str] = ()
+    """Kinds, or keys, of artifacts that are taken though they were made by other code, with other versions or rounding."""
+    accepted: dict[str, list[str]] = field(default_factory=dict)
+    """What was taken so, by kind."""
 
-    def get(self, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]) -> tuple[Path, str]:
+    def get(
+        self,
+        kind: str,
+        determined_by: Mapping[str, Any],
+        build: Callable[[Path], object],
+        code: Code | None = None,
+        rounding: Mapping[str, Any] | None = None,
+    ) -> tuple[Path, Key]:
         """The directory and key of an artifact, built now by `build(empty directory)` if it is not there whole.
 
-        Of several processes that ask at once one builds, the others wait for it. A lock dies with the process that holds it.
+        Its key is made of the settings and inputs that it is `determined_by`, of the `code` behind `build`, and of what decides
+        its last bits (`rounding`: device, threads, ...); the manifest holds all three. Of several processes that ask at once
+        one builds, the others wait for it. A lock dies with the process that holds it.
         """
-        key = digest(determined_by)
+        made_by = {"code": (code or Code()).plain(), "rounding": dict(rounding or {})}
+        known = code is not None or rounding is not None
+        key = Key(digest([determined_by, made_by] if known else determined_by), digest(_recipe(determined_by)))
         path = self.root / kind / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        named = any(len(accepted) == len(key) for accepted in self.accept)
+        if not path.exists() or named:
+            path, key = self._other(kind, key, made_by) or (path, key)
         if key not in self.used.setdefault(kind, []):
             self.used[kind].append(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_of(path.parent, key)):
             if path.exists():
                 try:
@@ -118,9 +154,49 @@ class Store:
                     self.on_event(kind, key, "damaged")
             for left in path.parent.glob(f".{key}-*/"):
                 shutil.rmtree(left)  # from a builder that was killed: under the lock there is no other
-            write_directory(path, build, kind=kind, key=key, determined_by=_plain(determined_by))
+            facts = {"kind": kind, "key": key, "recipe": key.recipe, "determined_by": plain(determined_by), **made_by}
+            write_directory(path, build, **facts)
             self.on_event(kind, key, "built")
         return path, key
+
+    def _other(self, kind: str, key: Key, made_by: Mapping[str, Any]) -> tuple[Path, Key] | None:
+        """The artifact of the same recipe that is accepted instead; without one, it is said why this one is built again."""
+        others = []
+        for file in (self.root / kind).glob(f"*/{MANIFEST}"):
+            with suppress(OSError, ValueError):
+                manifest = json.loads(file.read_bytes())
+                if manifest.get("recipe") == key.recipe and file.parent.name != key:
+                    others.append((file.stat().st_mtime, file.parent, manifest))
+        others.sort(key=lambda other: other[0], reverse=True)
+        there = (self.root / kind / key).exists()
+        for _, path, manifest in others:
+            if path.name in self.accept or (kind in self.accept and not there):
+                self.accepted.setdefault(kind, []).append(path.name)
+                self.on_note(f"{_named(kind)}: {path.name} is accepted, although {_why(manifest, made_by)}")
+                return path, Key(path.name, key.recipe)
+        if others and not there:
+            nearest = min((_why(manifest, made_by) for _, _, manifest in others), key=len)
+            self.on_note(f"{_named(kind)}: built again, {nearest}")
+        return None
+
+
+def _named(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def _why(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What the maker of an artifact had otherwise."""
+    made = ({"code": each["code"]["modules"], **each["code"]["versions"], **each["rounding"]} for each in (then, now))
+    return "; ".join(changed(*made)) or "what it is made from was built again"
+
+
+def _recipe(value: Any) -> Any:
+    """`determined_by` with the recipes of other artifacts in the place of their keys."""
+    if isinstance(value, Key):
+        return value.recipe
+    if isinstance(value, Mapping):
+        return {str(name): _recipe(item) for name, item in value.items()}
+    return [_recipe(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def lock_of(folder: Path, key: str) -> Path:
@@ -133,18 +209,18 @@ def asked_for(folder: Path, key: str) -> Path:
     return folder / f".{key}.used"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     assert value is None or isinstance(value, str | int | float | bool), f"{type(value)} cannot be part of a key"
     return value
 

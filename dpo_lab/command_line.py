@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
 from dpo_lab.composing import CONF, VERSION_BASE, composed, hydras_own, validated
-from dpo_lab.grammar import parsed, spelled_out
+from dpo_lab.grammar import parsed, renamed, spelled_out
 from dpo_lab.planning import planned
 from dpo_lab.runners.continuing import AUTO, NEVER
 from dpo_lab.runners.stopping import PreemptedError
@@ -31,9 +31,10 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 def run_command(arguments: Sequence[str]) -> int:
     """The exit status of a whole command; see `__main__`."""
     signal.signal(signal.SIGTERM, interrupt)
+    written, arguments = list(arguments), [renamed(word) for word in arguments]
     try:
         given = _parse(arguments)
-        task = Task(list(arguments), given.multirun, given.folders, _user_modules(given.words, given.folders))
+        task = Task(written, given.multirun, given.folders, _user_modules(given.words, given.folders))
         task.prepare()
         if given.cfg:
             config = composed(given.words, given.folders)

@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpo_lab.grammar import unreadable
 from dpo_lab.hydra_settings import refuse_code
+from dpo_lab.identity import differences
 from dpo_lab.registry import suggestion
-from dpo_lab.runners.continuing import AUTO, NEVER, differences
+from dpo_lab.runners.continuing import AUTO, NEVER
 from dpo_lab.runners.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
 
 VERSION_BASE = "1.3"

@@ -7,6 +7,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,11 +87,18 @@ class Compute:
         """How many micro-batches of a model run at once: 1 on an accelerator, which is busy with one, and where dropout is on,
         whose draws would depend on who comes first.
         """
-        if self.torch_device.type != "cpu" or self.compile or model.training:
+        return self.num_workers(model.training)
+
+    def num_workers(self, training: bool) -> int:
+        """The same, given whether dropout is on."""
+        if self.torch_device.type != "cpu" or self.compile or training:
             return 1
-        if self.workers is not None:
-            return self.workers
-        return torch.get_num_threads()
+        return torch.get_num_threads() if self.workers is None else self.workers
+
+    def rounding(self) -> dict[str, Any]:
+        """What of this process and its device decides the last bits of what a model computes."""
+        found = rounding_on(self.torch_device)
+        return found if self.determinism is Determinism.off else {**found, "determinism": self.determinism.name}
 
     @property
     def reading_waits(self) -> bool:
@@ -105,3 +113,12 @@ class Compute:
         if self.autocast_is_off:
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+
+
+def rounding_on(device: torch.device) -> dict[str, Any]:
+    """What decides the last bits of sums on a device: its kind, and on a CPU its instructions and the threads."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        return {"device": device.type}
+    return {"device": f"cpu {torch.backends.cpu.get_cpu_capability()}", "threads": torch.get_num_threads()}

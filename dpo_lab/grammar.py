@@ -28,6 +28,14 @@ def spelled_out(words: Sequence[str]) -> list[str]:
     ]
 
 
+def renamed(word: str) -> str:
+    """The word for the setting `accept` where it is written as store.accept=KIND; a single value is a list of one."""
+    name, _, value = word.partition("=")
+    if name != "store.accept":
+        return word
+    return f"accept={value}" if value.startswith("[") else f"accept=[{value}]"
+
+
 def unreadable(error: OverrideParseException) -> str:
     """What is wrong with the grammar of an override word."""
     why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)

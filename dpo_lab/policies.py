@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dpo_lab.artifacts import MANIFEST, DamagedError, file_digest, verify_directory, write_directory
+from dpo_lab.artifacts import MANIFEST, DamagedError, digest, file_digest, verify_directory, write_directory
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.models.copying import independent_copy
@@ -100,6 +101,28 @@ def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
     if opened is not None:
         return Policy(spec, opened.module, opened.tokenizer), opened.key
     return load_policy(directory), file_digest(policy_directory(directory) / MANIFEST)[:16]
+
+
+def files_key(path: Path) -> str:
+    """Stands for the files of the policy in a run, a policy directory or a Hugging Face model's directory: names and sha256.
+
+    Of our own the manifest is enough, which holds the sums of all others.
+    """
+    directory = policy_directory(path)
+    if (directory / MANIFEST).is_file():
+        return file_digest(directory / MANIFEST)
+    return digest({file.name: _sum(file, *_stamp(file)) for file in sorted(directory.iterdir()) if file.is_file()})
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    facts = file.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _sum(file: Path, size: int, changed: int) -> str:
+    """sha256 of a file that is as it was: a model of gigabytes is not read for every job of a sweep."""
+    return file_digest(file)
 
 
 def policy_of_any_make(path: Path) -> tuple[Policy, str]:

@@ -36,6 +36,10 @@ class Scoring:
     used: Counter[Layout] = field(default_factory=Counter)
     """How many batches each layout has scored."""
 
+    def rounding(self) -> dict[str, Any]:
+        """What of it decides a score's last bits."""
+        return {"layouts": [layout.value for layout in self.layouts], "head_portion": self.head_portion}
+
     def in_words(self) -> str:
         """Such as "prefix for 62 of 64 batches, rows for 2"."""
         total = sum(self.used.values())

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dpo_lab.artifacts import Store, digest
+from dpo_lab.compute import rounding_on
+from dpo_lab.identity import code_of
 from dpo_lab.portions import by_tokens
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
@@ -155,7 +157,9 @@ class CachedReference(ReferenceSpec):
 
         tokens = digest([tensor_digest(t) for t in (data.prompt, data.prompt_mask, data.completions, data.mask)])
         determined_by = {"format": FORMAT, "model": key, "tokens": tokens, "autocast": _autocast_dtype(device.type)}
-        path, _ = store.get("reference_scores", determined_by, build)
+        rounding = {**rounding_on(device), **(scoring or Scoring()).rounding()}
+        code = code_of(type(self), *{type(module) for module in model.modules()})
+        path, _ = store.get("reference_scores", determined_by, build, code, rounding)
         return replace(data, reference=load_file(path / "logps.safetensors")["logps"])
 
     def score(self, model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = None) -> Float[Tensor, "k b m"] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +30,10 @@ class RewardSpec:
     name: str
 
     needs_labels: ClassVar[bool] = False
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Whatever determines the reward beside settings and code: digests of the files that it reads."""
+        return {}
 
     def fit(self, labelled: Sequence[tuple[str, bool]], directory: Path) -> None:
         """Write to `directory` whatever `load` needs."""

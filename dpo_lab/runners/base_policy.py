@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.outcome import Status
 from dpo_lab.policies import Policy
 from dpo_lab.records import Aggregate
-from dpo_lab.runners.context import Context
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.trainer import Hooks, Trainer
+
+if TYPE_CHECKING:
+    from dpo_lab.runners.context import Context
 
 
 def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dpo_lab.artifacts import MANIFEST, digest, file_digest
-from dpo_lab.policies import policy_directory
+from dpo_lab.artifacts import digest, plain
+from dpo_lab.identity import HOUSEKEEPING, Code, changed, code_of, components, differences, flat
+from dpo_lab.policies import files_key
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import read_run
-from dpo_lab.tracking.provenance import code_digest, hardware, versions
+from dpo_lab.tracking.provenance import hardware
 from dpo_lab.tracking.run_directory import is_being_written, path_below
 
 AUTO, NEVER = "auto", "never"
@@ -22,34 +22,57 @@ DECISIVE = ("code", "versions", "threads", "device")
 """Facts of run.json on which the bits depend. Hardware too, but a preempted run may be given another machine: it is told of."""
 
 
+def settings_key(study: Study) -> str:
+    """The same for two runs with the same settings and input files; where and how often something is put is no setting."""
+    settings = {name: value for name, value in flat(plain(study)) if name == "name" or name not in HOUSEKEEPING}
+    return digest([settings, read_from_disk(study)])
+
+
 def config_key(study: Study) -> str:
-    """The same for two runs that compute the same: all settings and what is read, but not where and how often it is put."""
-    seldom = replace(study.trainer, checkpoint_every=None, keep_last=1, keep_every=None)
-    return digest([replace(study, runs="runs", store="artifacts", resume=AUTO, trainer=seldom), read_from_disk(study)])
+    """The same for two runs that compute the same: by the same settings, files, code and library versions.
+
+    Threads and device count as they are set (`compute.threads`): left open, they only change the last bits.
+    """
+    return digest([settings_key(study), code_of_study(study).plain()])
+
+
+def code_of_study(study: Study) -> Code:
+    """The code behind all that a run of the study computes: of its runner, and of every component that it has chosen."""
+    return code_of(*components(study))
 
 
 def read_from_disk(study: Study) -> dict[str, Any]:
     """Digests of the files that the study starts from."""
-    weights = study.model.weights()
-    manifest = None if weights is None else policy_directory(weights) / MANIFEST
-    found = {} if manifest is None or not manifest.is_file() else {"model": file_digest(manifest)}
-    return found | {"data": study.data.fingerprint()}
+    found: dict[str, Any] = {"data": study.data.fingerprint(), "reward": study.reward.fingerprint()}
+    for part, weights in (("model", study.model.weights()), ("reference", study.reference.weights())):
+        if weights is not None:
+            found[part] = files_key(weights)
+    return found
 
 
 def surroundings(study: Study) -> dict[str, Any]:
     """The facts that `DECISIVE` names, as they are now."""
+    code = code_of_study(study).plain()
     return {
-        "code": code_digest(study.user_modules),
-        "versions": versions(),
+        "code": code["modules"],
+        "versions": code["versions"],
         "threads": torch.get_num_threads(),
         "device": str(study.compute.torch_device),
     }
 
 
-def finished_run(study: Study) -> Path | None:
-    """The newest finished run of exactly this study, if there is one."""
-    found = (path for path, facts in _runs_of(study) if facts["status"] == "done" and (path / "summary.json").is_file())
-    return next(found, None)
+def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The newest finished run of exactly this study, if there is one. Of one that other code has made it is only told."""
+    key, now = config_key(study), surroundings(study)
+    others = []
+    for path, facts in _runs_of(study):
+        if facts["status"] == "done" and (path / "summary.json").is_file():
+            if facts.get("config_key") == key:
+                return path
+            others.append((path, facts))
+    for path, facts in others[:1]:
+        tell(f"{path} is finished, but run again: {'; '.join(_changes(facts, now, ('code', 'versions')))}")
+    return None
 
 
 def to_go_on_with(study: Study, alone: bool, tell: Callable[[str], None]) -> Path | None:
@@ -73,9 +96,9 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
             return None
         if is_being_written(path):
             continue
-        changed = differences({name: facts.get(name) for name in DECISIVE}, now)
-        if changed:
-            tell(f"{path} is not gone on with, as its end would be another ({'; '.join(changed)}): resume={path} does it still")
+        found = _changes(facts, now, DECISIVE)
+        if found:
+            tell(f"{path} is not gone on with, as its end would be another ({'; '.join(found)}): resume={path} does it still")
             continue
         for line in differences(facts.get("hardware", {}), hardware()):
             tell(f"{path} began on other hardware, which may change the last bits: {line}")
@@ -90,38 +113,23 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
         raise ValueError(f"resume: {path} has ended ({facts['status']}): there is nothing to go on with")
     if is_being_written(path):
         raise ValueError(f"resume: another process is at {path}")
-    if facts.get("config_key") != config_key(study):
-        changed = differences(facts.get("read", {}), read_from_disk(study))
-        raise ValueError(f"resume: {path} began with other files ({'; '.join(changed) or 'unknown ones'}); start a new run")
-    then = {name: facts.get(name) for name in (*DECISIVE, "hardware")}
-    for line in differences(then, {**surroundings(study), "hardware": hardware()}):
+    if facts.get("settings_key") != settings_key(study):
+        found = differences(facts.get("read", {}), read_from_disk(study))
+        raise ValueError(f"resume: {path} began with other files ({'; '.join(found) or 'unknown ones'}); start a new run")
+    for line in _changes(facts, {**surroundings(study), "hardware": hardware()}, (*DECISIVE, "hardware")):
         tell(f"{path} began otherwise, so its end need not be the same to the bit: {line}")
     return path
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A phrase for each value that is not the same, by its dotted name."""
-    one, other = dict(_flat(then)), dict(_flat(now))
-    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
-    return [f"{name}: {_short(one.get(name))} then, {_short(other.get(name))} now" for name in names]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _short(value: Any) -> str:
-    return str(value) if len(str(value)) <= 40 else f"{str(value)[:12]}..."
+def _changes(facts: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Of a run that has begun, a phrase for each of these facts that is another now."""
+    return changed({name: facts.get(name) for name in names}, {name: now[name] for name in names})
 
 
 def _runs_of(study: Study) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Runs of exactly this study, with their run.json, the newest first."""
-    key = config_key(study)
+    """Runs of this study's settings and files, with their run.json, the newest first."""
+    key = settings_key(study)
     for file in sorted(path_below(Path(study.runs), study.name).glob("*/run.json"), reverse=True):
         facts = read_run(file.parent)
-        if facts.get("config_key") == key:
+        if facts.get("settings_key") == key:
             yield file.parent, facts

@@ -12,18 +12,25 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from dpo_lab.artifacts import Store, digest
+from dpo_lab.artifacts import Store
 from dpo_lab.checkpoints import Checkpoints
+from dpo_lab.identity import flat, group_key
 from dpo_lab.runners.base import DivergedError
 from dpo_lab.runners.context import Context
-from dpo_lab.runners.continuing import config_key, read_from_disk, surroundings, to_go_on_with
+from dpo_lab.runners.continuing import (
+    code_of_study,
+    config_key,
+    read_from_disk,
+    settings_key,
+    surroundings,
+    to_go_on_with,
+)
 from dpo_lab.runners.report import report
 from dpo_lab.runners.stopping import listening
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import Console, RunDirectory
 from dpo_lab.tracking.provenance import hardware
 from dpo_lab.tracking.run_directory import path_below
-from dpo_lab.tracking.tensorboard import seedless
 
 
 def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str, alone: bool = True) -> int:
@@ -58,7 +65,7 @@ def _opened(
     study: Study, config: DictConfig, overrides: Sequence[str], command: str, unfinished: Path | None, console: Console
 ) -> Context:
     """A new run's directory, or that of `unfinished` as it was at its newest good checkpoint."""
-    key, store = config_key(study), Store(Path(study.store))
+    key, store = config_key(study), Store(Path(study.store), accept=study.accept, on_note=console.note)
 
     def checkpoints(path: Path) -> Checkpoints:
         keep = study.trainer.keep_last, study.trainer.keep_every
@@ -77,9 +84,10 @@ def _opened(
         raise ValueError(f"runs: cannot write to {unfinished or study.runs} ({error.strerror})") from error
     try:
         run.write_config(OmegaConf.to_yaml(config, resolve=True))
-        facts = {"command": command, "overrides": list(overrides), "seed": study.seed, "world_size": 1, "config_key": key}
+        facts = {"command": command, "overrides": list(overrides), "seed": study.seed, "world_size": 1}
         facts["runner"] = study.runner.name
-        run.start({**facts, **surroundings(study), "read": read_from_disk(study)})
+        keys = {"config_key": key, "settings_key": settings_key(study)}
+        run.start({**facts, **keys, **surroundings(study), "read": read_from_disk(study)})
     except OSError as error:
         run.close()
         shutil.rmtree(run.path, ignore_errors=True)
@@ -93,7 +101,9 @@ def _carried_out(context: Context, config: DictConfig) -> int:
     status, reason, code = "failed", "", 1
     try:
         if context.checkpoint is None:  # else it is in an earlier event file
-            run.log_hparams(plain, group_name=f"{study.name}-{digest(seedless(plain))[:8]}")
+            written = code_of_study(study)
+            group = group_key(dict(flat(plain)), written.modules, written.versions)
+            run.log_hparams(plain, group_name=f"{study.name}-{group[:8]}")
         summary = study.runner.run(context)
         summary["wall_s"] = context.stage_seconds
         run.write_summary(summary)
@@ -119,7 +129,8 @@ def _carried_out(context: Context, config: DictConfig) -> int:
         traceback.print_exc()
     finally:
         try:
-            run.finish(status, **({"reason": reason} if reason else {}), artifacts=context.store.used)
+            used = {"artifacts": context.store.used, "accepted": context.store.accepted}
+            run.finish(status, **({"reason": reason} if reason else {}), **used)
         except OSError as error:
             console.warn(f"run.json does not say that the run {status}: {error}")
         run.close()

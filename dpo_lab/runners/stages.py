@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpo_lab.artifacts import digest
+from dpo_lab.artifacts import Key, digest, plain
 from dpo_lab.candidates.base import noun, padded
 from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
+from dpo_lab.identity import HOUSEKEEPING, Code, code_of, components, flat
 from dpo_lab.messages import Prompt
 from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
@@ -45,6 +46,8 @@ class Stages:
     """The stages of one study, each computed when first asked for."""
 
     context: Context
+    scorer_keys: list[Key] = field(default_factory=list)
+    """Of the training scorer and the gold scorer, if they were fitted."""
 
     @cached_property
     def data_key(self) -> dict[str, Any]:
@@ -60,15 +63,14 @@ class Stages:
         return corpus
 
     @cached_property
-    def _tokenizer(self) -> tuple[Tokenizer, str]:
+    def _tokenizer(self) -> tuple[Tokenizer, Key]:
         spec = self.context.study.tokenizer
+
+        def build(directory: Path) -> None:
+            spec.train(chain(self.corpus.text, self.corpus.fragments)).save(directory)
+
         with self.context.stage("tokenizer", spec.name) as stage:
-            path, key = self._artifact(
-                stage,
-                "tokenizer",
-                {"text": self.data_key, "tokenizer": spec},
-                lambda d: spec.train(chain(self.corpus.text, self.corpus.fragments)).save(d),
-            )
+            path, key = self._artifact(stage, "tokenizer", {"text": self.data_key, "tokenizer": spec}, build, self._code(spec))
             tokenizer = Tokenizer.load(path)
             stage.detail = f"{spec.name}, {tokenizer.vocab_size:,} tokens"
         return tokenizer, key
@@ -76,7 +78,7 @@ class Stages:
     @cached_property
     def base(self) -> tuple[Policy, str]:
         """The policy that preference training starts from, and a key that stands for its weights."""
-        study = self.context.study
+        study, fit = self.context.study, self.context.study.base
         weights = study.model.weights()
         if weights is not None:
             with self.context.stage("base", f"from {weights}") as stage:
@@ -86,12 +88,18 @@ class Stages:
                 found[0].module.to(study.compute.torch_device)
                 return found
         tokenizer, tokenizer_key = self._tokenizer
-        determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": study.base, "format": FORMAT}
+        settings = {name: value for name, value in flat(plain(fit)) if f"base.{name}" not in HOUSEKEEPING}
+        determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": settings, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
+        workers = study.compute.num_workers(fit.trainer.dropout)
+        rounding = {**study.compute.rounding(), "workers": workers, "head_portion": study.compute.head_portion}
+
+        def build(directory: Path) -> None:
+            fit_base(self.context, self.corpus, tokenizer, directory)
+
+        code = code_of(fit_base.__module__) | self._code(study.model, fit)
         with self.context.stage("base", study.model.name) as stage:
-            path, key = self._artifact(
-                stage, "base", determined_by, lambda d: fit_base(self.context, self.corpus, tokenizer, d)
-            )
+            path, key = self._artifact(stage, "base", determined_by, build, code, rounding)
             policy = load_policy(path)
             fitted = json.loads((path / "fit.json").read_text())
             stage.detail = f"{fitted['nats_per_token']:.2f} nats a token on its last texts, {size_in_words(policy.module)}"
@@ -104,7 +112,7 @@ class Stages:
         spec = self.context.study.reward
         if not spec.needs_labels:
             return spec.load(Path()), spec.load(Path())
-        found = []
+        code, found = self._code(spec), []
         for half, title in enumerate(("proxy reward", "gold reward")):
             with self.context.stage(title, f"{spec.name}, fitted on one half of the labels") as stage:
 
@@ -112,7 +120,9 @@ class Stages:
                     labelled = self.corpus.labelled
                     spec.fit([row for row in labelled if (share_of(row[0], "reward") < 0.5) == (half == 0)], directory)
 
-                path, _ = self._artifact(stage, f"reward_{half}", {"text": self.data_key, "reward": spec, "half": half}, build)
+                determined_by = {"text": self.data_key, "reward": spec, "files": spec.fingerprint(), "half": half}
+                path, key = self._artifact(stage, "reward", determined_by, build, code)
+                self.scorer_keys.append(key)
                 found.append(spec.load(path))
         return found[0], found[1]
 
@@ -171,7 +181,8 @@ class Stages:
 
         determined_by = {"text": self.data_key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec}
         with self.context.stage("pairs", spec.name) as stage:
-            path, _ = self._artifact(stage, "pairs", {**determined_by, "format": FORMAT}, build)
+            code = self._code(spec)
+            path, _ = self._artifact(stage, "pairs", {**determined_by, "format": FORMAT}, build, code)
             train, held_out = (
                 CandidateBatch.from_tensors(load_file(path / f"{title}.safetensors")) for title in ("train", "held-out")
             )
@@ -219,8 +230,11 @@ class Stages:
         with self.context.stage(
             kind.replace("_", " "), f"{drawn['k']} for each of {drawn['num_prompts']:,} {split} prompts"
         ) as stage:
-            determined_by = {"base": key, "text": self.data_key, "reward": study.reward, "split": split, **drawn}
-            path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build)
+            reward = {"reward": study.reward, "files": study.reward.fingerprint(), "scorer": self.scorer_keys[:1]}
+            determined_by = {"base": key, "text": self.data_key, **reward, "split": split, **drawn}
+            networks = {type(module) for module in policy.module.modules()}
+            code = code_of(draw.__module__, *networks, Stages._prompts) | self._code(study.reward)
+            path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build, code, study.compute.rounding())
             batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
             if batch.scores is not None:
                 stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
@@ -240,11 +254,21 @@ class Stages:
         found = ((place[row], prompt) for row, prompt in enumerate(prompts) if row in place)
         return [prompt for _, prompt in sorted(found, key=lambda item: item[0])]
 
+    def _code(self, *parts: object) -> Code:
+        """The code behind the data and some of the study's components."""
+        return code_of(*{each for part in (self.context.study.data, *parts) for each in components(part)})
+
     def _artifact(
-        self, stage: Stage, kind: str, determined_by: Mapping[str, Any], build: Callable[[Path], object]
-    ) -> tuple[Path, str]:
+        self,
+        stage: Stage,
+        kind: str,
+        determined_by: Mapping[str, Any],
+        build: Callable[[Path], object],
+        code: Code,
+        rounding: Mapping[str, Any] | None = None,
+    ) -> tuple[Path, Key]:
         self.context.follow_artifacts(stage)
-        return self.context.store.get(kind, determined_by, build)
+        return self.context.store.get(kind, determined_by, build, code | code_of(build), rounding)
 
 
 def _contiguous(batch: CandidateBatch) -> dict[str, Tensor]:

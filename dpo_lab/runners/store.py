@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from dpo_lab.artifacts import MANIFEST
+from dpo_lab.identity import as_file, flat
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.shelves import Shelved, shelved, take_out
 from dpo_lab.tracking import Console
@@ -16,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Deed(Enum):
-    """Show what there is; read every byte of it; take out what is asked for."""
+    """Show what there is; show what one artifact was made of; read every byte of all; take out what is asked for."""
 
     list = "list"
+    show = "show"
     verify = "verify"
     prune = "prune"
 
@@ -26,7 +30,7 @@ class Deed(Enum):
 @RUNNERS.register
 @dataclass
 class StoreRunner(RunnerSpec):
-    """List, verify or prune the artifacts in `store`. Makes no run of its own.
+    """List, show, verify or prune the artifacts in `store`. Makes no run of its own.
 
     What is pruned meets every condition that is given; nothing is removed without `delete`. What a process is building or has
     just asked for is left alone. An artifact that is needed again is built again.
@@ -34,6 +38,8 @@ class StoreRunner(RunnerSpec):
 
     name: str = "store"
     do: Deed = Deed.list
+    key: str = ""
+    """Show the artifacts whose key begins so: settings, code, versions, threads and device that made them."""
     unused: bool = False
     """Prune what no run below `runs` has used."""
     damaged: bool = False
@@ -51,6 +57,8 @@ class StoreRunner(RunnerSpec):
         asked = self.unused or self.damaged or self.days is not None
         if self.do is Deed.prune and not asked:
             raise ValueError("runner.do=prune needs a condition: runner.unused=true, runner.damaged=true or runner.days=30")
+        if (self.do is Deed.show) != bool(self.key):
+            raise ValueError("runner.do=show and runner.key=KEY go together: the key is that of the artifact to show")
         if self.do is not Deed.prune and (asked or self.delete):
             raise ValueError(f"conditions and runner.delete are for runner.do=prune, not for runner.do={self.do.value}")
 
@@ -62,12 +70,30 @@ class StoreRunner(RunnerSpec):
         if self.do is Deed.prune:
             self._prune(found, console)
             return 0
+        if self.do is Deed.show:
+            self._show_one([one for one in found if one.key.startswith(self.key) and not one.left_over], console)
+            return 0
         states = [one.damage or "whole" if self.do is Deed.verify else "begun" if one.left_over else "" for one in found]
         _show(console, f"{study.store}: {_sum(found)}", found, states)
         damaged = sum(state != "whole" for state in states) if self.do is Deed.verify else 0
         if damaged:
             console.warn(f"{damaged} damaged: built again when needed; runner.do=prune runner.damaged=true takes them out")
         return int(damaged > 0)
+
+    def _show_one(self, found: list[Shelved], console: Console) -> None:
+        if not found:
+            raise ValueError(f"runner.key: the store has no artifact whose key begins with '{self.key}'")
+        for one in found:
+            manifest = json.loads((one.path / MANIFEST).read_bytes())
+            code = manifest.get("code", {})
+            made_of = {
+                "settings and inputs": manifest.get("determined_by", {}),
+                "code": {as_file(name): digest for name, digest in code.get("modules", {}).items()},
+                "versions": code.get("versions", {}),
+                "device and threads": manifest.get("rounding", {}),
+            }
+            rows = [[part, name, value] for part, values in made_of.items() for name, value in flat(values)]
+            console.table(f"{one.kind} {one.key}", ["", "name", "value"], rows)
 
     def _prune(self, found: list[Shelved], console: Console) -> None:
         chosen = [one for one in found if self._chooses(one)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,9 @@ from dpo_lab.saved import read_config
 from dpo_lab.tokenizers import TokenizerSpec
 from dpo_lab.tracking.run_directory import path_below
 from dpo_lab.trainer_settings import TrainerSettings
+
+STAGES = ("tokenizer", "base", "reward", "candidates", "reference_samples", "pairs", "reference_scores")
+"""Kinds of artifacts."""
 
 
 @dataclass
@@ -60,6 +64,10 @@ class Study:
     """Seed of the preference training; the stages before it have their own."""
     store: str = "artifacts"
     """Directory of the artifacts shared by all runs."""
+    accept: list[str] = field(default_factory=list)
+    """Written store.accept=...: kinds of stages (tokenizer, base, reward, ...), or keys of artifacts, that are taken from the
+    store although other code, versions or threads made them. The run says so, and records it.
+    """
     runs: str = "runs"
     """Directory of the run directories."""
     resume: str = "auto"
@@ -88,6 +96,10 @@ class Study:
             if not value:
                 raise ValueError(f"{setting} must name a directory, got ''")
         path_below(Path(self.runs), self.name)
+        for accepted in self.accept:
+            if accepted not in STAGES and not re.fullmatch("[0-9a-f]{16}", accepted):
+                known = suggestion(accepted, STAGES)
+                raise ValueError(f"store.accept: '{accepted}' is neither a kind of stage nor a key of 16 digits.{known}")
         for part in (self, self.base, self.data, self.candidates, self.evaluation, self.runner):
             seed = getattr(part, "seed", None)
             if seed is not None and not -(2**63) <= seed < 2**63:

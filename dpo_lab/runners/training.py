@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from dpo_lab.artifacts import digest
 from dpo_lab.guards import Record
+from dpo_lab.identity import differences
 from dpo_lab.outcome import Outcome
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.resuming import set_weights, weights_of
 from dpo_lab.runners.context import Context
-from dpo_lab.runners.continuing import differences
 from dpo_lab.runners.judge import Judge
 from dpo_lab.scoring import Scoring
 from dpo_lab.tensors import tensor_digest

@@ -62,7 +62,7 @@ class Task:
                 return self.code
             if not alone:
                 Console().note(f"{' '.join(words)}: another process is at it")
-            elif not finished_run(study):
+            elif not finished_run(study, Console().note):
                 return execute(study, config, words, command)
         return 0
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,20 +39,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()
-
-
-def code_digest(user_modules: Sequence[str] = ()) -> str:
-    """16 hexadecimal digits that change with the source of this package and of the user's modules, committed or not."""
-    roots = [str(Path(__file__).parent.parent)]
-    for name in user_modules:
-        spec = importlib.util.find_spec(name.partition(".")[0])
-        if spec is not None:
-            roots += spec.submodule_search_locations or [spec.origin or ""]
-    found = hashlib.sha256()
-    for root in map(Path, roots):
-        for file in [root] if root.is_file() else sorted(root.rglob("*.py")):
-            found.update(f"{file.relative_to(root.parent)}\0".encode() + file.read_bytes())
-    return found.hexdigest()[:16]
 
 
 def versions() -> dict[str, str | None]:

@@ -17,6 +17,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+from dpo_lab.identity import is_seed
+
 NOTES = logging.getLogger(__name__)
 P = ParamSpec("P")
 
@@ -75,7 +77,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | in
 
 def seedless(config: Mapping[str, Any]) -> dict[str, float | int | bool | str]:
     """The flat config without any seed: runs that agree in it are one experiment, repeated."""
-    return {name: value for name, value in flatten(config).items() if name.rpartition(".")[2] != "seed"}
+    return {name: value for name, value in flatten(config).items() if not is_seed(name)}
 
 
 def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callable[Concatenate[TensorBoard, P], None]:

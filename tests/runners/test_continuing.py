@@ -12,11 +12,17 @@ import pytest
 from processes import QUICKSTART
 
 from dpo_lab.composing import composed
-from dpo_lab.runners.continuing import config_key, read_from_disk, surroundings, to_go_on_with, unfinished_run
+from dpo_lab.runners.continuing import (
+    config_key,
+    read_from_disk,
+    settings_key,
+    surroundings,
+    to_go_on_with,
+    unfinished_run,
+)
 from dpo_lab.runners.execute import execute
 from dpo_lab.runners.study import Study, to_study
 from dpo_lab.tracking import RunDirectory, read_run
-from dpo_lab.tracking.provenance import code_digest
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +35,17 @@ def study(config: Any, tmp_path: Path) -> Study:
     return replace(to_study(config), runs=str(tmp_path / "runs"))
 
 
+def keys(study: Study) -> dict[str, str]:
+    return {"config_key": config_key(study), "settings_key": settings_key(study)}
+
+
 @pytest.fixture
 def left(study: Study) -> Callable[..., Path]:
     """A run of the study, as a process leaves it that was killed; `changed` are its facts."""
 
     def leave(**changed: Any) -> Path:
         run = RunDirectory.create(Path(study.runs), study.name)
-        run.start({"config_key": config_key(study), **surroundings(study), "read": read_from_disk(study)})
+        run.start({**keys(study), **surroundings(study), "read": read_from_disk(study)})
         run.update(**changed)
         run.close()
         return run.path
@@ -65,7 +75,7 @@ def test_after_a_run_that_has_ended_a_new_one_starts(status: str, study: Study, 
 
 def test_a_run_that_a_process_is_at_is_left_to_it(study: Study) -> None:
     run = RunDirectory.create(Path(study.runs), study.name)
-    run.start({"config_key": config_key(study), **surroundings(study)})
+    run.start({**keys(study), **surroundings(study)})
     assert unfinished_run(study) is None
     with pytest.raises(ValueError, match="another process is at"):
         to_go_on_with(replace(study, resume=str(run.path)), True, pytest.fail)
@@ -103,7 +113,7 @@ def test_other_hardware_is_told_of_and_gone_on_with(study: Study, left: Callable
 
 
 def test_other_data_is_refused_and_named(study: Study, left: Callable[..., Path]) -> None:
-    path = left(config_key="0", read={"data": {"sha256": "abc"}})
+    path = left(settings_key="0", read={"data": {"sha256": "abc"}})
     with pytest.raises(ValueError, match=r"data\.sha256: abc then, None now"):
         to_go_on_with(replace(study, resume=str(path)), True, pytest.fail)
 
@@ -155,13 +165,3 @@ def test_a_folder_that_cannot_be_written_is_named(
         assert code in (1, 2)
         assert str(folder) in error
     assert [read_run(file.parent)["status"] for file in tmp_path.glob("runs/*/*/run.json")] in ([], ["failed"])
-
-
-def test_the_code_is_what_is_written_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "a_users_module.py").write_text("x = 1")
-    before = code_digest(["a_users_module"])
-    assert before == code_digest(["a_users_module"])
-    assert before != code_digest()
-    (tmp_path / "a_users_module.py").write_text("x = 2")
-    assert before != code_digest(["a_users_module"])

@@ -1,0 +1,51 @@
+"""Which settings decide a run's numbers: what makes two runs the same run, or repetitions of one another.
+
+The one definition of it, for sweeps, resuming, comparing and TensorBoard's groups.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+HOUSEKEEPING = frozenset(
+    {
+        *("name", "runs", "store", "resume", "user_modules"),
+        *("trainer.checkpoint_every", "trainer.keep_last", "trainer.keep_every", "trainer.preflight"),
+        *("base.trainer.checkpoint_every", "base.trainer.keep_last", "base.trainer.keep_every", "base.trainer.preflight"),
+        "evaluation.num_shown",
+    }
+)
+"""Settings that never change a number: where things are put, how often they are saved, what is printed."""
+
+ROUNDING = frozenset(
+    {
+        *("compute.device", "compute.threads", "compute.workers", "compute.layout", "compute.head_portion"),
+        *("compute.checkpointing", "compute.determinism", "compute.compile"),
+        *("trainer.micro_batch_size", "trainer.micro_batch_tokens"),
+        *("base.trainer.micro_batch_size", "base.trainer.micro_batch_tokens"),
+    }
+)
+"""Settings that change the order in which numbers are added, and so their last bits. (`compute.precision` changes more.)"""
+
+
+def is_seed(setting: str) -> bool:
+    """Whether a dotted setting is the seed of something, or says what a seed varies."""
+    return setting.rpartition(".")[2] == "seed" or setting == "vary"
+
+
+def decisive(settings: Mapping[str, Any], seeds: bool = False) -> dict[str, Any]:
+    """The flat, dotted `settings` that decide a run's numbers up to rounding: without seeds, unless they are asked for.
+
+    Runs that agree in them are repetitions of one experiment.
+    """
+    left_out = HOUSEKEEPING | ROUNDING
+    return {key: value for key, value in settings.items() if key not in left_out and (seeds or not is_seed(key))}
+
+
+def group_key(settings: Mapping[str, Any], code: Mapping[str, str], versions: Mapping[str, str | None]) -> str:
+    """16 hexadecimal digits that repetitions of one experiment share: settings up to seeds, code, versions of libraries."""
+    facts = [decisive(settings), dict(code), dict(versions)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
