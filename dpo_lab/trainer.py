@@ -22,7 +22,7 @@ from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
 from dpo_lab.outcome import Outcome, Status
 from dpo_lab.portions import longest_rows
-from dpo_lab.preflight import longest_step, memory_explained, try_out
+from dpo_lab.preflight import evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.resuming import (
@@ -61,6 +61,8 @@ class Hooks:
     warn: Callable[[str], None] = lambda text: None
     guarded: Callable[[Mapping[str, Record]], None] = lambda records: None
     """What the guards have noticed so far, whenever that is more than before."""
+    rehearse: Callable[[], None] = lambda: None
+    """The largest passes of an evaluation, for the pre-flight."""
 
 
 @dataclass
@@ -214,9 +216,9 @@ class Trainer:
         return longest_rows(self.data)
 
     def _preflight(self) -> None:
-        """Raises ValueError where the longest batch does not fit into memory."""
+        """Raises ValueError where the longest batch, or the largest pass of an evaluation, does not fit into memory."""
         longest = longest_step(self._rows, self._lengths, self.settings.num_steps)
-        try_out(self.objective, self.data.select(self._rows(longest)), self.settings)
+        try_out(self.objective, self.data.select(self._rows(longest)), self.settings, self.hooks.rehearse)
 
     def _gradients(self, batch: CandidateBatch, first: bool) -> tuple[Tally, Norms]:
         """Fill the gradients of one optimiser step, clipped; its metrics, and the gradients' norms."""
@@ -245,7 +247,8 @@ class Trainer:
         if self.hooks.evaluate is None:
             return None
         self.policy.eval()
-        metrics = self.hooks.evaluate(step)
+        with evaluation_explained(self.settings):
+            metrics = self.hooks.evaluate(step)
         self.policy.train(self.settings.dropout)
         if best.improved_by(metrics):
             self.hooks.checkpoint("best", step, metrics)

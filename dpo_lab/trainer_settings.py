@@ -31,9 +31,11 @@ class TrainerSettings:
     batch_size: int = 64
     """Prompts in one optimiser step."""
     micro_batch_size: int | None = None
-    """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    """Prompts in one forward and backward pass, and in one of an evaluation. None: the whole batch, and in an evaluation 8192
+    tokens. Changes memory and speed, not the result.
+    """
     micro_batch_tokens: int | None = None
-    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
+    """Instead: so many tokens in one pass, prompts kept whole with all their completions, like lengths
     together. A single prompt that has more runs alone.
     """
     length_window: int | None = None
@@ -104,6 +106,11 @@ class TrainerSettings:
 
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
+
+    @property
+    def portions(self) -> dict[str, int | None]:
+        """What bounds a pass, with gradients or without."""
+        return {"micro_batch_size": self.micro_batch_size, "micro_batch_tokens": self.micro_batch_tokens}
 
     @property
     def num_steps(self) -> int:

@@ -29,8 +29,10 @@ from dpo_lab.composing import validate
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
+from dpo_lab.objective import Objective
 from dpo_lab.runners import preference
 from dpo_lab.runners.foreseen import evaluated_names, kind_of
+from dpo_lab.runners.judge import Judge
 from dpo_lab.runners.study import study_from_file
 
 pytestmark = pytest.mark.slow
@@ -240,6 +242,21 @@ def test_the_same_command_gives_the_same_numbers(quickstart: Finished, copy: Pat
     assert again.name != quickstart.path.name
     assert numbers(again) == numbers(quickstart.path)
     assert file_digest(again / "policy" / "model.safetensors") == file_digest(quickstart.path / "policy" / "model.safetensors")
+
+
+def test_the_preflight_tries_evaluations_and_changes_no_number(
+    quickstart: Finished, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed = list[str]()
+    for of in (Objective, Judge):
+
+        def rehearse(self: Any, given: Any, original: Any = of.rehearse, name: str = of.__name__) -> None:
+            rehearsed.append(name)
+            original(self, given)
+
+        monkeypatch.setattr(of, "rehearse", rehearse)
+    assert numbers(here([*QUICKSTART, "trainer.preflight=true"])) == numbers(quickstart.path)
+    assert rehearsed == ["Objective", "Judge"]
 
 
 def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:

@@ -278,6 +278,26 @@ def test_too_little_memory_shows_before_the_first_evaluation_and_says_what_to_lo
     assert int(longest_rows(data).max()) > 0
 
 
+def test_too_little_memory_for_an_evaluation_shows_in_the_preflight_and_says_what_to_lower() -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    evaluated: list[int] = []
+
+    def evaluate(step: int) -> dict[str, float]:
+        evaluated.append(step)
+        return full() or {}
+
+    fit = trainer(transformer(), comparisons(), preflight=True, hooks=Hooks(evaluate=evaluate, rehearse=full))
+    with pytest.raises(ValueError, match=r"out of memory in an evaluation: set trainer\.micro_batch_tokens"):
+        fit.fit()
+    assert evaluated == []
+    fit = trainer(transformer(), comparisons(), preflight=False, micro_batch_size=3, hooks=Hooks(evaluate=evaluate))
+    with pytest.raises(ValueError, match=r"out of memory in an evaluation: lower trainer\.micro_batch_size=3"):
+        fit.fit()
+    assert evaluated == [0]
+
+
 def test_running_out_of_memory_later_says_the_same_and_other_errors_stay() -> None:
     policy = Small(transformer(), 0)
     fit = trainer(policy, comparisons(), reference=scored_by(twin_of(policy.inner)), micro_batch_tokens=64)

@@ -204,7 +204,7 @@ class Stages:
             gold=gold,
             max_tokens=study.candidates.max_tokens,
             seed=study.evaluation.seed + 1,
-            scoring=Scoring(head_portion=study.compute.head_portion),  # one sample a prompt: nothing to share
+            scoring=Scoring(head_portion=study.compute.head_portion, **study.trainer.portions),  # nothing to share
         )
 
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:

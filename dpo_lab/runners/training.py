@@ -56,6 +56,11 @@ def train_policy(
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
             return metrics
 
+        def rehearse() -> None:
+            if held_out is not None:
+                trainer.objective.rehearse(held_out)
+            judge.rehearse(policy)
+
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
             context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)
 
@@ -83,7 +88,7 @@ def train_policy(
             settings=settings,
             compute=study.compute,
             seed=study.seed,
-            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded),
+            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded, rehearse),
             starts_at_reference=study.reference.weights() is None,
             scoring=reference.scoring or Scoring(),
             resume=resume,
