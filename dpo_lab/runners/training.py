@@ -103,9 +103,9 @@ def train_policy(
 def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
     """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
     made_from = {
-        "base": _digest(weights_of(base.module)),
+        "base": digest_of(weights_of(base.module)),
         "tokenizer": digest(base.tokenizer.fingerprint()),
-        "pairs": _digest(train.tensors()),
+        "pairs": digest_of(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
     if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
@@ -116,5 +116,6 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
     context.run.update(made_from=made_from, artifacts=context.store.used)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of every bit of the tensors, by name."""
     return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})
