@@ -59,6 +59,7 @@ class BenchmarkRunner(RunnerSpec):
     """A folder to keep the results in: results.jsonl, the figure, and the table in its README.md."""
 
     trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "trainer", "loss.beta", "seed")
 
     def __post_init__(self) -> None:
         if self.repeats < 1:

@@ -32,6 +32,7 @@ class ExportRunner(RunnerSpec):
     """Add an adapter to the weights that it belongs to; false: the adapter alone, for `peft.PeftModel`."""
 
     trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model",)
 
     def check(self, study: Study) -> None:
         if study.model.weights() is None:

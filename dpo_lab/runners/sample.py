@@ -28,6 +28,7 @@ class SampleRunner(RunnerSpec):
     temperature: float = 1.0
 
     trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "seed")
 
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.max_tokens < 1:

@@ -32,6 +32,8 @@ WRONG = {
     "a metric of another loss": ([PAIR], "trainer.best_metric=baseline", "'baseline'"),
     "a reward without one": ([PAIR], "trainer.best_metric=reward/policy", "'reward/policy'"),
     "a first row that is none": ([{"prompt": "a b"}], "", "x.jsonl:1"),
+    "a split of a file": ([PAIR], "data.split=test", "data.split is for data sets of the hub"),
+    "a subset of a file": ([PAIR], "data.subset=en", "data.subset is for data sets of the hub"),
     "best of n without a reward": ([PAIR], "evaluation.best_of=[2]", "reward="),
 }
 
