@@ -23,6 +23,7 @@ from dpo_lab.registry import suggestion
 from dpo_lab.runners.base import RunnerSpec
 from dpo_lab.runners.continuing import AUTO, NEVER
 from dpo_lab.runners.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
+from dpo_lab.runners.varying import let_all_follow
 
 VERSION_BASE = "1.3"
 READ_BY_ALL = ("runner", "compute", "name", "runs", "store", "resume", "user_modules", "experiment", "hydra")
@@ -60,11 +61,13 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
     """The configuration that the override words describe; `folders` hold further YAML files of the user.
 
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
-    they start from that loss's own defaults. With `resume=RUN` it is that run's, and other words may only repeat it.
+    they start from that loss's own defaults. With `vary=all` every seed is the run's. With `resume=RUN` it is that run's, and
+    other words may only repeat it.
     """
     config = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
     if not any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words):
         refuse_remote_code(config)
+    let_all_follow(config, words)
     return config if config.resume in (AUTO, NEVER) else _of_run(config, words)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpo_lab.aggregates import mean_weights
+from dpo_lab.evaluation.errors import deviations, prompt_clusters, standard_error, with_errors
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps, pairs_of
 
@@ -20,14 +22,49 @@ Tally = dict[str, Tensor]
 """Of each metric (total, count), on the batch's device: tallies of the parts of a batch add up to the whole's."""
 
 
+@dataclass
+class Items:
+    """A quantity of every comparison (the last axis is the prompt), and which of them count in its mean; None: all."""
+
+    values: Float[Tensor, "*s b"]
+    which: Bool[Tensor, "*s b"] | None = None
+
+    def tally(self) -> Float[Tensor, " 2"]:
+        if self.which is None:
+            return torch.stack((self.values.sum(), self.values.new_full((), self.values.numel())))
+        return torch.stack(((self.values * self.which).sum(), self.which.sum().to(self.values.dtype)))
+
+
 @torch.no_grad()
 def preference_metrics(
     loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
 ) -> dict[str, Float[Tensor, " 2"]]:
     """Total and count of every metric over the batch's pairs; of unpaired feedback, over its completions.
 
-    Rewards are those that the loss itself compares; an accuracy counts a tie as one half.
+    Rewards are those that the loss itself compares. An accuracy is over the pairs that have a label, and counts equal rewards
+    as one half; `label_ties` is the share of pairs that have none, for P(chosen beats rejected) = 1/2.
     """
+    return {name: items.tally() for name, items in _items(loss, values, logps, batch).items()} | _details(loss, logps, batch)
+
+
+@torch.no_grad()
+def evaluation_metrics(
+    loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
+) -> dict[str, float]:
+    """The means of `preference_metrics`, each mean over prompts with its standard error as NAME_se, prompts as clusters.
+
+    What a loss logs of the batch as a whole has none.
+    """
+    items = _items(loss, values, logps, batch)
+    found = means({name: item.tally() for name, item in items.items()} | _details(loss, logps, batch))
+    adds = {name: deviations(item.values, item.which)[1] for name, item in items.items() if name in found}
+    if "rewards/margins" in found and "rewards/margins" not in adds:
+        adds["rewards/margins"] = adds["rewards/chosen"] - adds["rewards/rejected"]
+    clusters = prompt_clusters(batch)[0]
+    return with_errors(found, {name: standard_error(of, clusters) for name, of in adds.items()})
+
+
+def _items(loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch) -> dict[str, Items]:
     rewards = loss.rewards(logps, batch)
     quantities = {
         "rewards": rewards,
@@ -37,29 +74,29 @@ def preference_metrics(
     }
     if logps.reference is not None:
         quantities["ref_logps"] = logps.reference_logps()
-    found = {"loss": _tally(values)}
-    if batch.num_candidates > 1:
-        first, second = pairs_of(batch.num_candidates, logps.mask.device)
-        for name, of in quantities.items():
-            for side, candidates in zip(SIDES, (first, second), strict=True):
-                found[f"{name}/{side}"] = _tally(of[candidates])
-        margins = rewards[first] - rewards[second]
-        found["rewards/margins"] = _tally(margins)
-        found["rewards/accuracies"] = _tally((margins > 0).float() + 0.5 * (margins == 0).float())
-    else:
+    found = {"loss": Items(values)}
+    if batch.num_candidates == 1:
         chosen = torch.ones_like(batch.mask[:, :, 0]) if batch.desirable is None else batch.desirable
         for name, of in quantities.items():
             for side, which in zip(SIDES, (chosen, ~chosen), strict=True):
-                found[f"{name}/{side}"] = _tally(of, which)
-    for name, mean in loss.details(logps, batch).items():
-        found[name] = _tally(mean.expand(len(batch)))
+                found[f"{name}/{side}"] = Items(of, which)
+        return found
+    first, second = pairs_of(batch.num_candidates, logps.mask.device)
+    for name, of in quantities.items():
+        for side, candidates in zip(SIDES, (first, second), strict=True):
+            found[f"{name}/{side}"] = Items(of[candidates])
+    margins = rewards[first] - rewards[second]
+    label = batch.preferences() - 0.5
+    # Where the label says that the second is likelier to be the better one, ranking it higher is right.
+    right = margins * label.sign()
+    found["rewards/margins"] = Items(margins)
+    found["rewards/accuracies"] = Items((right > 0).float() + 0.5 * (right == 0).float(), label != 0)
+    found["label_ties"] = Items((label == 0).float())
     return found
 
 
-def _tally(values: Float[Tensor, "*s"], which: Bool[Tensor, "*s"] | None = None) -> Float[Tensor, " 2"]:
-    if which is None:
-        return torch.stack((values.sum(), values.new_full((), values.numel())))
-    return torch.stack(((values * which).sum(), which.sum().to(values.dtype)))
+def _details(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Tally:
+    return {name: Items(mean.expand(len(batch))).tally() for name, mean in loss.details(logps, batch).items()}
 
 
 def once(value: Tensor) -> Float[Tensor, " 2"]:

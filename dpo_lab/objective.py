@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.measuring import measure
-from dpo_lab.metrics import Tally, added, means, preference_metrics
+from dpo_lab.metrics import Tally, added, evaluation_metrics, preference_metrics
 from dpo_lab.portions import by_tokens, largest_portion, without_gradients
 from dpo_lab.ranks import Ranks
 from dpo_lab.records import CandidateBatch, Logps
@@ -91,15 +91,23 @@ class Objective:
             on_first(*found[0][1:])
         return {name: self.ranks.sum(pair) for name, pair in added([tally for tally, _, _ in found]).items()}
 
-    @torch.no_grad()
     def evaluate(self, pairs: CandidateBatch) -> dict[str, float]:
-        """The metrics of training, over all the given comparisons, with the loss's state as it is."""
+        """The metrics of training and their standard errors, over all the given comparisons, with the loss's state as it is."""
+        return self.judged(self.scored(pairs), pairs)
+
+    @torch.no_grad()
+    def judged(self, logps: Logps, pairs: CandidateBatch) -> dict[str, float]:
+        batch = pairs.to(self.compute.torch_device)
+        return evaluation_metrics(self.loss, self.loss(logps, batch), logps, batch)
+
+    @torch.no_grad()
+    def scored(self, pairs: CandidateBatch) -> Logps:
+        """Policy and reference on all the given comparisons."""
         batch = pairs.to(self.compute.torch_device)
         with evaluating(self.policy):
             portions = without_gradients(pairs, self.micro_batch_size, self.micro_batch_tokens, self.workers)
             parts = [(rows, pairs.select(rows)) for rows in portions]
-            logps = self._joined(parts, batch, Ranks(alone=True))
-        return means(preference_metrics(self.loss, self.loss(logps, batch), logps, batch))
+            return self._joined(parts, batch, Ranks(alone=True))
 
     def rehearse(self, pairs: CandidateBatch) -> None:
         """The largest pass of `evaluate`, for the sake of its memory."""

@@ -81,8 +81,12 @@ def evaluation_explained(settings: TrainerSettings) -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_memory(error):
             raise
-        name, value = next(((name, value) for name, value in settings.portions.items() if value is not None), ("", None))
-        first = "set trainer.micro_batch_tokens=4096 or less" if value is None else f"lower trainer.{name}={value}"
+        size, tokens = settings.portions
+        first = "set trainer.micro_batch_tokens=4096 or less"
+        if tokens is not None:
+            first = f"lower trainer.micro_batch_tokens={tokens}"
+        elif size is not None:
+            first = f"lower trainer.micro_batch_size={size}"
         raise ValueError(
             f"out of memory in an evaluation: {first} (the result is the same), compute.head_portion=256 or a smaller model"
         ) from error

@@ -80,6 +80,11 @@ class CandidateBatch:
     def num_candidates(self) -> int:
         return self.completions.shape[0]
 
+    @property
+    def num_tokens(self) -> Int[Tensor, ""]:
+        """Tokens of all completions and of the prompts, each prompt once, however often it is read."""
+        return self.prompt_mask.sum() + self.mask.sum()
+
     def preferences(self) -> Float[Tensor, "q b"]:
         """P(first beats second) for every pair of candidates, in the order of `pairs_of`."""
         first, second = pairs_of(self.num_candidates, self.mask.device)

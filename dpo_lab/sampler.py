@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dpo_lab.streams import permutation
+
 
 def batch_rows(
     seed: int,
@@ -39,7 +41,7 @@ def batch_rows(
         by_length = rows[torch.argsort(lengths[rows], stable=True)]
         edges = [start, *range((start // batch_size + 1) * batch_size, end, batch_size), end]
         sizes = torch.tensor(edges).diff()
-        order = torch.randperm(len(sizes), generator=_of_window(seed, start))
+        order = permutation(len(sizes), seed, "order of batches", start)
         dealt = dict(zip(order.tolist(), by_length.split(sizes[order].tolist()), strict=True))
         found.append(dealt[step - start // batch_size])
     return torch.cat(found)
@@ -55,10 +57,4 @@ def _chain(seed: int, first: int, last: int, num_rows: int) -> Int[Tensor, " n"]
 
 @lru_cache(maxsize=4)
 def _shuffled(seed: int, epoch: int, num_rows: int) -> Int[Tensor, " n"]:
-    # Seeds of neighbouring runs and epochs are spread apart: torch mixes them, but (0, 1) and (1, 0) must not meet.
-    return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
-def _of_window(seed: int, start: int) -> torch.Generator:
-    # The negative seeds: no window is drawn as an epoch is.
-    return torch.Generator().manual_seed(-1 - seed * 1_000_003 - start)
+    return permutation(num_rows, seed, "order of rows", epoch)

@@ -12,6 +12,7 @@ from dpo_lab.layouts import Layout, SharesPrompt, planned
 from dpo_lab.layouts.choose import device_of, offered
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring import Scoring, evaluating, score
+from dpo_lab.streams import generator
 
 LARGEST_DIFFERENCE = 3e-4
 """Relative. Exact layouts are some ten float32 roundings apart (x-transformers rounds float64 to it, too), wrong ones 1e-2."""
@@ -83,7 +84,7 @@ def _difference(model: nn.Module, batch: CandidateBatch, layout: Layout, right: 
 
 def random_batch(model: nn.Module) -> CandidateBatch | None:
     """Three prompts of unequal length with three completions each, as far as the model's context allows."""
-    draw = torch.Generator().manual_seed(0)
+    draw = generator(0, "trying a layout")
     context = getattr(model, "max_seq_len", None) or 64
     longest, after = min(9, context // 2), min(6, context - context // 2)
     if longest < 2 or after < 2:

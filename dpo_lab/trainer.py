@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -41,6 +40,7 @@ from dpo_lab.resuming import (
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
 from dpo_lab.starting import remark_on_start
+from dpo_lab.streams import seed_torch
 from dpo_lab.trainer_settings import TrainerSettings
 
 T = TypeVar("T")
@@ -92,6 +92,8 @@ class Trainer:
     """Steps taken."""
 
     def __post_init__(self) -> None:
+        if self.rows is None:
+            self.settings.check_rows(len(self.data), "rows")
         self.best = Best(self.settings.best_metric, self.settings.patience)
         self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
         self.guard = Guard(self.settings.guards, self.hooks.warn)
@@ -99,7 +101,7 @@ class Trainer:
     def fit(self) -> Outcome:
         settings, best, meter, guard = self.settings, self.best, self.meter, self.guard
         at_once = settings.guards.waits or not self.compute.reading_waits
-        torch.manual_seed(self.seed)
+        seed_torch(self.seed, "dropout")
         self.policy.train(settings.dropout)
         self.loss.state = self.loss.initial_state()
         full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
@@ -226,8 +228,7 @@ class Trainer:
         with memory_explained(batch, self.settings):
             tally = self.objective.fill_gradients(batch, self._compare_start if first else None)
         norm, norms = clip(self.policy, self.settings.clip)
-        tokens = batch.mask.sum() + batch.num_candidates * batch.prompt_mask.sum()
-        return {**tally, "grad_norm": once(norm), "tokens": once(tokens)}, norms
+        return {**tally, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
 
     def _log(self, step: int, lr: float) -> None:
         """The means since the last time, if there were steps to take them over."""

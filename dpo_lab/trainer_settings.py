@@ -8,6 +8,8 @@ from enum import Enum
 
 from dpo_lab.guards import GuardSettings
 
+DEFAULT_BATCH = 64
+
 IN_A_BASE_FIT = frozenset(
     {
         *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
@@ -28,8 +30,8 @@ class Kept(Enum):
 class TrainerSettings:
     """How long, in what portions, and what is watched on the way. An interval of None means never."""
 
-    batch_size: int = 64
-    """Prompts in one optimiser step."""
+    batch_size: int = DEFAULT_BATCH
+    """Prompts in one optimiser step; at most as many as there are to train on."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass, and in one of an evaluation. None: the whole batch, and in an evaluation 8192
     tokens. Changes memory and speed, not the result.
@@ -104,13 +106,25 @@ class TrainerSettings:
                     "checkpoints, no pairs and no reference; leave it out"
                 )
 
+    def check_rows(self, count: int, what: str, setting: str = "trainer") -> str:
+        """A sentence for the user where a batch holds some of the `count` rows more than once, "" where none does.
+
+        Raises ValueError where it is larger than the default, too: that many rows were meant to be there.
+        """
+        if self.batch_size <= count:
+            return ""
+        found = f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on"
+        if self.batch_size > DEFAULT_BATCH:
+            raise ValueError(f"{found}: set {setting}.batch_size={count} or less")
+        return f"{found}: every step sees some of them more than once"
+
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
 
     @property
-    def portions(self) -> dict[str, int | None]:
-        """What bounds a pass, with gradients or without."""
-        return {"micro_batch_size": self.micro_batch_size, "micro_batch_tokens": self.micro_batch_tokens}
+    def portions(self) -> tuple[int | None, int | None]:
+        """Prompts, or tokens, that bound a pass, with gradients or without."""
+        return self.micro_batch_size, self.micro_batch_tokens
 
     @property
     def num_steps(self) -> int:

@@ -27,8 +27,8 @@ from dpo_lab.compare.__main__ import main as compare
 Prepare = Callable[[Path], object]
 
 TINY = [
-    *("+experiment=quickstart", "data.num_sentences=40", "model.dim=8", "model.depth=1", "model.heads=1", *SMALL_RUN),
-    *("candidates.num_prompts=16", "candidates.samples_per_prompt=2", "evaluation.best_of=[2]"),
+    *("+experiment=quickstart", "data.num_sentences=60", "model.dim=8", "model.depth=1", "model.heads=1", *SMALL_RUN),
+    *("candidates.num_prompts=32", "candidates.samples_per_prompt=2", "evaluation.best_of=[2]"),
 ]
 SAMPLE = ["runner=sample", "model=checkpoint", "model.path=done"]
 EVALUATE = ["runner=evaluate", "model=checkpoint", "model.path=done"]
@@ -180,7 +180,8 @@ WRONG = {
     "texts of no tokens": setting("base.max_tokens=0", "base.max_tokens", "at least 1"),
     "a share of two": setting("base.whole_at_end=2", "base.whole_at_end", "[0, 1]"),
     "fewer than none": setting("evaluation.num_shown=-1", "evaluation.num_shown", ">= 0"),
-    "more prompts than there are": setting("candidates.num_prompts=999", "candidates.num_prompts", "only 32"),
+    "a batch of more prompts than are sampled": setting("trainer.batch_size=100000", "trainer.batch_size", "only 32"),
+    "more prompts than there are": setting("candidates.num_prompts=999", "candidates.num_prompts", "only 47"),
     "completions beyond the context": setting("candidates.max_tokens=64", "max_tokens", "model.context"),
     "a context of two": setting("model.context=2", "model.context"),
     "a metric nobody measures": setting("trainer.best_metric=wins", "trainer.best_metric", "win_rate"),
@@ -204,6 +205,10 @@ WRONG = {
     "a row without its fields": data('{"prompt": "a"}\n', "x.jsonl:1", "chosen"),
     "a row of bytes": data(b"\xff\xfe\n", "x.jsonl:1", "UTF-8"),
     "too few rows": data(PAIR, "x.jsonl", "eval_share"),
+    "a batch of more pairs than there are": data(MANY, "trainer.batch_size", "only 35 pairs", words=("trainer.batch_size=65",)),
+    "a batch of more texts than there are": data(
+        MANY, "base.trainer.batch_size", "only 35 texts", words=("trainer.batch_size=35", "base.trainer.batch_size=65")
+    ),
     "a directory for a file": Wrong(GIVEN, ("data.path", "x.jsonl"), [text("x.jsonl/f", "")]),
     "single completions for pairs": data(UNPAIRED, "loss=dpo", words=("trainer.max_steps=1",)),
     "pairs without scores": data(MANY, "loss=rebel", "scores", words=("loss=rebel",)),

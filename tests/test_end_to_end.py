@@ -26,10 +26,12 @@ from torch import nn
 from dpo_lab.artifacts import file_digest, verify_directory
 from dpo_lab.command_line import CONF, run_command
 from dpo_lab.composing import validate
+from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
 from dpo_lab.objective import Objective
+from dpo_lab.records import CandidateBatch
 from dpo_lab.runners import preference
 from dpo_lab.runners.foreseen import evaluated_names, kind_of
 from dpo_lab.runners.judge import Judge
@@ -158,6 +160,8 @@ def test_metrics_are_logged_at_their_intervals(quickstart: Finished) -> None:
         own = (
             {"grad_norm", "lr"} | SPEEDS if row["split"] == "train" else {"kl", "kl_se", "reward/policy", "win_rate", "entropy"}
         )
+        if row["split"] == "eval":
+            own |= {f"{name}_se" for name in (shared | own | {"displacement/chosen"}) - {"kl_se"}}
         assert set(row) >= shared | own | ({"displacement/chosen"} if row["split"] == "eval" else set())
         assert all(isinstance(value, int | float) for key, value in row.items() if key != "split")
 
@@ -168,7 +172,9 @@ def test_an_evaluation_measures_what_was_foreseen_and_nothing_else(quickstart: F
     for row in lines(quickstart.path / "metrics.jsonl"):
         if row["split"] == "eval":
             measured = {name.removesuffix("_se") for name in row} - {"step", "split", "pairs"}
-            assert measured == evaluated_names(study, kind_of(study))
+            assert measured | {"distinct_2"} == evaluated_names(study, kind_of(study)), (
+                "distinct_2 needs more tokens than these"
+            )
 
 
 def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> None:
@@ -181,8 +187,14 @@ def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> No
 def test_the_summary_holds_the_final_numbers(quickstart: Finished) -> None:
     summary = strict((quickstart.path / "summary.json").read_text())
     assert summary["step"] == 4
-    assert set(summary) >= {"kl", "kl_se", "win_rate", "entropy", "distinct_2", "eval/loss", "best_of_n", "ideal_frontier"}
+    assert set(summary) >= {"kl", "win_rate", "entropy", "eval/loss", "best_of_n", "ideal_frontier", "ideal_share"}
     assert set(summary) >= {f"{kind}/{who}" for kind in ("reward", "positive", "proxy") for who in ("policy", "reference")}
+    assert "distinct_2" not in summary, "16 completions have fewer than 1,000 pairs of tokens"
+    others = {"step", "wall_s", "num_prompts", "best_of_n"} | {
+        name for name in summary if name.startswith("ideal_") or name.endswith("_se")
+    }
+    assert {f"{name}_se" for name in summary if name not in others} <= set(summary)
+    assert all({"kl_bound", "proxy_se", "reward_se", "positive_se"} <= row.keys() for row in summary["best_of_n"])
     assert [row["n"] for row in summary["best_of_n"]] == [2, 4, 8]
     assert set(summary["wall_s"]) == {*STAGES, "training", "evaluation"}
     last = lines(quickstart.path / "metrics.jsonl")[-1]
@@ -384,6 +396,21 @@ def test_a_finished_run_is_judged_again(copy: Path) -> None:
     facts = [strict((run / "run.json").read_text()) for run in (path, first)]
     assert [(of["status"], of["runner"]) for of in facts] == [("done", "evaluate"), ("done", "preference")]
     assert files(path) == {"config.yaml", "run.json", "summary.json", "samples.jsonl"}, "nothing that TensorBoard reads"
+
+
+def test_the_frontier_is_that_of_the_reference_at_temperature_1(copy: Path) -> None:
+    """KL is against the untempered reference: from samples of candidates.temperature the ideal share would be of another."""
+    settings = ["candidates.temperature=0.3", "evaluation.num_prompts=64"]
+    path = here([*QUICKSTART, *settings, "data.num_sentences=400"])
+    summary = strict((path / "summary.json").read_text())
+    (key,) = strict((path / "run.json").read_text())["artifacts"]["reference_samples"]
+    samples = CandidateBatch.from_tensors(load_file(copy / "artifacts" / "reference_samples" / key / "batch.safetensors"))
+    frontier, _ = frontier_of(samples)
+    assert samples.scores is not None
+    assert summary["proxy/reference"] == pytest.approx(float(samples.scores.double().mean()))
+    assert len(summary["ideal_frontier"]) > 3
+    for point, row in zip(frontier.points, summary["ideal_frontier"], strict=True):
+        assert (row["kl"], row["proxy"] - summary["proxy/reference"]) == pytest.approx((point.kl, point.reward), abs=1e-9)
 
 
 def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

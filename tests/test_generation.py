@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from x_transformers import AutoregressiveWrapper, Decoder, TransformerWrapper
 
 from dpo_lab import generation
-from dpo_lab.generation import Decodes, Decoding, sample
+from dpo_lab.generation import Decodes, Decoding, _draw, sample
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
+from dpo_lab.streams import stream, streams_of_prompts
 
 END = 2
 Completion = tuple[int, ...]
@@ -34,9 +35,8 @@ def prompts(rows: list[list[int]], columns: list[list[int]] | None = None) -> tu
 
 
 def drawn(model: nn.Module, rows: list[list[int]], max_tokens: int = 3, seed: int = 0, **options: float) -> list[Completion]:
-    tokens, mask = sample(
-        model, *prompts(rows), max_tokens=max_tokens, end=END, generator=torch.Generator().manual_seed(seed), **options
-    )
+    streams = stream(seed, "test").branches(len(rows))
+    tokens, mask = sample(model, *prompts(rows), max_tokens=max_tokens, end=END, streams=streams, **options)
     return [tuple(t[m].tolist()) for t, m in zip(tokens, mask, strict=True)]
 
 
@@ -116,8 +116,8 @@ def test_a_prompt_among_others_of_other_lengths_keeps_its_distribution(model: nn
 def test_greedy_samples_do_not_depend_on_the_other_prompts_or_on_padding(model: nn.Module, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4))
     columns = [sorted(data.draw(st.permutations(range(6)))[: len(row)]) for row in rows]
-    generator = torch.Generator().manual_seed(0)
-    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, end=END, generator=generator, temperature=0.0)
+    streams = stream(0, "test").branches(len(rows))
+    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, end=END, streams=streams, temperature=0.0)
     for row, found, real in zip(rows, tokens, mask, strict=True):
         assert (tuple(found[real].tolist()),) == tuple(drawn(model, [row], max_tokens=4, temperature=0.0))
 
@@ -141,7 +141,7 @@ def test_a_completion_ends_with_its_first_end_token_or_is_cut(model: nn.Module, 
         *prompts([[1], [3, 1], [4], [0, 1, 3]] * 4),
         max_tokens=max_tokens,
         end=END,
-        generator=torch.Generator().manual_seed(seed),
+        streams=stream(seed, "test").branches(16),
     )
     assert tokens.shape == mask.shape
     assert mask.any(dim=0).all(), "a column that no row uses"
@@ -162,13 +162,13 @@ class AlwaysEnd(nn.Module):
 
 
 def test_an_end_token_at_once_is_the_whole_completion() -> None:
-    tokens, mask = sample(AlwaysEnd(), *prompts([[1], [1, 3]]), max_tokens=5, end=END, generator=torch.Generator())
+    tokens, mask = sample(AlwaysEnd(), *prompts([[1], [1, 3]]), max_tokens=5, end=END, streams=stream(0, "test").branches(2))
     assert tokens.tolist() == [[END], [END]]
     assert mask.tolist() == [[True], [True]]
 
 
 @each_model
-def test_the_generator_alone_decides(model: nn.Module) -> None:
+def test_the_streams_alone_decide(model: nn.Module) -> None:
     rows = [[1], [1, 0, 1], [0]] * 20
     torch.manual_seed(1)
     first = drawn(model, rows, seed=7)
@@ -179,11 +179,59 @@ def test_the_generator_alone_decides(model: nn.Module) -> None:
     assert drawn(model, rows, seed=8) != first
 
 
-def test_a_generator_goes_on_where_it_stands() -> None:
-    generator = torch.Generator().manual_seed(0)
-    prompt, mask = prompts([[1]] * 50)
-    one, other = (sample(MODELS["table"], prompt, mask, 3, end=END, generator=generator)[0] for _ in range(2))
-    assert not one.equal(other)
+@few
+@given(models(), st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3), min_size=1, max_size=5), st.data())
+def test_a_prompts_samples_are_its_own_whatever_is_sampled_beside_them(
+    model: nn.Module, rows: list[list[int]], data: st.DataObject
+) -> None:
+    """In another order and batch, beside other prompts, cut later, and with more samples of each, they begin with the same."""
+
+    def samples(rows: list[list[int]], k: int, **options: int) -> dict[tuple[tuple[int, ...], int], list[Completion]]:
+        """Of each prompt, and of which of those equal to it, its k completions."""
+        prompt, mask = prompts(rows)
+        streams = streams_of_prompts(0, "test", prompt, mask).branches(k)
+        found, real = sample(model, prompt.repeat(k, 1), mask.repeat(k, 1), end=END, streams=streams, **options)
+        texts = [tuple(t[m].tolist()) for t, m in zip(found, real, strict=True)]
+        return {(tuple(row), sum(other == row for other in rows[:i])): texts[i :: len(rows)] for i, row in enumerate(rows)}
+
+    few = samples(rows, 2, max_tokens=3)
+    others = data.draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), max_size=3))
+    at_once = data.draw(st.integers(1, 9))
+    many = samples(data.draw(st.permutations(rows)) + others, 4, max_tokens=5, rows_at_once=at_once)
+    assert few == {row: [text[:3] for text in many[row][:2]] for row in few}
+
+
+def edges(logits: Tensor, tokens: Tensor) -> Tensor:
+    """The smallest number that draws each of these tokens or a later one, found by halving."""
+    low, high = torch.zeros(len(tokens), 1, dtype=torch.float64), torch.ones(len(tokens), 1, dtype=torch.float64)
+    for _ in range(56):
+        middle = (low + high) / 2
+        reached = _draw(logits.expand(len(tokens), -1), middle, 1.0)[:, None] >= tokens[:, None]
+        low, high = low.where(reached, middle), middle.where(reached, high)
+    return high[:, 0]
+
+
+@pytest.mark.parametrize("vocab", [7, 600, 100_000])
+@pytest.mark.parametrize("kind", ["even", "one that takes nearly all"])
+def test_every_token_of_a_large_vocabulary_is_drawn_as_often_as_it_should(vocab: int, kind: str) -> None:
+    logits = torch.randn(1, vocab, generator=torch.Generator().manual_seed(0))
+    if kind != "even":
+        logits[0, vocab // 2] = 21.0  # all others have masses of some 1e-9
+    some = torch.randperm(vocab - 1, generator=torch.Generator().manual_seed(1))[:6]
+    found = edges(logits, torch.cat((some, some + 1))).unflatten(0, (2, -1)).diff(dim=0)[0]
+    right = logits[0].double().softmax(dim=0)[some]
+    # Masses are float32's, and edges are multiples of 2^-53.
+    torch.testing.assert_close(found, right, rtol=1e-6, atol=2.0**-51)
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2.0**-53])
+@pytest.mark.parametrize("vocab", [5, 1000])
+def test_what_cannot_be_is_not_drawn_at_either_end(number: float, vocab: int) -> None:
+    logits = torch.full((1, vocab), -torch.inf)
+    logits[0, [2, 3]] = torch.tensor([0.3, 0.1])
+    before = logits.clone()
+    assert int(_draw(logits, torch.tensor([[number]], dtype=torch.float64), 1.0)) == (2 if number == 0 else 3)
+    assert logits.equal(before), "the model's own logits are written over"
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 512])
@@ -368,12 +416,12 @@ def test_an_empty_prompt_is_refused() -> None:
     prompt, mask = prompts([[1], [3, 4]])
     mask[0] = False
     with pytest.raises(ValueError, match="empty prompt"):
-        sample(RecurrentTable(), prompt, mask, 2, end=END, generator=torch.Generator())
+        sample(RecurrentTable(), prompt, mask, 2, end=END, streams=stream(0, "test").branches(2))
 
 
 def test_no_prompts_give_no_completions() -> None:
     none = torch.zeros(0, 2, dtype=torch.long)
-    tokens, mask = sample(RecurrentTable(), none, none.bool(), 3, end=END, generator=torch.Generator())
+    tokens, mask = sample(RecurrentTable(), none, none.bool(), 3, end=END, streams=stream(0, "test").branches(0))
     assert len(tokens) == len(mask) == 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.metrics import Meter, added, means, once, preference_metrics
+from dpo_lab.metrics import Meter, added, evaluation_metrics, means, once, preference_metrics
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -62,6 +62,78 @@ def test_an_accuracy_counts_a_tie_as_one_half(pairs: list[tuple[int, int]]) -> N
     points = [1.0 if chosen > rejected else 0.5 if chosen == rejected else 0.0 for chosen, rejected in pairs]
     assert found["rewards/accuracies"] == pytest.approx(sum(points) / len(points))
     assert found["rewards/margins"] == pytest.approx(0.5 * sum(c - r for c, r in pairs) / len(pairs))
+
+
+@given(pairs=st.lists(st.tuples(st.integers(-3, 0), st.sampled_from([0.2, 0.5, 0.9])), min_size=1, max_size=6))
+def test_an_accuracy_is_over_the_pairs_whose_label_says_which_is_better(pairs: list[tuple[int, float]]) -> None:
+    policy = torch.tensor([[margin for margin, _ in pairs], [-1] * len(pairs)], dtype=torch.float64)[:, :, None]
+    logps, batch = record(policy, torch.zeros_like(policy))
+    batch.confidence = torch.tensor([confidence for _, confidence in pairs], dtype=torch.float64)
+    found = metrics_of(LOSSES["dpo"](), logps, batch)
+    points = [
+        0.5 if chosen == -1 else float((chosen > -1) == (confidence > 0.5)) for chosen, confidence in pairs if confidence != 0.5
+    ]
+    assert found.get("rewards/accuracies") == (pytest.approx(sum(points) / len(points)) if points else None)
+    assert found["label_ties"] == pytest.approx(1 - len(points) / len(pairs))
+
+
+def test_a_perfect_policy_is_right_always_where_rewards_have_two_levels() -> None:
+    # Four candidates, best first, of which two and two tie: of 6 pairs 2 have no label.
+    policy = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64)[:, None, None].expand(4, 5, 1) - 2
+    logps, batch = record(policy, torch.zeros_like(policy))
+    batch.utilities = policy[:, :, 0]
+    found = metrics_of(LOSSES["plackett_luce"](), logps, batch)
+    assert (found["rewards/accuracies"], found["label_ties"]) == (1.0, pytest.approx(1 / 3))
+
+
+def evaluated(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, float]:
+    return evaluation_metrics(loss, loss(logps, batch), logps, batch)
+
+
+def test_an_evaluation_has_the_standard_error_of_every_mean() -> None:
+    logps, batch = drawn(b=6)
+    batch.prompt = torch.arange(6)[:, None]
+    loss = LOSSES["dpo"]()
+    found, rewards = evaluated(loss, logps, batch), loss.rewards(logps, batch)
+    plain = metrics_of(loss, logps, batch)
+    assert {name: value for name, value in found.items() if not name.endswith("_se")} == plain
+    assert {f"{name}_se" for name in plain} == found.keys() - plain.keys()
+    assert found["rewards/margins_se"] == pytest.approx(float((rewards[0] - rewards[1]).std()) / 6**0.5)
+    assert found["loss_se"] == pytest.approx(float(loss(logps, batch).std()) / 6**0.5)
+
+
+def test_pairs_of_one_prompt_are_one_cluster_of_an_evaluation() -> None:
+    logps, batch = drawn(b=3)
+    assert logps.reference is not None
+    batch.prompt = torch.arange(3)[:, None]
+    once = evaluated(LOSSES["dpo"](), logps, batch)
+    again = Logps(logps.policy.repeat(1, 4, 1), logps.reference.repeat(1, 4, 1), logps.mask.repeat(1, 4, 1))
+    wide = record(again.policy, again.reference, again.mask)[1]
+    wide.prompt = torch.arange(3).repeat(4)[:, None]
+    assert evaluated(LOSSES["dpo"](), again, wide) == pytest.approx(once, rel=1e-6)
+
+
+def test_the_error_of_an_unpaired_margin_is_that_of_two_means() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0, -1.0, -3.0], dtype=torch.float64) - 5
+    logps, batch = record(values[None, :, None], torch.zeros(1, 5, 1, dtype=torch.float64))
+    batch.desirable = torch.tensor([[True, True, True, False, False]])
+    batch.prompt = torch.arange(5)[:, None]
+    found = evaluated(LOSSES["sft"](), logps, batch)
+    sides = [((side - side.mean()) ** 2).sum() / len(side) ** 2 for side in (values[:3], values[3:])]
+    assert found["rewards/margins_se"] == pytest.approx(float((5 / 4 * sum(sides)) ** 0.5))
+
+
+def test_what_a_loss_logs_of_a_whole_batch_has_no_error() -> None:
+    logps, batch = drawn(b=4)
+    batch.prompt = torch.arange(4)[:, None]
+    batch.desirable = torch.tensor([[True, True, False, False]] * 2)
+    loss = LOSSES["kto"]()
+    logps.mismatched = Logps(logps.policy[:1], logps.reference[:1] if logps.reference is not None else None, logps.mask[:1])
+    loss.observe(logps, batch)
+    found = evaluated(loss, logps, batch)
+    assert "baseline" in found
+    assert "baseline_se" not in found
+    assert "loss_se" in found
 
 
 def test_a_policy_that_equals_its_reference_is_right_half_the_time(loss_class: type[PreferenceLoss]) -> None:

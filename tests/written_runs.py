@@ -19,12 +19,13 @@ def write_run(
     status: str = "done",
     rows: list[dict[str, Any]] | None = None,
     samples: list[dict[str, Any]] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Path:
-    """The files of one run, with the given numbers."""
+    """The files of one run, with the given numbers; `facts` are added to run.json."""
     folder = root / name
     folder.mkdir(parents=True)
-    facts = {"status": status, "seed": seed, "command": f"python -m dpo_lab seed={seed}", "git": {"sha": "abc", "dirty": False}}
-    (folder / "run.json").write_text(json.dumps(facts))
+    own = {"status": status, "seed": seed, "command": f"python -m dpo_lab seed={seed}", "git": {"sha": "abc", "dirty": False}}
+    (folder / "run.json").write_text(json.dumps({**own, **(facts or {})}))
     (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **(settings or {})}))
     (folder / "summary.json").write_text(json.dumps({"kl": 1.0} if summary is None else summary))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows or []))

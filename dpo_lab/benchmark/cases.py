@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dpo_lab.records import CandidateBatch
+from dpo_lab.streams import generator
 
 
 @dataclass
@@ -39,9 +40,9 @@ class Case:
 
     def draw(self, seed: int, candidates: int = 2) -> CandidateBatch:
         """The same for the same seed. Tokens 0 to 3 stay free, for those to whom they mean padding, start or end."""
-        generator = torch.Generator().manual_seed(seed)
-        prompts, prompt_mask = self._texts(generator, (self.pairs,), self.prompt)
-        completions, mask = self._texts(generator, (candidates, self.pairs), self.completion)
+        draw = generator(seed, "batch to time")
+        prompts, prompt_mask = self._texts(draw, (self.pairs,), self.prompt)
+        completions, mask = self._texts(draw, (candidates, self.pairs), self.completion)
         return CandidateBatch(
             prompt=prompts,
             prompt_mask=prompt_mask,
@@ -52,9 +53,9 @@ class Case:
         )
 
     def _texts(
-        self, generator: torch.Generator, shape: tuple[int, ...], mean: int
+        self, draw: torch.Generator, shape: tuple[int, ...], mean: int
     ) -> tuple[Int[Tensor, "*shape n"], Bool[Tensor, "*shape n"]]:
         most = int(self.spread * mean)
-        lengths = torch.randint(mean - most, mean + most + 1, (*shape, 1), generator=generator)
+        lengths = torch.randint(mean - most, mean + most + 1, (*shape, 1), generator=draw)
         mask = torch.arange(int(lengths.max())) < lengths
-        return torch.randint(4, self.vocab, mask.shape, generator=generator) * mask, mask
+        return torch.randint(4, self.vocab, mask.shape, generator=draw) * mask, mask

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from dpo_lab.benchmark.base import CONTENDERS, Setting, Step
 from dpo_lab.benchmark.cases import Case
 from dpo_lab.compute import Compute
 from dpo_lab.models.base import ModelSpec
+from dpo_lab.streams import seed_torch
 from dpo_lab.trainer_settings import TrainerSettings
 
 
@@ -40,7 +40,7 @@ def prepared(terms: Terms, name: str, case: Case) -> Prepared:
     """Every contender gets the same weights, as far as it has the same model, and the same batch."""
     room: dict[str, Any] = {"context": case.context}
     spec = replace(terms.spec, **room)
-    torch.manual_seed(terms.seed)
+    seed_torch(terms.seed, "weights to time")
     device = terms.compute.torch_device
     with device:  # a large model's weights are drawn faster there
         policy = spec.build(case.vocab)

@@ -20,10 +20,10 @@ def row_of(
 ) -> dict[str, Any]:
     """Numbers of one contender; a ratio is how often it is done in the time of the other.
 
-    `share_of_peak`: useful operations of a step of one second, over those of the fastest matrix product.
+    `tokens_per_s` counts each prompt once. `share_of_peak`: useful operations of a step of one second, over those of the
+    fastest matrix product.
     """
     seconds = timed[name].median
-    tokens = batch.num_candidates * int(batch.prompt_mask.sum()) + int(batch.mask.sum())
     return {
         "case": case.name,
         "prompt": case.prompt,
@@ -33,7 +33,7 @@ def row_of(
         "contender": name,
         "s_per_pair": seconds / case.pairs,
         "cpu_s_per_pair": sorted(timed[name].cpu_seconds)[len(timed[name].cpu_seconds) // 2] / case.pairs,
-        "tokens_per_s": tokens / seconds,
+        "tokens_per_s": int(batch.num_tokens) / seconds,
         "share_of_peak": share_of_peak / seconds,
         "memory_mb": None if memory is None else memory / 1e6,
         "repeats": len(timed[name].seconds),

@@ -29,6 +29,11 @@ class CandidatesSpec:
         """Of each prompt, where the settings alone say so."""
         return None
 
+    @property
+    def most_rows(self) -> int | None:
+        """More rows than this there cannot be to train on, where the settings alone say so."""
+        return None
+
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"candidates.max_tokens must be at least 1, got {self.max_tokens}")

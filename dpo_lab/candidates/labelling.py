@@ -8,6 +8,7 @@ import torch
 from einops import rearrange, repeat
 
 from dpo_lab.records import CandidateBatch
+from dpo_lab.streams import Streams
 
 
 class Pairing(Enum):
@@ -38,12 +39,12 @@ class Labels(Enum):
 
 
 def unpaired(
-    samples: CandidateBatch, threshold: float, temperature: float | None, generator: torch.Generator
+    samples: CandidateBatch, threshold: float, temperature: float | None, chance: Streams
 ) -> tuple[CandidateBatch, dict[str, int]]:
     """One row for each sample, and how many are desirable: whose reward is above the threshold.
 
-    With a temperature chance decides instead, with probability sigmoid((reward - threshold) / temperature). Samples of one
-    prompt stand far apart, so that a row's neighbour has another prompt.
+    With a temperature chance, a stream for each prompt, decides instead, with probability sigmoid((reward - threshold) /
+    temperature). Samples of one prompt stand far apart, so that a row's neighbour has another prompt.
     """
     assert samples.scores is not None, "the samples have not been scored"
     k, b = samples.scores.shape
@@ -51,7 +52,7 @@ def unpaired(
     desirable = scores.double() > threshold
     if temperature is not None:
         probability = torch.sigmoid((scores.double() - threshold) / temperature)
-        desirable = torch.rand(probability.shape, generator=generator, dtype=torch.float64) < probability
+        desirable = rearrange(chance.uniform(k), "b k -> 1 (k b)") < probability
     made = CandidateBatch(
         prompt=repeat(samples.prompt, "b p -> (k b) p", k=k),
         prompt_mask=repeat(samples.prompt_mask, "b p -> (k b) p", k=k),

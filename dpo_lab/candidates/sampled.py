@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from dpo_lab.candidates.base import CANDIDATES, CandidatesSpec, certain_utilities
@@ -16,6 +16,7 @@ from dpo_lab.candidates.labelling import Labels, Pairing, unpaired
 from dpo_lab.generation import sample
 from dpo_lab.records import CandidateBatch
 from dpo_lab.rewards import Scorer
+from dpo_lab.streams import Streams, streams_of_prompts
 from dpo_lab.tokenizers import Tokenizer
 
 
@@ -66,25 +67,36 @@ class SampledCandidates(CandidatesSpec):
     def num_candidates(self) -> int | None:
         return {Pairing.all: self.samples_per_prompt, Pairing.unpaired: 1}.get(self.pairing, 2)
 
+    @property
+    def most_rows(self) -> int | None:
+        k = self.samples_per_prompt
+        of_prompt = {Pairing.all: 1, Pairing.best_worst: 1, Pairing.unpaired: k}.get(self.pairing, k // 2)
+        return self.num_prompts * of_prompt
+
     def pairs(self, samples: CandidateBatch, *, like: CandidateBatch | None = None) -> tuple[CandidateBatch, dict[str, int]]:
         """What the samples teach (k of them compared, 2 or 1), and what was left out because rewards tie.
 
-        The mean reward that stands for `desirable_above` is that of the samples `like`, or else of these themselves.
+        Samples that are held out are judged `like` those that are trained on: the mean reward that stands for
+        `desirable_above` is theirs. Chance decides of each prompt by itself.
         """
         assert samples.scores is not None, "the samples have not been scored"
+        side = "train" if like is None else "held out"
+        chance, order_of_chance = (
+            streams_of_prompts(self.seed, purpose, samples.prompt, samples.prompt_mask, side)
+            for purpose in ("label", "partner")
+        )
         if self.pairing is Pairing.all:
-            return self._everyone(samples)
-        generator = torch.Generator().manual_seed(self.seed)
+            return self._everyone(samples, chance)
         if self.pairing is Pairing.unpaired:
             measure = samples if like is None else like
             assert measure.scores is not None, "the samples have not been scored"
             # The double mean of equal float32 rewards is exact: they are then not above it.
             threshold = float(measure.scores.double().mean()) if self.desirable_above is None else self.desirable_above
-            chance = self.label_temperature if self.labels is Labels.bradley_terry else None
-            return unpaired(samples, threshold, chance, generator)
+            temperature = self.label_temperature if self.labels is Labels.bradley_terry else None
+            return unpaired(samples, threshold, temperature, chance)
         k = samples.num_candidates
         order = samples.scores.argsort(dim=0, descending=True, stable=True)
-        first, second = self._partners(k, samples.scores, order, generator)
+        first, second = self._partners(k, order, order_of_chance)
         num_pairs = first.shape[0]
         prompts = repeat(torch.arange(len(samples)), "b -> (q b)", q=num_pairs)
         two = torch.stack((rearrange(first, "q b -> (q b)"), rearrange(second, "q b -> (q b)")))
@@ -98,7 +110,7 @@ class SampledCandidates(CandidatesSpec):
         if self.labels is Labels.soft:
             confidence = probability
         elif self.labels is Labels.bradley_terry:
-            upset = torch.rand(len(prompts), generator=generator) > probability
+            upset = rearrange(chance.uniform(num_pairs), "b q -> (q b)")[keep] > probability
             two, scores = (torch.where(upset, t.flip(0), t) for t in (two, scores))
         made = CandidateBatch(
             prompt=samples.prompt[prompts],
@@ -111,14 +123,14 @@ class SampledCandidates(CandidatesSpec):
         )
         return made, {"pairs": len(prompts), "left out, equal rewards": int((~keep).sum())}
 
-    def _everyone(self, samples: CandidateBatch) -> tuple[CandidateBatch, dict[str, int]]:
+    def _everyone(self, samples: CandidateBatch, chance: Streams) -> tuple[CandidateBatch, dict[str, int]]:
         """All samples of each prompt, best first; prompts whose samples all have one reward are left out."""
         assert samples.scores is not None
         utilities = samples.scores / self.label_temperature
         if self.labels is Labels.bradley_terry:
             # Ordering by utility + Gumbel noise draws each pair's winner with probability sigmoid(difference).
-            generator = torch.Generator().manual_seed(self.seed)
-            utilities = utilities - torch.empty_like(utilities).exponential_(generator=generator).log()
+            numbers = rearrange(chance.uniform(samples.num_candidates), "b k -> k b")
+            utilities = utilities - (-torch.log1p(-numbers)).log()
         keep = (samples.scores != samples.scores[0]).any(dim=0).nonzero()[:, 0]
         order = utilities[:, keep].argsort(dim=0, descending=True, stable=True)
         known: Tensor | None = utilities[order, keep]
@@ -140,15 +152,13 @@ class SampledCandidates(CandidatesSpec):
         counts = {"prompts": len(keep), "pairs": len(keep) * math.comb(samples.num_candidates, 2)}
         return made, {**counts, "prompts left out, equal rewards": len(samples) - len(keep)}
 
-    def _partners(
-        self, k: int, scores: Float[Tensor, "k b"], order: Int[Tensor, "k b"], generator: torch.Generator
-    ) -> tuple[Int[Tensor, "q b"], Int[Tensor, "q b"]]:
+    def _partners(self, k: int, order: Int[Tensor, "k b"], chance: Streams) -> tuple[Int[Tensor, "q b"], Int[Tensor, "q b"]]:
         """The two samples of each pair, q pairs a prompt."""
         if self.pairing is Pairing.best_worst:
             return order[:1], order[-1:]
         if self.pairing is Pairing.extremes:
             return order[: k // 2], order.flip(0)[: k // 2]
-        shuffled = torch.rand(scores.shape, generator=generator).argsort(dim=0)
+        shuffled = rearrange(chance.uniform(k), "b k -> k b").argsort(dim=0, stable=True)
         return shuffled[: k // 2], shuffled[k // 2 : k // 2 * 2]
 
 
@@ -162,15 +172,18 @@ def draw(
     max_tokens: int,
     *,
     temperature: float = 1.0,
-    seed: int = 0,
+    seed: int,
+    purpose: str,
 ) -> CandidateBatch:
-    """`num_samples` completions of each prompt (k of them), with the scorer's rewards of prompt and completion together."""
+    """`num_samples` completions of each prompt (k of them), with the scorer's rewards of prompt and completion together.
+
+    A prompt's samples depend on the seed, the purpose, its tokens, and how many equal prompts stand before it: what other
+    prompts there are changes nothing, and more samples begin with the same ones.
+    """
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    streams = streams_of_prompts(seed, purpose, prompt, prompt_mask).branches(num_samples)
     rows, rows_mask = (repeat(t, "b p -> (k b) p", k=num_samples).to(device) for t in (prompt, prompt_mask))
-    drawn, drawn_mask = sample(
-        model, rows, rows_mask, max_tokens, end=tokenizer.end, generator=generator, temperature=temperature
-    )
+    drawn, drawn_mask = sample(model, rows, rows_mask, max_tokens, end=tokenizer.end, streams=streams, temperature=temperature)
     completions, mask = (rearrange(t.cpu(), "(k b) m -> k b m", k=num_samples) for t in (drawn, drawn_mask))
     made = CandidateBatch(prompt, prompt_mask, completions, mask, torch.arange(len(prompt)), torch.ones(len(prompt)))
     if scorer is not None:

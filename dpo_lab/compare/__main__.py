@@ -13,7 +13,7 @@ from typing import NoReturn
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
 from dpo_lab.compare.figure import draw_paths
-from dpo_lab.compare.tables import contrast_rows, overview, rows_of, save, side_by_side
+from dpo_lab.compare.tables import contrast_rows, rows_of, save, side_by_side
 from dpo_lab.tracking import Console
 from dpo_lab.tracking.json_files import write_atomically
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         piped = [name for name in EXPORTS if str(getattr(given, name)) == "-"]
         _refuse_outputs(given, piped)
         console = Console(sys.stderr if piped else None)
-        comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline)
+        comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline, given.max_gap)
         _print(console, comparison)
         _write(console, comparison, given, list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError) as error:
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--by", nargs="+", default=[], metavar="SETTING", help="what tells runs apart, such as loss.name")
     parser.add_argument("--metric", nargs="+", default=[], help="which numbers")
     parser.add_argument("--at-kl", nargs="+", type=float, default=[], help="the numbers where a run's path crosses these KLs")
+    parser.add_argument("--max-gap", type=float, metavar="NATS", help="between two evaluations that --at-kl may read between")
     parser.add_argument("--baseline", metavar="VALUE", help="test differences, seed by seed, from the row with this value")
     parser.add_argument("--figure", type=Path, help="draw the paths through KL and the first metric, a panel for each row")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="every picture there is something for, as PNG and SVG")
@@ -79,8 +80,9 @@ def _print(console: Console, comparison: Comparison) -> None:
         console.note(line)
     title = f"{len(comparison.runs)} runs, by setting"
     for metrics in side_by_side(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
-        console.table(title, *overview(comparison.groups, metrics))
-    console.note("mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean (Student)")
+        console.table(title, *rows_of(comparison.groups, metrics, between="\n"))
+    for line in comparison.notes:
+        console.note(line)
     for metric, found in comparison.contrasts.items():
         if comparison.baseline is not None and found:
             console.table(f"{metric}: difference from {comparison.baseline.label}, seed by seed", *contrast_rows(found))
@@ -120,8 +122,7 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace, 
             write_atomically(path, export(comparison))
             console.path(name, path)
     if given.save is not None:
-        columns, rows = rows_of(comparison.groups, comparison.metrics, comparison.baseline)
-        save(comparison.runs, columns, rows, given.save, list(comparison.groups[0].settings), comparison.metrics)
+        save(comparison, given.save)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
+from dpo_lab.compare.grouping import grouped
+from dpo_lab.compare.matched import AT
+from dpo_lab.compare.notes import footnotes
+from dpo_lab.compare.origins import between_rows, untold
 from dpo_lab.compare.reading import find_runs
-from dpo_lab.compare.runs import FinishedRun, Group, grouped, known_metrics
+from dpo_lab.compare.runs import FinishedRun, Group, known_metrics
 from dpo_lab.compare.settings import described
+from dpo_lab.identity import decisive, is_seed
 from dpo_lab.registry import suggestion
 
 METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")
@@ -21,31 +26,39 @@ TASK = ("data.", "reward.", "tokenizer.")
 
 @dataclass
 class Comparison:
-    """Runs in groups, the metrics asked for, the group that others are measured against, and what was left out."""
+    """Runs in groups, the metrics asked for, the group that others are measured against, and what was left out.
+
+    `splits` says which runs of equal settings make rows of their own, and why.
+    """
 
     runs: list[FinishedRun]
     groups: list[Group]
     metrics: list[str]
     baseline: Group | None
     left_out: list[str]
+    splits: list[str] = field(default_factory=list)
 
     @cached_property
     def differences(self) -> list[str]:
-        """Which settings differ, a line each."""
-        return described([run.settings for run in self.runs], list(self.groups[0].settings))
+        """Which settings differ, a line each; of seeds, `notes` say what they vary."""
+        shown = [group.settings for group in self.groups for _ in group.runs]
+        own = [decisive(run.settings) for group in self.groups for run in group.runs]
+        return described([a | b for a, b in zip(own, shown, strict=True)], list(self.groups[0].settings))
 
     @cached_property
     def remarks(self) -> list[str]:
         """What makes the runs hard to compare."""
-        found = []
-        tasks = sorted({key for run in self.runs for key in run.settings if key.startswith(TASK)})
+        found = list(self.splits)
+        tasks = sorted({key for run in self.runs for key in run.settings if key.startswith(TASK) and not is_seed(key)})
         moved = [key for key in tasks if len({str(run.settings.get(key)) for run in self.runs}) > 1]
         if moved:
             found.append(f"the runs differ in {', '.join(moved)}: their rewards and log-probabilities are not on one scale")
-        commits = {str((run.facts.get("git") or {}).get("sha")) for run in self.runs}
-        if len(commits) > 1:
-            found.append(f"the runs are of {len(commits)} versions of the code")
-        return found
+        return found + between_rows([group.runs for group in self.groups]) + untold(self.runs)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What the intervals allow for, what the marks in the tables mean, and what a seed varies."""
+        return footnotes(self.groups, self.metrics, [each.difference for some in self.contrasts.values() for each in some])
 
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
@@ -80,18 +93,24 @@ def compared(
     metrics: Sequence[str] = (),
     kls: Sequence[float] = (),
     baseline: str | None = None,
+    max_gap: float | None = None,
 ) -> Comparison:
     """Raises ValueError where there is nothing to compare, and for a setting, metric, KL or baseline that there is not."""
     runs, left_out = find_runs(paths)
     if not runs:
         more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise ValueError(f"there is no finished run to compare: {left_out[0][:250]}{more}; name run directories")
+    if max_gap is not None and not max_gap > 0:
+        raise ValueError(f"--max-gap must be > 0, got {max_gap:g}")
     shown = _metrics(runs, metrics, kls)
-    groups = grouped(runs, by)
+    for run in runs:
+        run.max_gap = max_gap
+    found = grouped(runs, by)
+    groups = found.groups
     against = None if baseline is None else _baseline(groups, baseline)
     if kls:
         groups.sort(key=lambda group: -statistics.fmean(group.values(shown[0]) or [-math.inf]))  # best first
-    return Comparison(runs, groups, shown, against, left_out)
+    return Comparison(runs, groups, shown, against, left_out, found.warnings)
 
 
 def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[float]) -> list[str]:
@@ -106,7 +125,7 @@ def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[f
     shown = list(wanted) or [metric for metric in METRICS if metric in known and (not kls or metric != "kl")]
     if not shown:
         raise ValueError(f"no run has any of {', '.join(METRICS)}: say which --metric. Known: {', '.join(sorted(known))}")
-    return [f"{metric} at KL {kl:g}" for metric in shown for kl in kls] or shown
+    return [f"{metric}{AT}{kl:g}" for metric in shown for kl in kls] or shown
 
 
 def _baseline(groups: Sequence[Group], wanted: str) -> Group:

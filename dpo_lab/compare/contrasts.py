@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpo_lab.compare.matched import paired
+from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.runs import Group
-from dpo_lab.compare.statistics import EXACT_UP_TO, Estimate, estimate, holm, paired_p, smallest_p, student_p
+from dpo_lab.compare.significance import EXACT_UP_TO, holm, paired_p, smallest_p, student_p
 
 ALPHA = 0.05
 NAMED = 6
@@ -17,8 +17,8 @@ NAMED = 6
 class Contrast:
     """One setting minus the baseline over the seeds of both.
 
-    `p` is the sign-flip test's or the bootstrap's, `p_t` the paired t test's; `*_holm` are corrected for all the settings that
-    this metric was compared in. None where there are fewer than two pairs.
+    `p` is the sign-flip test's, `p_t` the paired t test's; `*_holm` are corrected for all the settings that this metric was
+    compared in. None where there are fewer than two pairs, and of the t test where differences are far from normal.
     """
 
     group: Group
@@ -32,17 +32,25 @@ class Contrast:
 
 def contrasts(groups: Sequence[Group], metric: str, baseline: Group) -> list[Contrast]:
     """Every other setting that shares a seed with the baseline, in the order of `groups`."""
-    found, base = [], baseline.by_seed(metric)
+    found = []
     for group in groups:
-        differences = paired(group.by_seed(metric), base)
-        if group is not baseline and differences:
-            found.append(Contrast(group, metric, estimate(differences), paired_p(differences), student_p(differences)))
+        if group is baseline:
+            continue
+        differences, shared, difference = group.difference(baseline, metric)
+        if differences:
+            p, p_t = paired_p(differences, shared), student_p(differences, shared)
+            found.append(Contrast(group, metric, difference, p, p_t))
     tested = [contrast for contrast in found if contrast.p is not None]
-    corrected = holm([contrast.p or 0.0 for contrast in tested])
-    corrected_t = holm([contrast.p_t or 0.0 for contrast in tested])
+    corrected = holm([_known(contrast.p) for contrast in tested])
+    corrected_t = holm([_known(contrast.p_t) for contrast in tested])
     for contrast, p, p_t in zip(tested, corrected, corrected_t, strict=True):
-        contrast.p_holm, contrast.p_t_holm = p, p_t
+        contrast.p_holm, contrast.p_t_holm = p, None if contrast.p_t is None else p_t
     return found
+
+
+def _known(p: float | None) -> float:
+    """A question without an answer was asked all the same: it counts among those that are corrected for."""
+    return 1.0 if p is None else p
 
 
 def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
@@ -53,8 +61,8 @@ def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
     if not tested:
         return ["One seed in common: no interval and no p-value, so chance cannot be told from effect. Run more seeds."]
     pairs, many = max(contrast.difference.n for contrast in tested), len(tested)
-    sure = [contrast for contrast in tested if (contrast.p_holm or 0.0) <= ALPHA]
-    by_t = [contrast for contrast in tested if contrast not in sure and (contrast.p_t_holm or 0.0) <= ALPHA]
+    sure = [contrast for contrast in tested if _known(contrast.p_holm) <= ALPHA]
+    by_t = [contrast for contrast in tested if contrast not in sure and _known(contrast.p_t_holm) <= ALPHA]
     rest = [contrast for contrast in tested if contrast not in sure and contrast not in by_t]
     lines = []
     if many * smallest_p(pairs) > ALPHA:
@@ -66,7 +74,8 @@ def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
             f"Distinguishable only if differences between seeds are normal (paired t, Holm's p at most .05): {_sides(by_t)}."
         )
     if rest:
-        reach = max(max(-(c.difference.low or 0.0), c.difference.high or 0.0) for c in rest)
+        ends = [end for c in rest for end in (c.difference.low, c.difference.mean, c.difference.high)]
+        reach = max(abs(end) for end in ends if end is not None)
         lines.append(
             f"Not distinguishable from {baseline}: {_names(rest)}. That is not the same as equal: "
             f"95 % intervals reach differences of {reach:.3g}."
@@ -89,7 +98,7 @@ def _needed(many: int) -> int:
 
 
 def _test(pairs: int) -> str:
-    return "exact sign-flip test" if pairs <= EXACT_UP_TO else "paired bootstrap"
+    return "exact sign-flip test" if pairs <= EXACT_UP_TO else "sign-flip test"
 
 
 def _sides(found: Sequence[Contrast]) -> str:

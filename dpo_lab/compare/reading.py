@@ -11,13 +11,12 @@ from typing import Any
 import yaml
 
 from dpo_lab.compare.runs import FinishedRun
+from dpo_lab.identity import decisive
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten
 
-IRRELEVANT = (
-    *("seed", "runs", "store", "name", "compute.threads", "compute.layout", "compute.head_portion", "compute.checkpointing"),
-    *("compute.compile", "compute.determinism", "trainer.preflight", "trainer.micro_batch_size", "trainer.micro_batch_tokens"),
-)
+PREFERENCE = "preference"
+"""The runner whose runs are compared where there are any."""
 
 # OmegaConf's own loader takes 20 times as long (1,000 runs: 20 s), for the sake of what a resolved file does not hold.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -38,22 +37,11 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
         except (ValueError, yaml.YAMLError, OSError) as error:
             others.append(f"{folder}: {' '.join(str(error).split())}, left out")
     kinds = Counter(run.settings.get("runner.name") for run in runs)
-    usual = max(kinds, key=lambda kind: kinds[kind], default=None)
+    usual = PREFERENCE if PREFERENCE in kinds else max(kinds, key=lambda kind: kinds[kind], default=None)
     for run in runs:
         if run.settings.get("runner.name") != usual:
-            others.append(f"{run.path}: runner={run.settings.get('runner.name')}, most are {usual}, left out")
-    alike = [run for run in runs if run.settings.get("runner.name") == usual]
-    _forget_copies_of_the_seed(alike)
-    return alike, others
-
-
-def _forget_copies_of_the_seed(runs: Sequence[FinishedRun]) -> None:
-    """A setting such as candidates.seed that is the run's own seed in every run tells nothing apart but seeds."""
-    keys = {key for run in runs for key in run.settings if key.endswith(".seed")}
-    for key in keys:
-        if all(run.settings.get(key) == run.facts.get("seed") for run in runs):
-            for run in runs:
-                del run.settings[key]
+            others.append(f"{run.path}: runner={run.settings.get('runner.name')}, those of {usual} are compared, left out")
+    return [run for run in runs if run.settings.get("runner.name") == usual], others
 
 
 def _run_directories(path: Path) -> Iterator[Path]:
@@ -77,5 +65,7 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError("config.yaml holds no settings")
     if not any(isinstance(value, int | float) for value in summary.values()):
         raise ValueError("done, but summary.json has no number to compare")
-    settings = {key: value for key, value in flatten(config).items() if key not in IRRELEVANT}
-    return FinishedRun(folder, settings, facts, summary, read_metrics(folder))
+    every = flatten(config)
+    settings = decisive(every, seeds=True)
+    others = {key: value for key, value in every.items() if key not in settings}
+    return FinishedRun(folder, settings, facts, summary, read_metrics(folder), others)

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dpo_lab.compare.contrasts import Contrast
-from dpo_lab.compare.matched import paired_difference
-from dpo_lab.compare.runs import FinishedRun, Group
-from dpo_lab.compare.statistics import Estimate, estimate
+from dpo_lab.compare.intervals import Estimate
+from dpo_lab.compare.matched import AT
+from dpo_lab.compare.notes import marks, marks_of
+from dpo_lab.compare.runs import Group
 from dpo_lab.tracking.json_files import to_line, write_atomically
 from dpo_lab.tracking.study_folder import place_table
 
+if TYPE_CHECKING:
+    from dpo_lab.compare.comparison import Comparison
+
 CELL = len("[-12.345, -12.345]")
+UNKNOWN = "\u2013"
 
 
 def rows_of(
-    groups: Sequence[Group], metrics: Sequence[str], baseline: Group | None = None
+    groups: Sequence[Group], metrics: Sequence[str], baseline: Group | None = None, between: str = " "
 ) -> tuple[list[str], list[list[str]]]:
-    """A table: differing settings, number of seeds (and of runs, where that is more), mean and standard deviation of metrics.
+    """A table: differing settings, number of seeds (and of runs, where that is more), each metric with its interval.
 
-    With a baseline, behind each metric the mean difference from it over common seeds, with its standard error.
+    With a baseline, behind each metric the mean difference from it over common seeds, with its interval. `between` stands
+    before an interval.
     """
-    several = any(len(group.runs) > len(group.seeds) for group in groups)
+    several = any(len(group.runs) > len(group.by_repetition) for group in groups)
     columns = [*groups[0].settings, "seeds", *(["runs"] if several else [])]
     for metric in metrics:
         columns += [metric] if baseline is None else [metric, "difference"]
     rows = []
     for group in groups:
-        row = [*(str(value) for value in group.settings.values()), str(len(group.seeds))]
+        row = [*(str(value) for value in group.settings.values()), str(len(group.by_repetition))]
         row += [str(len(group.runs))] if several else []
         for metric in metrics:
-            row.append(spread(group.values(metric)))
+            row.append(between.join(filter(None, [spread(group, metric), interval(group.estimate(metric))])))
             if baseline is not None:
-                row.append(difference(group, baseline, metric))
+                row.append("" if group is baseline else difference(group.difference(baseline, metric)[2]))
         rows.append(row)
-    return columns, rows
-
-
-def overview(groups: Sequence[Group], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Settings and seeds, then of each metric the mean and standard deviation over them the 95 % interval of the mean."""
-    columns, rows = rows_of(groups, metrics)
-    first = len(columns) - len(metrics)
-    for row, group in zip(rows, groups, strict=True):
-        for place, metric in enumerate(metrics, start=first):
-            row[place] = "\n".join(filter(None, [row[place], interval(estimate(group.values(metric)))]))
     return columns, rows
 
 
@@ -66,10 +62,15 @@ def contrast_rows(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]
     columns = ["", "pairs", "difference", "95 % interval", "p", "Holm", "p (t test)", "Holm"]
     rows = []
     for each in found:
-        p_values = ["" if p is None else f"{p:.3f}" for p in (each.p, each.p_holm, each.p_t, each.p_t_holm)]
-        numbers = [str(each.difference.n), f"{each.difference.mean:+.3f}", interval(each.difference, "+.3f")]
-        rows.append([each.group.label, *numbers, *p_values])
+        p_values = [in_words(p) for p in (each.p, each.p_holm, each.p_t, each.p_t_holm)]
+        reach = f"{interval(each.difference, '+.3f')} {marks_of(each.difference)}".strip()
+        rows.append([each.group.label, str(each.difference.n), f"{each.difference.mean:+.3f}", reach or UNKNOWN, *p_values])
     return columns, rows
+
+
+def in_words(p: float | None) -> str:
+    """To three places, never 0; a dash where there is none."""
+    return UNKNOWN if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(found: Estimate, form: str = ".3f") -> str:
@@ -77,51 +78,46 @@ def interval(found: Estimate, form: str = ".3f") -> str:
     return "" if found.low is None or found.high is None else f"[{found.low:{form}}, {found.high:{form}}]"
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and, for two and more, standard deviation."""
-    if not values:
+def spread(group: Group, metric: str) -> str:
+    """Mean and, for two and more, standard deviation; the marks of `notes`; n where not every seed has the metric."""
+    found, every = group.estimate(metric), len(group.by_repetition)
+    if found.mean is None:
         return ""
-    mean = f"{statistics.fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+    text = f"{found.mean:.3f}" if found.sd is None else f"{found.mean:.3f} \u00b1 {found.sd:.3f}"
+    short = f"(n={found.n} of {every})" if found.n < every else ""
+    return " ".join(filter(None, [text, marks(group, metric), short]))
 
 
-def difference(group: Group, baseline: Group, metric: str) -> str:
-    """From the baseline, over the seeds of both, with the standard error of the mean."""
-    if group is baseline:
+def difference(found: Estimate) -> str:
+    """Over the seeds of both, with its interval, or how few pairs there are for one."""
+    if found.mean is None:
         return ""
-    mean, error, count = paired_difference(group.by_seed(metric), baseline.by_seed(metric))
-    if not count:
-        return ""
-    return f"{mean:+.3f}" if error is None else f"{mean:+.3f} ± {error:.3f}"
+    return " ".join(
+        filter(
+            None, [f"{found.mean:+.3f}", marks_of(found), interval(found, "+.3f") or f"({found.n} pair{'s'[: found.n - 1]})"]
+        )
+    )
 
 
-def save(
-    runs: Sequence[FinishedRun],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    folder: Path,
-    settings: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-) -> None:
-    """results.jsonl (one line a run, with the given settings and metrics at a KL), and the table in README.md.
+def save(comparison: Comparison, folder: Path) -> None:
+    """results.jsonl (one line a run, with settings that differ and metrics at a KL), and the table with notes in README.md.
 
     The table stands between the file's two markers. Raises ValueError where it has none.
     """
+    settings = {run.path: group.settings for group in comparison.groups for run in group.runs}
     lines = [
         to_line(
             {
                 "command": run.facts.get("command"),
                 "seed": run.facts.get("seed"),
-                "git": run.facts.get("git"),
-                "hardware": run.facts.get("hardware"),
-                "threads": run.facts.get("threads"),
+                **{name: run.facts.get(name) for name in ("git", "hardware", "threads")},
                 "run_wall_s": run.facts.get("wall_s"),
-                **{key: run.settings.get(key) for key in settings},
+                **settings[run.path],
                 **{key: value for key, value in run.summary.items() if key != "ideal_frontier"},
-                **{metric: run.value(metric) for metric in metrics if " at KL " in metric},
+                **{metric: run.value(metric) for metric in comparison.metrics if AT in metric},
             }
         )
-        for run in runs
+        for run in comparison.runs
     ]
-    place_table(folder, columns, rows)
+    place_table(folder, *rows_of(comparison.groups, comparison.metrics, comparison.baseline), comparison.notes)
     write_atomically(folder / "results.jsonl", "".join(lines))

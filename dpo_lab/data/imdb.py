@@ -36,7 +36,8 @@ class IMDbSource(DataSource):
     """Runs of consecutive sentences in common words only, so that a small vocabulary covers them whole.
 
     A sentence with a rarer word gives its beginning, as a fragment. The first `prompt_words` words of a run are a prompt.
-    By a hash of its text, a review is held out or not: held-out reviews give the eval prompts, and nothing is fitted on them.
+    By a hash of its text, a review is held out or not: held-out reviews give the eval prompts, but for those that a review to
+    train on has too, and nothing is fitted on them.
     """
 
     name: str = "imdb"
@@ -89,13 +90,15 @@ class IMDbSource(DataSource):
                 fragments += [_joined(run.words) for run in runs if not run.whole]
                 train_prompts += prompts
         seen = dict.fromkeys(train_prompts)
-        unseen = [prompt for prompt in dict.fromkeys(eval_prompts) if prompt not in seen]
+        different = dict.fromkeys(eval_prompts)
+        unseen = [prompt for prompt in different if prompt not in seen]
         counts = {
             "reviews": len(reviews),
             "whole runs": len(text),
             "fragments": len(fragments),
             "prompts": len(seen),
             "held-out prompts": len(unseen),
+            "left out of them, also in training": len(different) - len(unseen),
         }
         if not text or not unseen:
             raise ValueError(f"data=imdb: nothing left to train on or to hold out ({counts}); raise data.common_words")

@@ -3,76 +3,91 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-SMALLEST_EFFECTIVE_SAMPLE = 100
-"""Samples that must carry a point of the ideal frontier: with fewer, its error is over a tenth of the spread of rewards."""
+SMALLEST_EFFECTIVE_SAMPLE = 200
+"""Samples that must carry a point of the ideal frontier.
+
+With 100 the frontier's last points were .6 % too low in simulations, and 95 % intervals of shares there held 89 to 91 %.
+"""
 
 
 @dataclass
 class FrontierPoint:
-    """The mean reward of a policy at KL(policy || reference) nats."""
+    """Gain in mean reward over the reference of the best policy at KL(policy || reference) nats: the reference, tilted."""
 
     kl: float
     reward: float
+    tilt: float = 0.0
 
 
-def ideal_frontier(rewards: Float[Tensor, "k b"], num_points: int = 60) -> list[FrontierPoint]:
-    """Gain in mean reward over the reference of the best policy at each KL, for k reference samples of each of b prompts.
+@dataclass
+class IdealFrontier:
+    """Gain in mean reward over the reference of the best policy at each KL, from reference samples of many prompts.
 
-    The optimum of reward under a bound on KL is the reference tilted by exp(lambda * reward) (Rafailov et al. 2023, eq. 4).
+    The optimum of reward under a bound on KL is the reference tilted by exp(tilt * reward) (Rafailov et al. 2023, eq. 4).
     Its reward and its KL are averages over reference samples with self-normalised weights. The rewards are centred for each
-    prompt and pooled: the assumption is that they are spread alike around each prompt's mean. (Each mean is over k samples
-    only, so the spread is widened by sqrt(k / (k - 1)).) The curve ends where the weights rest on few samples.
+    prompt and pooled: the assumption is that they are spread alike around each prompt's mean. Where prompts differ in their
+    spread, the pooled frontier is too high, as if a policy could move between prompts. (Each mean is over the m samples of
+    its prompt only, so the spread is widened by sqrt(m / (m - 1)).)
     """
-    k = rewards.shape[0]
-    assert k > 1, "centring needs two samples of a prompt"
-    centred = ((rewards - rewards.mean(dim=0)) * math.sqrt(k / (k - 1))).flatten().double()
-    spread = float(centred.std())
-    points = [FrontierPoint(0.0, 0.0)]
-    if spread == 0:
+
+    rewards: Float[Tensor, " n"]
+    prompts: Int[Tensor, " n"]
+    """Number of each sample's prompt; every prompt has at least two samples."""
+    num_points: int = 60
+
+    @cached_property
+    def centred(self) -> Float[Tensor, " n"]:
+        _, place, counts = self.prompts.unique(return_inverse=True, return_counts=True)
+        assert int(counts.min()) > 1, "centring needs two samples of a prompt"
+        sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, place, self.rewards.double())
+        return (self.rewards.double() - (sums / counts)[place]) * (counts / (counts - 1)).double().sqrt()[place]
+
+    @cached_property
+    def points(self) -> list[FrontierPoint]:
+        """From the reference on, up to where the weights rest on few samples."""
+        points = [FrontierPoint(0.0, 0.0)]
+        spread = float(self.centred.std())
+        if spread == 0:
+            return points
+        for tilt in torch.linspace(0, 6 / spread, self.num_points + 1)[1:].tolist():
+            if 1 / float((self.weights(tilt) ** 2).sum()) < SMALLEST_EFFECTIVE_SAMPLE:
+                break
+            points.append(self.tilted(tilt))
         return points
-    for tilt in torch.linspace(0, 6 / spread, num_points + 1)[1:].tolist():
-        weights = (tilt * centred).softmax(dim=0)
-        if 1 / float((weights**2).sum()) < SMALLEST_EFFECTIVE_SAMPLE:
-            break
+
+    def weights(self, tilt: float) -> Float[Tensor, " n"]:
+        return (tilt * self.centred).softmax(dim=0)
+
+    def tilted(self, tilt: float) -> FrontierPoint:
+        weights = self.weights(tilt)
         kl = float(torch.xlogy(weights, weights * len(weights)).sum())
-        points.append(FrontierPoint(kl, float((weights * centred).sum())))
-    return points
+        return FrontierPoint(kl, float((weights * self.centred).sum()), tilt)
 
+    def without_each(self, tilt: float) -> Float[Tensor, " g"]:
+        """By how much log E[exp(tilt * reward)] falls when one prompt is left out, for each of g prompts in turn."""
+        names, place, counts = self.prompts.unique(return_inverse=True, return_counts=True)
+        weight = torch.zeros(len(names), dtype=torch.float64).index_add_(0, place, self.weights(tilt))
+        return torch.log1p(-counts / len(place)) - torch.log1p(-weight)
 
-def gain_at(frontier: Sequence[FrontierPoint], kl: float) -> float:
-    """The frontier's gain at the given KL: between its points linearly, beyond its end as the square root of KL.
+    def at(self, kl: float) -> FrontierPoint:
+        """The frontier at the given KL; beyond its last point, that point's gain grown as the square root of KL.
 
-    The square root is the exact form for Gaussian rewards, sigma * sqrt(2 KL).
-    """
-    for low, high in pairwise(frontier):
-        if low.kl <= kl <= high.kl:
-            return low.reward + (kl - low.kl) / (high.kl - low.kl) * (high.reward - low.reward)
-    end = frontier[-1]
-    return end.reward * math.sqrt(max(kl, 0.0) / end.kl) if end.kl > 0 else 0.0
-
-
-def best_of_n(proxy: Float[Tensor, "k b"], gold: Float[Tensor, "k b"], n: int) -> dict[str, float | int]:
-    """Choosing by the proxy the best of n reference samples of each prompt, over every disjoint group of n.
-
-    Its KL from the reference is log n - (n - 1) / n nats (Beirami et al. 2024, arXiv:2401.01879: an upper bound that is
-    tight where ties are rare).
-    """
-    groups = proxy.shape[0] // n
-    assert groups >= 1, (proxy.shape, n)
-    chosen = proxy[: groups * n].unflatten(0, (groups, n)).argmax(dim=1, keepdim=True)
-    best_proxy, best_gold = (t[: groups * n].unflatten(0, (groups, n)).gather(1, chosen) for t in (proxy, gold))
-    return {
-        "n": n,
-        "kl": math.log(n) - (n - 1) / n,
-        "proxy": float(best_proxy.mean()),
-        "reward": float(best_gold.mean()),
-        "positive": float((best_gold > 0).float().mean()),
-    }
+        The square root is the exact form for Gaussian rewards, sigma * sqrt(2 KL). The tilt is then that of the last point.
+        """
+        end = self.points[-1]
+        if kl <= 0 or end.kl <= 0:
+            return FrontierPoint(kl, 0.0)
+        if kl > end.kl:
+            return FrontierPoint(kl, end.reward * math.sqrt(kl / end.kl), end.tilt)
+        low, high = 0.0, end.tilt
+        for _ in range(40):  # KL grows with the tilt
+            middle = (low + high) / 2
+            low, high = (low, middle) if self.tilted(middle).kl > kl else (middle, high)
+        return self.tilted(high)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dpo_lab.models.lora import Lora
+from dpo_lab.streams import seed_torch
 from dpo_lab.tensors import storable
 
 
@@ -36,7 +37,7 @@ def add_adapter(net: nn.Module, lora: Lora) -> None:
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fan_in_fan_out, which it corrects itself where a network mixes both
-        torch.manual_seed(lora.seed)
+        seed_torch(lora.seed, "adapter")
         try:
             inject_adapter_in_model(lora_config(net, lora), net)
         except ValueError as error:

@@ -22,6 +22,7 @@ from dpo_lab.attention import Trees, attending_among
 from dpo_lab.layouts import Work
 from dpo_lab.models.caches import buffering, continuing, recording
 from dpo_lab.scoring import evaluating
+from dpo_lab.streams import generator
 from dpo_lab.tensors import each_once
 
 HEAD_DIFFERENCE = 1e-4
@@ -259,7 +260,7 @@ def adapted(net: PreTrainedModel) -> LanguageModel:
 @torch.no_grad()
 def _head_is_right(model: CausalLM) -> bool:
     vocabulary = model.net.get_input_embeddings().weight
-    tokens = torch.randint(len(vocabulary), (2, 5), generator=torch.Generator().manual_seed(0)).to(vocabulary.device)
+    tokens = torch.randint(len(vocabulary), (2, 5), generator=generator(0, "trying a network")).to(vocabulary.device)
     with evaluating(model):
         right, found = model(tokens), model.head(model.hidden(tokens))
     return right.shape == found.shape and bool((right - found).norm() <= HEAD_DIFFERENCE * right.norm())

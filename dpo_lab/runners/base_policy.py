@@ -18,6 +18,7 @@ from dpo_lab.policies import Policy
 from dpo_lab.records import Aggregate
 from dpo_lab.sampler import batch_rows
 from dpo_lab.scoring import Scoring
+from dpo_lab.streams import number, seed_torch
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.trainer import Hooks, Trainer
 
@@ -36,16 +37,22 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     rows += [[row[: fit.max_tokens]] for row in broken if row]
     if not rows:
         raise ValueError("the data has no text to fit a base policy on")
-    torch.manual_seed(fit.seed)
+    crowded = fit.trainer.check_rows(len(rows), "texts", "base.trainer")
+    if whole and fit.whole_at_end:
+        crowded = fit.trainer.check_rows(len(whole), "whole texts", "base.trainer") or crowded
+    if crowded:
+        context.console.warn(crowded)
+    seed_torch(fit.seed, "weights")
     module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
     steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
     switch = round(steps * (1 - fit.whole_at_end)) if whole else steps
 
     lengths = torch.tensor([len(row) for (row,) in rows])
+    seed = number(fit.seed, "fit of the base")
 
     def batch_of(step: int) -> Tensor:
         num_rows = len(rows) if step < switch else len(whole)
-        return batch_rows(fit.seed, step, batch_size, num_rows, lengths, fit.trainer.length_window)
+        return batch_rows(seed, step, batch_size, num_rows, lengths, fit.trainer.length_window)
 
     last: dict[str, float] = {}
     with context.console.progress(steps, "base") as bar:
@@ -63,7 +70,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             schedule=fit.schedule,
             settings=fit.trainer,
             compute=study.compute,
-            seed=fit.seed,
+            seed=seed,
             hooks=Hooks(log=log, warn=context.console.warn),
             rows=batch_of,
             scoring=Scoring(head_portion=study.compute.head_portion),

@@ -13,7 +13,7 @@ from dpo_lab.identity import HOUSEKEEPING, Code, changed, code_of, components, d
 from dpo_lab.policies import files_key
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import read_run
-from dpo_lab.tracking.provenance import hardware
+from dpo_lab.tracking.provenance import hardware, versions
 from dpo_lab.tracking.run_directory import is_being_written, path_below
 
 AUTO, NEVER = "auto", "never"
@@ -55,7 +55,7 @@ def surroundings(study: Study) -> dict[str, Any]:
     code = code_of_study(study).plain()
     return {
         "code": code["modules"],
-        "versions": code["versions"],
+        "versions": {**versions(), **code["versions"]},
         "threads": torch.get_num_threads(),
         "device": str(study.compute.torch_device),
     }
@@ -90,7 +90,7 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
 
     Else its end need not be that of a run that was never interrupted.
     """
-    now = surroundings(study)
+    key, now = config_key(study), surroundings(study)
     for path, facts in _runs_of(study):
         if facts["status"] in ENDED:
             return None
@@ -99,6 +99,7 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
         found = _changes(facts, now, DECISIVE)
         if found:
             tell(f"{path} is not gone on with, as its end would be another ({'; '.join(found)}): resume={path} does it still")
+        if found or facts.get("config_key") != key:
             continue
         for line in differences(facts.get("hardware", {}), hardware()):
             tell(f"{path} began on other hardware, which may change the last bits: {line}")
@@ -119,6 +120,12 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
     for line in _changes(facts, {**surroundings(study), "hardware": hardware()}, (*DECISIVE, "hardware")):
         tell(f"{path} began otherwise, so its end need not be the same to the bit: {line}")
     return path
+
+
+def mixed(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a run that goes on under other code, versions, threads or device than it began with: it is like no other run."""
+    found = _changes(facts, now, DECISIVE)
+    return {"config_key": "mixed", "changed_on_the_way": [*facts.get("changed_on_the_way", []), *found]} if found else {}
 
 
 def _changes(facts: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> list[str]:

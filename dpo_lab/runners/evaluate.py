@@ -10,6 +10,7 @@ from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.pairs_of_file import scored
 from dpo_lab.runners.stages import Stages
+from dpo_lab.runners.varying import Vary
 
 if TYPE_CHECKING:
     from dpo_lab.runners.study import Study
@@ -52,7 +53,9 @@ class EvaluateRunner(RunnerSpec):
             settings = replace(settings, num_prompts=self.num_prompts)
         if self.seed is not None:
             settings = replace(settings, seed=self.seed)
-        study = replace(theirs, evaluation=settings, compute=context.study.compute, store=context.study.store)
+        study = replace(
+            theirs, vary=Vary.training, evaluation=settings, compute=context.study.compute, store=context.study.store
+        )
         stages = Stages(replace(context, study=study))
         if self.pairs:
             return scored(replace(context, study=study), self.pairs, run, stages)
@@ -60,6 +63,6 @@ class EvaluateRunner(RunnerSpec):
         run.check_base(stages.base[0])
         judge = stages.judge(freeze(stages.base[0].module))
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
-            metrics, rows = judge.judge(policy, settings.num_prompts)
-        context.run.write_samples(rows)
-        return {**metrics, "best_of_n": judge.best_of_n(settings.sizes)}
+            judgement = judge.judge(policy, settings.num_prompts)
+        context.run.write_samples(judgement.rows)
+        return {**judgement.summary(), "best_of_n": judge.best_of_n(settings.sizes)}

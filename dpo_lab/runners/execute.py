@@ -20,6 +20,7 @@ from dpo_lab.runners.context import Context
 from dpo_lab.runners.continuing import (
     code_of_study,
     config_key,
+    mixed,
     read_from_disk,
     settings_key,
     surroundings,
@@ -28,7 +29,7 @@ from dpo_lab.runners.continuing import (
 from dpo_lab.runners.report import report
 from dpo_lab.runners.stopping import listening
 from dpo_lab.runners.study import Study
-from dpo_lab.tracking import Console, RunDirectory
+from dpo_lab.tracking import Console, RunDirectory, read_run
 from dpo_lab.tracking.provenance import hardware
 from dpo_lab.tracking.run_directory import path_below
 
@@ -69,14 +70,15 @@ def _opened(
 
     def checkpoints(path: Path) -> Checkpoints:
         keep = study.trainer.keep_last, study.trainer.keep_every
-        return Checkpoints(path / "checkpoints", key, console.warn, *keep)
+        return Checkpoints(path / "checkpoints", settings_key(study), console.warn, *keep)  # which other code may go on from
 
     try:
         if unfinished is not None:
             kept = checkpoints(unfinished)
             checkpoint = kept.newest()
             step = None if checkpoint is None else checkpoint.step
-            run = RunDirectory.resume(unfinished, step, study.runner.trains, **surroundings(study), hardware=hardware())
+            now = {**surroundings(study), "hardware": hardware()}
+            run = RunDirectory.resume(unfinished, step, study.runner.trains, **now, **mixed(read_run(unfinished), now))
             console.note(f"going on {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
             return Context(study, console, run, store, kept, checkpoint=checkpoint)
         run = RunDirectory.create(Path(study.runs), study.name, _label(overrides), study.runner.trains)

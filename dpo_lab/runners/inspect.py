@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.stages import Stages
+from dpo_lab.streams import permutation
 from dpo_lab.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class InspectRunner(RunnerSpec):
                 context.console.note(
                     f"{side}: the chosen side has more tokens in {longer:.1%} of the pairs, as many in {same:.1%}"
                 )
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(context.study.seed))
+        order = permutation(len(train), context.study.seed, "examples")
         for row in order[: self.num_shown].tolist():
             _example(context, train, stages.tokenizer, row)
         return summary

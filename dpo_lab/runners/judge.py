@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpo_lab.candidates.sampled import draw, prompts_of, texts_of
-from dpo_lab.evaluation.frontier import best_of_n
+from dpo_lab.evaluation.best_of_n import best_of_n
+from dpo_lab.evaluation.errors import prompt_clusters
+from dpo_lab.evaluation.ideal import IdealShare, frontier_of, ideal_share
 from dpo_lab.evaluation.policy import sample_metrics
 from dpo_lab.portions import largest_portion, without_gradients
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.rewards import Scorer
 from dpo_lab.scoring import Scoring, evaluating, score
 from dpo_lab.tokenizers import Tokenizer
+
+
+@dataclass
+class Judgement:
+    """What was found of a policy: its metrics, for each prompt its samples side by side, and what they were computed from."""
+
+    metrics: dict[str, float]
+    rows: list[dict[str, Any]]
+    samples: CandidateBatch
+    logps: Logps
+
+    def summary(self) -> dict[str, float]:
+        """The metrics, and how many different prompts they rest on."""
+        return {**self.metrics, "num_prompts": int(prompt_clusters(self.samples)[0].max()) + 1}
 
 
 @dataclass
@@ -37,35 +53,48 @@ class Judge:
     def samples(self, policy: nn.Module, num_prompts: int) -> CandidateBatch:
         """One sample of the policy for each of the first prompts."""
         held_out = self.reference_samples.select(torch.arange(num_prompts))
-        return draw(
-            policy, self.tokenizer, self.proxy, held_out.prompt, held_out.prompt_mask, 1, self.max_tokens, seed=self.seed
-        )
+        prompts = held_out.prompt, held_out.prompt_mask
+        return draw(policy, self.tokenizer, self.proxy, *prompts, 1, self.max_tokens, seed=self.seed, purpose="policy")
 
-    def judge(self, policy: nn.Module, num_prompts: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Metrics over the first `num_prompts` prompts, and for each prompt its samples side by side with their rewards."""
+    def judge(self, policy: nn.Module, num_prompts: int) -> Judgement:
+        """A policy on the first `num_prompts` prompts."""
         num_prompts = min(num_prompts, len(self.reference_samples))
         samples = self.samples(policy, num_prompts)
         logps = self._logps(policy, samples)
+        theirs = self.reference_samples.select(torch.arange(num_prompts))
         gold = None if self.gold is None else self.gold(texts_of(samples, self.tokenizer)[0])
-        others = None if self.gold_of_reference is None else self.gold_of_reference[0, :num_prompts]
-        metrics = sample_metrics(samples, logps, gold, others)
-        if self.reference_samples.scores is not None:
-            metrics["proxy/reference"] = float(self.reference_samples.scores[0, :num_prompts].mean())
-        shown = self.reference_samples.select(torch.arange(num_prompts))
-        texts = [prompts_of(samples, self.tokenizer), *(texts_of(batch, self.tokenizer)[0] for batch in (samples, shown))]
+        reference_gold = None if self.gold_of_reference is None else self.gold_of_reference[:, :num_prompts]
+        metrics = sample_metrics(samples, logps, gold, reference_gold, theirs.scores)
+        first = replace(theirs, completions=theirs.completions[:1], mask=theirs.mask[:1], scores=None)
+        texts = [prompts_of(samples, self.tokenizer), *(texts_of(batch, self.tokenizer)[0] for batch in (samples, first))]
         rows = []
-        for i, (prompt, ours, theirs) in enumerate(zip(*texts, strict=True)):
-            row: dict[str, Any] = {"prompt": prompt, "policy": ours, "reference": theirs}
-            if gold is not None and others is not None:
-                row |= {"reward/policy": float(gold[i]), "reward/reference": float(others[i])}
+        for i, (prompt, sample, other) in enumerate(zip(*texts, strict=True)):
+            row: dict[str, Any] = {"prompt": prompt, "policy": sample, "reference": other}
+            if gold is not None and reference_gold is not None:
+                row |= {"reward/policy": float(gold[i]), "reward/reference": float(reference_gold[0, i])}
             rows.append(row)
-        return metrics, rows
+        return Judgement(metrics, rows, samples, logps)
 
     def best_of_n(self, sizes: Sequence[int]) -> list[dict[str, float | int]]:
         """What choosing among n reference samples would reach; nothing without a reward."""
         if self.gold_of_reference is None or self.reference_samples.scores is None:
             return []
-        return [best_of_n(self.reference_samples.scores, self.gold_of_reference, n) for n in sizes]
+        clusters = prompt_clusters(self.reference_samples)[0]
+        return [best_of_n(self.reference_samples.scores, self.gold_of_reference, n, clusters) for n in sizes]
+
+    def ideal(self, judgement: Judgement, *more: CandidateBatch) -> dict[str, Any]:
+        """The ideal frontier in the training scorer's reward, and the share of it that the policy has at its KL.
+
+        The frontier is of the reference's samples for the held-out prompts, and of `more` of its samples at temperature 1.
+        """
+        scores, reference = judgement.samples.scores, self.reference_samples.scores
+        assert scores is not None, "there is no reward"
+        assert reference is not None, "there is no reward"
+        frontier, clusters = frontier_of(self.reference_samples, *more)
+        num, start = len(judgement.samples), judgement.metrics["proxy/reference"]
+        found = ideal_share(scores[0], judgement.logps.logratios()[0], reference[:, :num], clusters[:num], frontier)
+        points = [{"kl": point.kl, "proxy": start + point.reward} for point in frontier.points]
+        return {"ideal_frontier": points, **_shown(found)}
 
     @cached_property
     def gold_of_reference(self) -> Float[Tensor, "k b"] | None:
@@ -97,3 +126,10 @@ class Judge:
                     real = score(model, part, self.scoring)[part.mask].cpu()
                     scores[:, rows] = scores[:, rows].masked_scatter(samples.mask[:, rows], real)
         return Logps(*found, samples.mask)
+
+
+def _shown(found: IdealShare) -> dict[str, Any]:
+    if found.share is None:
+        return {"ideal_share": None, "ideal_share_reason": found.reason}
+    error = {} if found.error is None else {"ideal_share_se": found.error}
+    return {"ideal_share": found.share, **error, "ideal_extrapolated": found.extrapolated}

@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from dpo_lab.candidates.given import GivenCandidates
+from dpo_lab.data.base import Feedback
+from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.layouts import Layout
 from dpo_lab.models.copying import freeze
@@ -41,6 +43,7 @@ def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -
         pairs = CandidateBatch.from_tensors(load_file(file))
     left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
     study.loss.check(pairs)
+    also_trained_on = _also_trained_on(context, rows)
     base, key = stages.base
     run.check_base(base)
     module = freeze(policy.module.to(study.compute.torch_device))
@@ -49,9 +52,21 @@ def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -
         layouts = (Layout.rows,)
     scoring = Scoring(layouts, study.compute.head_portion)
     reference = run.reference(base, key, Scoring(layouts))
-    objective = Objective(module, run.loss(base), reference, study.compute, **study.trainer.portions, scoring=scoring)
+    objective = Objective(module, run.loss(base), reference, study.compute, *study.trainer.portions, scoring=scoring)
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
     for name in (name for name in SHOWN if name in metrics):
         context.console.note(f"  {name:<20} {metrics[name]:.4f}")
-    return {**metrics, "num_pairs": len(pairs)}
+    return {**metrics, "num_pairs": len(pairs), **also_trained_on}
+
+
+def _also_trained_on(context: Context, rows: list[Feedback]) -> dict[str, int]:
+    """How many of the rows the run has trained on, said and counted, as far as its own data can still be read."""
+    study = context.study
+    try:
+        found = overlap(rows, study.data.load(), study.candidates.sampled)
+    except ValueError as error:
+        context.console.warn(f"whether the run was trained on these pairs is not known: its own data cannot be read ({error})")
+        return {}
+    (context.console.warn if found.prompts_trained_on else context.console.note)(str(found))
+    return {"num_trained_on": found.trained_on, "num_prompts_trained_on": found.prompts_trained_on}

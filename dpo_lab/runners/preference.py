@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dpo_lab.evaluation.frontier import FrontierPoint, gain_at, ideal_frontier
+from dpo_lab.candidates.base import noun
+from dpo_lab.candidates.sampled import SampledCandidates
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
@@ -41,13 +41,17 @@ class PreferenceRunner(RunnerSpec):
                 f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=pairs"
             )
         check_training(study)
+        if study.candidates.most_rows is not None:
+            study.trainer.check_rows(study.candidates.most_rows, noun(study.candidates.num_candidates or 2))
 
     def run(self, context: Context) -> dict[str, Any]:
         study = context.study
         stages = Stages(context)
-        base, base_key = stages.base
-        train, held_out, labelled = stages.pairs()
+        train, held_out, labelled = stages.pairs()  # before the base policy is fitted, where they do not come from it
         study.loss.check(train)
+        if crowded := study.trainer.check_rows(len(train), noun(train.num_candidates)):
+            context.console.warn(crowded)
+        base, base_key = stages.base
         if study.loss.needs_mismatched:
             train = train.with_mismatched()
         for remark in remarks(study, train):
@@ -59,7 +63,7 @@ class PreferenceRunner(RunnerSpec):
         if study.reference.weights() is not None:  # of whatever make
             also = trusted(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion, **study.trainer.portions)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)
@@ -77,20 +81,21 @@ class PreferenceRunner(RunnerSpec):
         step = settled(context, trainer, outcome)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
-            metrics, rows = judge.judge(policy, study.evaluation.num_prompts)
+            judgement = judge.judge(policy, study.evaluation.num_prompts)
             best_of = judge.best_of_n(study.evaluation.sizes)
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-        context.run.write_samples(rows)
+        context.run.write_samples(judgement.rows)
         summary: dict[str, Any] = {
             "step": step,
             **({"ended": outcome.reason} if outcome.reason else {}),
-            **metrics,
+            **judgement.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
         if best_of:
             summary["best_of_n"] = best_of
-        if labelled is not None and labelled.scores is not None:
-            summary |= _ideal(ideal_frontier(labelled.scores), summary)
+        if labelled is not None and isinstance(study.candidates, SampledCandidates):
+            # At another temperature they are not the reference's: its KL, and so its frontier, is at temperature 1.
+            summary |= judge.ideal(judgement, *([labelled] if study.candidates.temperature == 1 else []))
         return summary
 
 
@@ -104,12 +109,3 @@ def remarks(study: Study, train: CandidateBatch) -> list[str]:
         kind = "desirable" if train.desirable[0, 0] else "undesirable"
         found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
     return found + (study.reference.remarks(study.trainer.num_steps) if study.loss.needs_reference else [])
-
-
-def _ideal(frontier: list[FrontierPoint], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The ideal frontier in the training scorer's reward, and the share of it that the policy reached at its KL."""
-    start = summary["proxy/reference"]
-    points = [{"kl": point.kl, "proxy": start + point.reward} for point in frontier]
-    ideal = gain_at(frontier, summary["kl"])
-    share = (summary["proxy/policy"] - start) / ideal if ideal > 0 else None
-    return {"ideal_frontier": points, "ideal_share": share, "ideal_extrapolated": summary["kl"] > frontier[-1].kl}

@@ -8,6 +8,7 @@ from typing import Any
 from dpo_lab.runners.context import Context
 from dpo_lab.tracking.json_files import read_lines
 from dpo_lab.tracking.picture import draw_run
+from dpo_lab.tracking.theme import measured
 
 
 def report(context: Context, summary: Mapping[str, Any]) -> None:
@@ -16,9 +17,8 @@ def report(context: Context, summary: Mapping[str, Any]) -> None:
     rows = _rows(summary)
     if rows:
         console.table("Held-out prompts", ["", "KL (nats)", "gold reward", "training reward", "positive", "win rate"], rows)
-    share = summary.get("ideal_share")
-    if share is not None:
-        console.note(f"{share:.0%} of the ideal gain in training reward at {summary['kl']:.2f} nats")
+    for remark in _remarks(summary) if rows else []:
+        console.note(remark)
     samples = read_lines(run.path / "samples.jsonl")[: context.study.evaluation.num_shown]
     if samples and "reference" in samples[0]:
         console.samples(samples)
@@ -51,17 +51,36 @@ def _rows(summary: Mapping[str, Any]) -> list[list[str]]:
         return []
     rows = []
     if "reward/reference" in summary:
-        rows.append(_row("reference", summary, "reference", kl="0", win_rate="50 %"))
+        rows.append(_row("reference", summary, "/reference", kl="0", win_rate="50 %"))
         for best in summary.get("best_of_n", []):
-            entry = {f"{name}/x": value for name, value in best.items()}
-            rows.append(_row(f"best of {best['n']}", entry, "x", kl=f"{best['kl']:.2f}", win_rate=""))
-    won = f"{summary['win_rate']:.0%}" if "win_rate" in summary else ""
-    rows.append(_row("policy", summary, "policy", kl=f"{summary['kl']:.2f} ± {summary['kl_se']:.2f}", win_rate=won))
-    return rows
+            rows.append(_row(f"best of {best['n']}", best, "", kl=_kl_of_best(best), win_rate=""))
+    won = measured(summary, "win_rate", share=True)
+    return [*rows, _row("policy", summary, "/policy", kl=measured(summary, "kl"), win_rate=won)]
 
 
 def _row(title: str, values: Mapping[str, Any], who: str, kl: str, win_rate: str) -> list[str]:
-    def shown(name: str, form: str) -> str:
-        return format(values[f"{name}/{who}"], form) if f"{name}/{who}" in values else ""
+    rewards = (measured(values, f"{name}{who}", sign="+") for name in ("reward", "proxy"))
+    cells = [kl, *rewards, measured(values, f"positive{who}", share=True), win_rate]
+    return [title, *(cell.replace(" \N{PLUS-MINUS SIGN} ", "\N{PLUS-MINUS SIGN}") for cell in cells)]  # 80 columns hold it
 
-    return [title, kl, shown("reward", "+.2f"), shown("proxy", "+.2f"), shown("positive", ".0%"), win_rate]
+
+def _kl_of_best(best: Mapping[str, Any]) -> str:
+    """The estimate where ties make it smaller than the bound; else the bound, which it is at most."""
+    if "kl_se" in best and f"{best['kl']:.2f}" != f"{best['kl_bound']:.2f}":
+        return measured(best, "kl")
+    return f"at most {best['kl']:.2f}"
+
+
+def _remarks(summary: Mapping[str, Any]) -> list[str]:
+    found = []
+    if any(f"{name}_se" in summary for name in ("kl", "reward/policy")):
+        different = f" ({summary['num_prompts']:,} different ones)" if "num_prompts" in summary else ""
+        found.append(f"\N{PLUS-MINUS SIGN}: one standard error, with prompts as clusters{different}")
+    if summary.get("ideal_share") is not None:
+        share, mark = measured(summary, "ideal_share", share=True), "*" if summary.get("ideal_extrapolated") else ""
+        found.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
+        if mark:
+            found.append("* beyond the frontier's last point: extrapolated as the square root of KL")
+    elif "ideal_share_reason" in summary:
+        found.append(f"no share of the ideal gain: {summary['ideal_share_reason']}")
+    return found

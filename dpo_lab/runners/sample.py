@@ -57,6 +57,7 @@ class SampleRunner(RunnerSpec):
             self.max_tokens,
             temperature=self.temperature,
             seed=context.study.seed,
+            purpose="sample",
         )
         texts = [texts[0] for texts in texts_of(samples, policy.tokenizer)]
         for text in texts:

@@ -24,6 +24,7 @@ from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.identity import HOUSEKEEPING, Code, code_of, components, flat
+from dpo_lab.layouts import Layout
 from dpo_lab.messages import Prompt
 from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
@@ -33,6 +34,7 @@ from dpo_lab.runners.base_policy import fit_base
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.judge import Judge
 from dpo_lab.scoring import Scoring
+from dpo_lab.streams import number, permutation
 from dpo_lab.tokenizers import Tokenizer
 from dpo_lab.tracking.console import Stage
 
@@ -203,8 +205,8 @@ class Stages:
             proxy=proxy,
             gold=gold,
             max_tokens=study.candidates.max_tokens,
-            seed=study.evaluation.seed + 1,
-            scoring=Scoring(head_portion=study.compute.head_portion, **study.trainer.portions),  # nothing to share
+            seed=number(study.evaluation.seed, "evaluation of a run", study.seed),
+            scoring=Scoring((Layout.rows,), study.compute.head_portion, *study.trainer.portions),  # nothing to share
         )
 
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:
@@ -224,6 +226,7 @@ class Stages:
                 drawn["max_tokens"],
                 temperature=drawn["temperature"],
                 seed=drawn["seed"],
+                purpose=kind,
             )
             save_file(_contiguous(made), directory / "batch.safetensors")
 
@@ -233,9 +236,12 @@ class Stages:
             reward = {"reward": study.reward, "files": study.reward.fingerprint(), "scorer": self.scorer_keys[:1]}
             determined_by = {"base": key, "text": self.data_key, **reward, "split": split, **drawn}
             networks = {type(module) for module in policy.module.modules()}
-            code = code_of(draw.__module__, *networks, Stages._prompts) | self._code(study.reward)
+            code = code_of(draw.__module__, permutation.__module__, *networks, Stages._prompts) | self._code(study.reward)
             path, _ = self._artifact(stage, kind, {**determined_by, "format": FORMAT}, build, code, study.compute.rounding())
             batch = CandidateBatch.from_tensors(load_file(path / "batch.safetensors"))
+            different = len(batch.prompt.masked_fill(~batch.prompt_mask, -1).unique(dim=0))
+            repeated = f" ({different:,} different)" if different < len(batch) else ""
+            stage.detail = f"{drawn['k']} for each of {len(batch):,} {split} prompts{repeated}"
             if batch.scores is not None:
                 stage.detail += f", mean reward {float(batch.scores.mean()):+.2f}"
         return batch
@@ -243,7 +249,7 @@ class Stages:
     def _prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
         """So many prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
         prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
-        order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = permutation(len(prompts), seed, "prompts", split).tolist()
         if len(prompts) < count and split == "train":
             raise ValueError(f"candidates.num_prompts={count}, but the data has only {len(prompts)} training prompts")
         if len(prompts) < count:

@@ -24,6 +24,7 @@ from dpo_lab.references import ReferenceSpec
 from dpo_lab.registry import Registry, suggestion
 from dpo_lab.rewards import RewardSpec
 from dpo_lab.runners.base import RunnerSpec
+from dpo_lab.runners.varying import Vary, check_all_follow
 from dpo_lab.saved import read_config
 from dpo_lab.tokenizers import TokenizerSpec
 from dpo_lab.tracking.run_directory import path_below
@@ -61,7 +62,9 @@ class Study:
     name: str = "dpo"
     """First part of the run directory's path."""
     seed: int = 0
-    """Seed of the preference training; the stages before it have their own."""
+    """Seed of the run; `vary` says what it varies."""
+    vary: Vary = Vary.training
+    """training: the seed of the training and of the policy's samples alone varies; all: every other seed follows it."""
     store: str = "artifacts"
     """Directory of the artifacts shared by all runs."""
     accept: list[str] = field(default_factory=list)
@@ -104,6 +107,8 @@ class Study:
             seed = getattr(part, "seed", None)
             if seed is not None and not -(2**63) <= seed < 2**63:
                 raise ValueError(f"a seed has at most 63 bits, got seed={seed}")
+        if self.vary is Vary.all:
+            check_all_follow(self)
         if self.loss.needs_reference and self.reference.name == "none":
             raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
         if self.loss.needs_kl and not self.reference.runs_model:

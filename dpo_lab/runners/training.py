@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from dpo_lab.artifacts import digest
 from dpo_lab.guards import Record
 from dpo_lab.identity import differences
+from dpo_lab.objective import Objective
 from dpo_lab.outcome import Outcome
 from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.resuming import set_weights, weights_of
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.displacement import Displacement, resumed
 from dpo_lab.runners.judge import Judge
 from dpo_lab.scoring import Scoring
 from dpo_lab.tensors import tensor_digest
@@ -35,7 +37,7 @@ def train_policy(
 ) -> tuple[Trainer, Outcome]:
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
-    start_logps: dict[str, float] = {}
+    displacement = None if held_out is None else Displacement(held_out)
     check_made_from(context, base, train)
     with (
         context.timed("training"),
@@ -48,11 +50,12 @@ def train_policy(
             bar.update(step, metrics)
 
         def evaluate(step: int) -> Mapping[str, float]:
-            metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-            if "logps/chosen" in metrics:
-                start_logps.setdefault("chosen", metrics["logps/chosen"])
-                metrics["displacement/chosen"] = metrics["logps/chosen"] - start_logps["chosen"]
-            metrics |= judge.judge(policy, study.evaluation.num_prompts_during)[0]
+            metrics: dict[str, float] = {}
+            if held_out is not None and displacement is not None:
+                logps = trainer.objective.scored(held_out)
+                metrics = trainer.objective.judged(logps, held_out)
+                metrics |= displacement.since_start(logps, metrics)
+            metrics |= judge.judge(policy, study.evaluation.num_prompts_during).metrics
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
             return metrics
 
@@ -74,9 +77,15 @@ def train_policy(
         resume = None
         if context.checkpoint is not None:
             resume = context.checkpoint.state()
+            if held_out is not None:
+                first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
+                apart = Scoring((reference.scoring or Scoring()).layouts, study.compute.head_portion)  # with a count of its own
+                sizes = settings.micro_batch_size, settings.micro_batch_tokens
+                at_start = Objective(
+                    policy, study.loss, replace(reference, scoring=apart), study.compute, *sizes, scoring=apart
+                )
+                displacement = resumed(held_out, first, at_start.scored)
             set_weights(policy, context.checkpoint.weights())
-            first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
-            start_logps = {"chosen": first["logps/chosen"]} if "logps/chosen" in first else {}
 
         trainer = Trainer(
             policy=policy,

@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from dpo_lab.artifacts import digest
 from dpo_lab.composing import composed, validate
 from dpo_lab.grammar import parsed
+from dpo_lab.streams import number
 from dpo_lab.sweeps.grid import launch
 from dpo_lab.sweeps.ledger import Entry, Ledger, State
 from dpo_lab.sweeps.task import Task
@@ -77,7 +78,7 @@ class Search:
         at_once = int(getattr(self.launcher, "n_jobs", 1))
         for first in range(known, self.goal.num_trials, at_once):
             # With the seed alone a search that goes on would propose what it proposed when it began.
-            seed = self.goal.seed + first
+            seed = number(self.goal.seed, "search", first) % 2**32
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=at_once > 1)
             self._batch([self.study.ask() for _ in range(min(at_once, self.goal.num_trials - first))], first)
         self._say_the_best()

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dpo_lab.tracking.frontier_panel import draw_frontier, way
 from dpo_lab.tracking.run_directory import read_metrics, read_summary
-from dpo_lab.tracking.theme import INK, MUTED, STYLE, known, percent
+from dpo_lab.tracking.theme import INK, MUTED, STYLE, known, measured, percent
 from dpo_lab.tracking.training_panels import curves, draw_training
 
 
@@ -20,9 +20,8 @@ def draw_run(run_dir: Path) -> Path:
     """figure.png of the run, and figure.svg beside it. Raises ValueError if the run has logged nothing that can be drawn."""
     with mpl.rc_context(STYLE):
         figure = compose(run_dir)
-        canvas = FigureCanvasAgg(figure)
         figure.savefig(run_dir / "figure.svg", metadata={"Date": None})
-        canvas.print_png(str(run_dir / "figure.png"))
+        figure.savefig(run_dir / "figure.png")
     return run_dir / "figure.png"
 
 
@@ -34,6 +33,7 @@ def compose(run_dir: Path) -> Figure:
         raise ValueError(f"{run_dir}: nothing to draw; metrics.jsonl and summary.json hold none of the metrics of the picture")
     height = 6.8 if with_frontier or len(training) > 3 else 4.8
     figure = Figure(figsize=(13, height), dpi=130, facecolor="white")
+    FigureCanvasAgg(figure)  # which knows how large text is
     title, subtitle = finding(rows, summary), _subtitle(run_dir, rows, summary)
     figure.text(0.04, 1 - 0.37 / height, title, fontsize=18, fontweight="bold", color=INK, va="center")
     figure.text(0.04, 1 - 0.71 / height, subtitle, fontsize=10.5, color=MUTED, va="center")
@@ -48,14 +48,15 @@ def compose(run_dir: Path) -> Figure:
 
 def finding(rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> str:
     """What the run shows, in one line, from its final numbers: as much as they allow to say."""
-    positive, kl, share = (known(summary, key) for key in ("positive/policy", "kl", "ideal_share"))
+    positive, kl = known(summary, "positive/policy"), known(summary, "kl")
+    share = measured(summary, "ideal_share", share=True)
     reward = known(summary, "proxy/policy")
     before = known(summary, "proxy/reference" if positive is None else "positive/reference")
     at = "" if kl is None else f" at {kl:.1f} nats"
     if positive is not None:
         text = f"{percent(positive)} positive{at}"
-        if share is not None:
-            return f"{text}: {percent(share)} of the ideal reward"
+        if share:
+            return f"{text}: {share}{'*' if summary.get('ideal_extrapolated') else ''} of the ideal gain in reward"
         return text if before is None else f"{text}, from {percent(before)} for the reference"
     if reward is not None:
         return f"Reward {reward:.2f}{at}" + ("" if before is None else f", from {before:.2f} for the reference")

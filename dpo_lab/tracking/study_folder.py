@@ -15,13 +15,18 @@ def check_folder(folder: Path) -> None:
     _around_table(folder)
 
 
-def place_table(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The table in README.md, in the place of the one before. Raises ValueError where the file has no place for it."""
+def place_table(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """The table in README.md with `notes` as a list below it, in the place of the one before.
+
+    Raises ValueError where the file has no place for it.
+    """
     before, after = _around_table(folder)
     cells = [[_escaped(cell) for cell in row] for row in [columns, ["---"] * len(columns), *rows]]
     table = "\n".join("| " + " | ".join(row) + " |" for row in cells)
+    below = "\n".join(f"- {_escaped(note)}" for note in notes).replace("*", r"\*")
+    content = f"{table}\n\n{below}\n" if notes else f"{table}\n"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "README.md", f"{before}{START}\n{table}\n{END}{after}")
+    write_atomically(folder / "README.md", f"{before}{START}\n{content}{END}{after}")
 
 
 def _escaped(cell: str) -> str:

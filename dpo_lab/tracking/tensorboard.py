@@ -120,10 +120,11 @@ class TensorBoard:
 
     @_never_fatal
     def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
-        """All `values`, tag by tag, as one event."""
+        """The `values`, tag by tag, as one event. Standard errors (NAME_se) are left out: they would double the charts."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        shown = {tag: value for tag, value in values.items() if not tag.endswith("_se")}
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()])
         self._open().file_writer.add_summary(summary, step)
 
     @_never_fatal

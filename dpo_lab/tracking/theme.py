@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -61,3 +61,27 @@ def known(row: Mapping[str, Any], key: str) -> float | None:
 def percent(share: float | int) -> str:
     """0.913 as '91 %', with a space that does not break."""
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"
+
+
+def best_of_n_title(rows: Sequence[Mapping[str, Any]]) -> str:
+    """'best of 8', and whether the KL is the bound: that it is less than it is known only where rewards are seen to tie."""
+    less = all("kl_se" in row and row["kl"] < 0.99 * row["kl_bound"] for row in rows if row["n"] > 1)
+    return f"best of {max(row['n'] for row in rows)}" + ("" if less else "\n(KL at most)")
+
+
+def measured(values: Mapping[str, Any], name: str, *, share: bool = False, sign: str = "") -> str:
+    """'+2.40 ± 0.07', a share as '95 ± 1 %': the number and its standard error, as many of them as there are; '' for none."""
+    value, error = known(values, name), known(values, f"{name}_se")
+    if value is None:
+        return ""
+    digits, times = (0, 100) if share else (2, 1)
+    text = f"{times * value:{sign}.{digits}f}"
+    if error is not None:
+        text += f" \N{PLUS-MINUS SIGN} {_shown(times * error, digits)}"
+    return f"{text} %" if share else text
+
+
+def _shown(error: float, digits: int) -> str:
+    """One that rounds to 0 and is not 0 is below the last digit: '<0.01'."""
+    text, last = f"{error:.{digits}f}", 10**-digits
+    return f"<{last}" if error > 0 and float(text) == 0 else text

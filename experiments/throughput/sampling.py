@@ -22,6 +22,7 @@ from x_transformers import AutoregressiveWrapper
 
 from dpo_lab.generation import sample
 from dpo_lab.models.transformer import FeedForward, TransformerPolicy, TransformerSpec
+from dpo_lab.streams import stream
 
 VOCAB, END, MAX_TOKENS, MEAN_LENGTH = 2010, 0, 22, 17
 ROWS = 1024
@@ -69,7 +70,7 @@ def ours(model: TransformerPolicy, prompts: list[Tensor]) -> int:
     longest = max(map(len, prompts))
     tokens = torch.stack([F.pad(row, (0, longest - len(row))) for row in prompts])
     mask = torch.arange(longest) < torch.tensor([len(row) for row in prompts])[:, None]
-    _, drawn = sample(model, tokens, mask, MAX_TOKENS, end=END, generator=torch.Generator().manual_seed(0))
+    _, drawn = sample(model, tokens, mask, MAX_TOKENS, end=END, streams=stream(0, "benchmark").branches(len(tokens)))
     return int(drawn.sum())
 
 

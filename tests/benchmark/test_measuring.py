@@ -55,7 +55,7 @@ def test_a_row_holds_times_of_a_pair_and_ratios() -> None:
     batch = CASE.draw(seed=2)
     timed = {"ours": Timed([0.3, 0.3], [0.6, 0.6]), "theirs": Timed([0.6, 0.9], [0.6, 0.9])}
     row = row_of(CASE, batch, "ours", timed, share_of_peak=0.15, memory=5_000_000)
-    tokens = 2 * int(batch.prompt_mask.sum()) + int(batch.mask.sum())
+    tokens = int(batch.prompt_mask.sum()) + int(batch.mask.sum())  # a prompt once for both its completions
     assert row["s_per_pair"] == pytest.approx(0.1)
     assert row["cpu_s_per_pair"] == pytest.approx(0.2)
     assert row["tokens_per_s"] == pytest.approx(tokens / 0.3)

@@ -147,6 +147,28 @@ def test_the_seed_decides_the_pairs(pairing: Pairing, labels: Labels) -> None:
     assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in one.tensors().items())
 
 
+@pytest.mark.parametrize("pairing", [Pairing.random, Pairing.all, Pairing.best_worst, Pairing.unpaired])
+def test_chance_decides_of_a_prompt_by_itself(pairing: Pairing) -> None:
+    """Other prompts before and behind it change neither its pairs nor its labels; being held out does."""
+    above = 0.0 if pairing is Pairing.unpaired else None
+    spec = SampledCandidates(pairing=pairing, labels=Labels.bradley_terry, label_temperature=4.0, desirable_above=above)
+    drawn = samples(torch.randint(-3, 4, (60, 6), generator=torch.Generator().manual_seed(0)).tolist())
+    some = drawn.select(torch.arange(59, 19, -1))
+
+    def labels(batch: CandidateBatch) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        good = [True] * len(batch) if batch.desirable is None else batch.desirable[0].tolist()
+        for prompt, completions, kind in zip(
+            batch.prompt[:, 0].tolist(), batch.completions[..., 0].T.tolist(), good, strict=True
+        ):
+            found.setdefault(prompt, []).append((completions, kind))
+        return found
+
+    every, few = (labels(spec.pairs(batch)[0]) for batch in (drawn, some))
+    assert few.items() <= every.items()
+    assert labels(spec.pairs(some, like=drawn)[0]) != few, "the same chance for what is held out"
+
+
 def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
     tokenizer = TOKENIZERS["word"]().train(["a b c d e f"])
     torch.manual_seed(0)
@@ -156,7 +178,7 @@ def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
     def scorer(texts: Any) -> torch.Tensor:
         return torch.tensor([float(sum(map(ord, text))) for text in texts])
 
-    made = draw(model, tokenizer, scorer, prompt, prompt_mask, 4, 5, seed=3)
+    made = draw(model, tokenizer, scorer, prompt, prompt_mask, 4, 5, seed=3, purpose="test")
     assert made.completions.shape[:2] == (4, 3)
     assert prompts_of(made, tokenizer) == ["a", "b c d", "e f"]
     for k in range(4):
@@ -165,7 +187,7 @@ def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
             joint = tokenizer.decode([*tokenizer.encode(text), *ids])
             assert texts_of(made, tokenizer)[k][b] == joint
             assert float(made.scores[k, b]) == sum(map(ord, joint))
-    again, other = (draw(model, tokenizer, None, prompt, prompt_mask, 4, 5, seed=seed) for seed in (3, 4))
+    again, other = (draw(model, tokenizer, None, prompt, prompt_mask, 4, 5, seed=seed, purpose="test") for seed in (3, 4))
     assert torch.equal(again.completions, made.completions)
     assert again.scores is None
     assert other.completions.shape != made.completions.shape or not torch.equal(other.completions, made.completions)

@@ -82,7 +82,8 @@ def test_text_of_runs_is_text(page: Path) -> None:
 
 def test_the_page_holds_table_verdict_settings_command_and_what_was_left_out(page: Path) -> None:
     texts = [text.strip() for _, text in Outline(page.read_text()).texts]
-    assert "2.000 ± 1.000" in texts
+    assert "2.000 ± 1.000 ‡" in texts
+    assert "[0.000, 4.484]" in texts
     assert any(text.startswith("With 3 seeds the smallest p") for text in texts)
     assert "loss.beta" in texts
     assert "python -m dpo_lab seed=2" in texts

@@ -9,10 +9,10 @@ from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.matched import mean_path
 from dpo_lab.compare.pictures import PICTURES, curves, displacement, figures, frontier, lengths, parallel, sweep
 from dpo_lab.compare.pictures.looks import FEW, looks
-from dpo_lab.compare.runs import grouped
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_the_frontier_shows_every_evaluation_and_names_every_setting(few: Compar
     assert figure is not None
     dots = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     assert sum(len(line.get_xdata()) for line in dots) == sum(len(run.evaluations) for run in few.runs) == 18
-    assert {"0.1", "0.3", "1.0", "best of 4", "2"} <= texts(figure)
+    assert {"0.1", "0.3", "1.0", "best of 4\n(KL at most)", "2"} <= texts(figure)
 
 
 def test_the_panels_of_many_settings_reach_as_far_as_their_paths(many: Comparison) -> None:
@@ -70,7 +70,7 @@ def test_a_mean_path_goes_as_far_as_every_seed() -> None:
     second = [{"kl": 0.0, "r": 0.0}, {"kl": 1.0, "r": 3.0}]
     kl, values = mean_path([first, second], "r", steps=4)
     assert kl == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert values == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert values == pytest.approx([(2 * (x / 2) ** 0.5 + 3 * x**0.5) / 2 for x in kl])  # straight in the square root of KL
     assert mean_path([first, []], "r", steps=4) == ([], [])
     assert mean_path([], "r") == ([], [])
 
@@ -88,7 +88,7 @@ def test_a_sweep_has_a_logarithmic_axis_and_its_values_as_ticks(few: Comparison)
     assert figure is not None
     assert figure.axes[0].get_xscale() == "log"
     assert figure.axes[0].get_xticks().tolist() == [0.1, 0.3, 1.0]
-    two = grouped(few.runs[:4], ["loss.beta"])
+    two = grouped(few.runs[:4], ["loss.beta"]).groups
     assert sweep.swept(two) is None
 
 

@@ -42,6 +42,8 @@ def test_our_own_reviews_are_many_and_the_same_every_time(reviews: Path, tmp_pat
     assert write_reviews(tmp_path / "again.csv", 300).read_bytes() == reviews.read_bytes()
     corpus = load(reviews)
     assert corpus.counts["reviews"] == 300
+    assert corpus.counts["held-out prompts"] == len(corpus.eval_prompts)
+    assert not set(corpus.train_prompts) & set(corpus.eval_prompts)
     assert len(corpus.text) >= 1500
     assert len(corpus.eval_prompts) >= 50
     assert 0.4 < sum(label for _, label in corpus.labelled) / len(corpus.labelled) < 0.6

@@ -22,6 +22,7 @@ from dpo_lab.models.lora import Lora
 from dpo_lab.models.running import checkpoint_blocks
 from dpo_lab.scoring import Scoring, score
 from dpo_lab.self_check import trusted
+from dpo_lab.streams import stream
 
 WINDOWS = {"Qwen2, windows", "Mistral, a window", "Gemma 2", "Gemma 3"}
 """They count places in a row, so prompts do not share one."""
@@ -146,7 +147,7 @@ def test_a_network_without_keys_and_values_gets_rows_and_reasons() -> None:
     assert trusted(made, Layout.auto, said.append) == (Layout.rows,)
     assert len(said) == 3
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.bool)
-    drawn_tokens, _ = sample(made, tokens, mask, 3, end=0, generator=torch.Generator().manual_seed(0))
+    drawn_tokens, _ = sample(made, tokens, mask, 3, end=0, streams=stream(0, "test").branches(len(tokens)))
     assert drawn_tokens.shape[1] <= 3
 
 

@@ -14,6 +14,7 @@ from processes import QUICKSTART
 from dpo_lab.composing import composed
 from dpo_lab.runners.continuing import (
     config_key,
+    finished_run,
     read_from_disk,
     settings_key,
     surroundings,
@@ -37,6 +38,10 @@ def study(config: Any, tmp_path: Path) -> Study:
 
 def keys(study: Study) -> dict[str, str]:
     return {"config_key": config_key(study), "settings_key": settings_key(study)}
+
+
+def other_code(study: Study) -> dict[str, str]:
+    return {**surroundings(study)["code"], "dpo_lab.losses.dpo": "0"}
 
 
 @pytest.fixture
@@ -165,3 +170,26 @@ def test_a_folder_that_cannot_be_written_is_named(
         assert code in (1, 2)
         assert str(folder) in error
     assert [read_run(file.parent)["status"] for file in tmp_path.glob("runs/*/*/run.json")] in ([], ["failed"])
+
+
+def test_a_finished_run_of_other_code_is_told_of_and_does_not_count(study: Study, left: Callable[..., Path]) -> None:
+    told: list[str] = []
+    old = left(status="done", config_key="0", code=other_code(study))
+    (old / "summary.json").write_text("{}")
+    assert finished_run(study, told.append) is None
+    (line,) = told
+    assert str(old) in line
+    assert "losses/dpo.py" in line
+    path = left(status="done")
+    (path / "summary.json").write_text("{}")
+    assert finished_run(study, pytest.fail) == path
+
+
+def test_a_run_that_went_on_under_other_code_is_like_no_other(config: Any, study: Study, left: Callable[..., Path]) -> None:
+    study = replace(study, trainer=replace(study.trainer, max_steps=2), store=str(Path(study.runs).parent / "store"))
+    path = left(settings_key=settings_key(study), code=other_code(study))
+    assert execute(replace(study, resume=str(path)), config, [], "x") == 0
+    facts = read_run(path)
+    assert (facts["status"], facts["config_key"]) == ("done", "mixed")
+    assert any("losses/dpo.py" in line for line in facts["changed_on_the_way"])
+    assert finished_run(study) is None

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from x_transformers import Decoder, TransformerWrapper
 
 from dpo_lab.command_line import run_command
+from dpo_lab.data.base import share_of
 from dpo_lab.models import MODELS
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.lora import Lora
@@ -227,10 +228,15 @@ def test_a_policy_is_scored_on_the_pairs_of_a_file(lab: Lab, capsys: pytest.Capt
     Path("swapped.jsonl").write_text(
         "\n".join(json.dumps({**row, "chosen": row["rejected"], "rejected": row["chosen"], "canary": "x"}) for row in rows)
     )
-    there, back = (
+    new = [{**row, "prompt": f"{row['prompt']} again"} for row in rows[:5]]
+    Path("new.jsonl").write_text("\n".join(map(json.dumps, new)))
+    there, back, elsewhere = (
         summary(run("runner=evaluate", "model=checkpoint", f"model.path={lab.adapter}", f"runner.pairs={name}.jsonl"))
-        for name in ("pairs", "swapped")
+        for name in ("pairs", "swapped", "new")
     )
+    trained_on = sum(share_of(row["prompt"]) >= 0.3 for row in rows)
+    assert there["num_trained_on"] == back["num_trained_on"] == trained_on > len(rows) / 2, "whichever side is chosen"
+    assert elsewhere["num_trained_on"] == elsewhere["num_prompts_trained_on"] == 0
     assert there["num_pairs"] == len(rows)
     assert there["rewards/accuracies"] > 0.5
     assert there["rewards/accuracies"] + back["rewards/accuracies"] == pytest.approx(1)

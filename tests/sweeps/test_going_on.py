@@ -84,3 +84,4 @@ def test_only_the_same_code_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not can_go_on(code="0")
     assert not can_go_on(versions={})
     assert not can_go_on(config_key="0")
+    assert not can_go_on(settings_key="0")

@@ -6,9 +6,12 @@ import struct
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dpo_lab.tracking.frontier_panel import way
+from dpo_lab.tracking.labels import Labels
 from dpo_lab.tracking.picture import compose, draw_run, finding
 from dpo_lab.tracking.run_directory import RunDirectory, read_metrics
 from dpo_lab.tracking.training_panels import curves
@@ -18,6 +21,7 @@ SUMMARY = {
     "positive/policy": 0.913,
     "positive/reference": 0.52,
     "proxy/policy": 2.5,
+    "proxy/policy_se": 0.08,
     "proxy/reference": 0.1,
     "kl": 3.6,
     "kl_se": 0.06,
@@ -55,7 +59,7 @@ def test_the_picture_names_the_finding_and_every_landmark(tmp_path: Path) -> Non
     assert struct.unpack(">II", png.read_bytes()[16:24]) == (1690, 884)
     shown = "\n".join(texts(tmp_path))
     for landmark in [
-        "91 % positive at 3.6 nats: 78 % of the ideal reward",
+        "91 % positive at 3.6 nats: 78 % of the ideal gain in reward",
         "ideal frontier",
         "best of 4",
         "reference",
@@ -65,6 +69,33 @@ def test_the_picture_names_the_finding_and_every_landmark(tmp_path: Path) -> Non
         "held-out",
     ]:
         assert landmark in shown, landmark
+
+
+def test_a_bound_on_kl_an_error_and_an_extrapolation_are_named(tmp_path: Path) -> None:
+    assert "best of 4\n(KL at most)" in texts(write(tmp_path, events(sampled=True), SUMMARY))
+    rows = [{**row, "kl": 0.5 * row["kl"], "kl_bound": row["kl"], "kl_se": 0.01} for row in SUMMARY["best_of_n"]]
+    estimated = texts(write(tmp_path, events(sampled=True), SUMMARY | {"best_of_n": rows}))
+    assert "best of 4" in estimated
+    assert not any("extrapolated" in text for text in estimated)
+    far = SUMMARY | {"kl": 7.0, "ideal_share_se": 0.02, "ideal_extrapolated": True}
+    found = texts(write(tmp_path, events(sampled=True), far))
+    assert "91 % positive at 7.0 nats: 78 ± 2 %* of the ideal gain in reward" in found
+    assert "* extrapolated as √KL" in found
+
+
+def test_labels_move_to_where_no_line_runs(tmp_path: Path) -> None:
+    figure = Figure(figsize=(6, 6), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    labels = Labels(axes)
+    labels.avoid([0, 5, 10], [4.6, 4.6, 4.6])  # just below the point
+    labels.avoid([5, 5], [0, 5])
+    for text in ("one", "two"):
+        labels.annotate(text, (5, 5), gap=6, first=(0, -1))
+    one, two = (label.get_window_extent(canvas.get_renderer()) for label in axes.texts)
+    assert one.y0 > 460 * 0.6
+    assert not one.overlaps(two)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +134,7 @@ def test_the_finding_says_as_much_as_the_numbers_allow() -> None:
     def said(summary: dict, rows: list[dict] | None = None) -> str:
         return finding(rows or [], summary).replace("\N{NO-BREAK SPACE}", " ")
 
-    assert said(SUMMARY) == "91 % positive at 3.6 nats: 78 % of the ideal reward"
+    assert said(SUMMARY) == "91 % positive at 3.6 nats: 78 % of the ideal gain in reward"
     assert said(SUMMARY | {"ideal_share": None}) == "91 % positive at 3.6 nats, from 52 % for the reference"
     assert said({"proxy/policy": 2.5, "proxy/reference": 0.1}) == "Reward 2.50, from 0.10 for the reference"
     assert said({}, events(sampled=False)) == "82 % of the held-out pairs ranked right"
@@ -113,7 +144,7 @@ def test_the_finding_says_as_much_as_the_numbers_allow() -> None:
 def test_the_summary_stands_in_for_the_evaluation_of_its_step() -> None:
     points = way(events(sampled=True), SUMMARY)
     assert [point.step for point in points] == [0, 10, 20, 30, 40]
-    assert (points[-1].kl, points[-1].kl_se, points[-1].reward) == (3.6, 0.06, 2.5)
+    assert (points[-1].kl, points[-1].kl_se, points[-1].reward, points[-1].reward_se) == (3.6, 0.06, 2.5, 0.08)
 
 
 def test_metrics_logged_once_or_never_make_no_curve() -> None:

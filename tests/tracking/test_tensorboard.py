@@ -39,7 +39,7 @@ def test_scalars_are_the_numbers_of_metrics_jsonl(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path, "imdb")
     for step in range(3):
         run.log(step, "train", {"loss": 1 / (step + 1)}, pairs=step * 8)
-    run.log(2, "eval", {"reward/policy": 1.5})
+    run.log(2, "eval", {"reward/policy": 1.5, "reward/policy_se": 0.1})  # errors would double the charts
     run.write_summary({"step": 2, "kl": 3.5, "best_of_n": []})
     run.close()
     read = events(run.path)

@@ -38,6 +38,7 @@ def render(comparison: Comparison, title: str, command: str) -> str:
         columns=columns,
         rows=rows,
         sentences=comparison.sentences,
+        notes=comparison.notes,
         figures=[
             {"title": description, "svg": Markup(inline(to_svg(figure), name, description))}
             for name, description, figure in figures(comparison)

@@ -7,8 +7,7 @@ from typing import Any
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.contrasts import Contrast
 from dpo_lab.compare.runs import Group
-from dpo_lab.compare.statistics import estimate
-from dpo_lab.compare.tables import interval, spread
+from dpo_lab.compare.tables import difference, in_words, interval, spread
 
 
 def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -22,7 +21,7 @@ def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str
     rows = []
     for group in comparison.groups:
         cells = [_cell(str(value), value, numeric=False) for value in group.settings.values()]
-        cells.append(_cell(str(len(group.seeds)), len(group.seeds)))
+        cells.append(_cell(str(len(group.by_repetition)), len(group.by_repetition)))
         for metric in comparison.metrics:
             cells.append(_estimate(group, metric))
             if comparison.baseline is not None:
@@ -32,18 +31,17 @@ def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def _estimate(group: Group, metric: str) -> dict[str, Any]:
-    values = group.values(metric)
-    found = estimate(values)
-    return _cell(spread(values), found.mean, interval(found))
+    found = group.estimate(metric)
+    return _cell(spread(group, metric), found.mean, interval(found))
 
 
 def _difference(contrast: Contrast | None) -> dict[str, Any]:
     if contrast is None:
         return _cell("", None)
-    small = interval(contrast.difference, "+.3f")
+    number, _, small = difference(contrast.difference).partition(" ")
     if contrast.p is not None and contrast.p_holm is not None:
-        small += f"\np {contrast.p:.2g} ({contrast.p_holm:.2g})"
-    return _cell(f"{contrast.difference.mean:+.3f}", contrast.difference.mean, small)
+        small += f"\np {in_words(contrast.p)} ({in_words(contrast.p_holm)})"
+    return _cell(number, contrast.difference.mean, small)
 
 
 def _cell(text: str, value: Any, small: str = "", numeric: bool = True) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figure import composed, points
 from dpo_lab.compare.matched import mean_path
 from dpo_lab.compare.pictures.looks import FEW, MANY, best, heading, looks, name_ends, reward_of, shown_of
-from dpo_lab.tracking.theme import INK, MUTED, ORANGE, halo, quiet_grid
+from dpo_lab.tracking.theme import INK, MUTED, ORANGE, best_of_n_title, halo, quiet_grid
 
 IDEAL = "#7b8794"
 
@@ -77,8 +77,9 @@ def _draw_best_of_n(axes: Axes, comparison: Comparison, reward: str, name: bool)
     if not name:
         return
     axes.plot(kl, heights, "D", color="white", markeredgecolor=ORANGE, markeredgewidth=1.5, markersize=5.5, zorder=4)
+    title = best_of_n_title([row for run in comparison.runs for row in run.summary.get("best_of_n") or []])
     for n, x, y in zip(sorted(found), kl, heights, strict=True):
-        text = f"best of {n}" if n == max(found) else str(n)
+        text = title if n == max(found) else str(n)
         axes.annotate(
             text, (x, y), (7, -4), textcoords="offset points", color=ORANGE, va="top", fontsize=9, path_effects=halo()
         )

@@ -11,7 +11,6 @@ from matplotlib.ticker import FormatStrFormatter, NullLocator
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.pictures.looks import FEW, OTHERS, PALETTE, heading, name_ends, reward_of
 from dpo_lab.compare.runs import Group
-from dpo_lab.compare.statistics import estimate
 from dpo_lab.tracking.theme import quiet_grid
 
 PANELS = {"kl": "KL to reference (nats)", "displacement/chosen": "Change of chosen logp (nats)"}
@@ -44,10 +43,11 @@ def draw(comparison: Comparison) -> Figure | None:
         ends = []
         for index, (name, groups) in enumerate(lines.items()):
             colour = PALETTE[index] if len(lines) <= FEW else OTHERS
-            found = [(group.settings[setting], group.values(metric)) for group in groups if group.values(metric)]
-            for x, values in found:
+            found = [(group.settings[setting], group) for group in groups if group.values(metric)]
+            for x, group in found:
+                values = group.values(metric)
                 axes.plot([x] * len(values), values, "o", color=colour, alpha=0.3, markersize=4, markeredgewidth=0)
-            means = [(x, estimate(values)) for x, values in sorted(found)]
+            means = [(x, group.estimate(metric)) for x, group in sorted(found, key=lambda each: each[0])]
             heights = [each.mean or 0.0 for _, each in means]
             axes.plot([x for x, _ in means], heights, "-o", color=colour, linewidth=1.8, markersize=5)
             for x, each in means:

@@ -1,0 +1,110 @@
+"""Which runs make one row: those that agree in every setting that decides a number, and in what they were made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dpo_lab.compare.origins import conflict, marks, origin
+from dpo_lab.compare.runs import FinishedRun, Group
+from dpo_lab.compare.settings import differing, telling
+from dpo_lab.identity import decisive
+from dpo_lab.registry import suggestion
+
+MADE_WITH = "made with"
+"""The column that tells apart rows of equal settings whose code, versions or stages differ."""
+NAMED = 4
+
+
+@dataclass
+class Grouping:
+    """The rows, and what was split or cannot be told, a sentence each."""
+
+    groups: list[Group]
+    warnings: list[str]
+
+
+def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
+    """Runs that agree in the settings `by`; without any, in all that decide a number but the seeds. Rows never mix origins.
+
+    The settings of a group are those that tell it from the others; of one that is the same everywhere, or moves along with
+    these, nothing is said. Raises ValueError for a setting that no run has.
+    """
+    keys = {key for run in runs for key in (*run.settings, *run.others)}
+    for key in by:
+        if key not in keys:
+            raise ValueError(f"--by: no run has a setting '{key}'.{suggestion(key, keys)}")
+    settings = [decisive(run.settings) for run in runs]
+    shown = list(by) or telling(settings, differing(settings))
+    rows: dict[str, tuple[dict[str, Any], list[FinishedRun]]] = {}
+    for run in runs:
+        own = {key: run.settings.get(key, run.others.get(key)) for key in shown}
+        rows.setdefault(json.dumps(own), (own, []))[1].append(run)
+    ordered = sorted(rows.values(), key=lambda row: [_sortable(value) for value in row[0].values()])
+    parts = [(own, _parts(alike)) for own, alike in ordered]
+    if all(len(several) == 1 for _, several in parts):
+        return Grouping([_group(own, alike) for own, (alike,) in parts], [])
+    groups, warnings = [], []
+    for own, several in parts:
+        labels = _labels(several)
+        split = [_group({**own, MADE_WITH: label}, some) for label, some in zip(labels, several, strict=True)]
+        groups += split
+        if len(several) > 1:
+            warnings.append(_said(_label(own), several, labels))
+    return Grouping(groups, warnings)
+
+
+def _group(settings: dict[str, Any], runs: list[FinishedRun]) -> Group:
+    return Group(settings, _label(settings), runs)
+
+
+def _label(settings: dict[str, Any]) -> str:
+    return " ".join(filter(None, (str(value) for value in settings.values()))) or "all runs"
+
+
+def _parts(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs, each with the first others that it agrees with in all that both say of their origin."""
+    parts: list[dict[str, list[FinishedRun]]] = []  # by origin: of a thousand runs of one origin, one is looked at
+    for run in runs:
+        for part in parts:
+            if not any(conflict(run, others[0]) for others in part.values()):
+                part.setdefault(origin(run), []).append(run)
+                break
+        else:
+            parts.append({origin(run): [run]})
+    return [[run for others in part.values() for run in others] for part in parts]
+
+
+def _labels(parts: Sequence[Sequence[FinishedRun]]) -> list[str]:
+    """What tells the parts apart, in a few characters; nothing for a row of one part."""
+    if len(parts) == 1:
+        return [""]
+    found = [marks(part, parts, _conflicts(parts)) for part in parts]
+    return [f"{label} ({found[: i + 1].count(label)})" if found.count(label) > 1 else label for i, label in enumerate(found)]
+
+
+def _conflicts(parts: Sequence[Sequence[FinishedRun]]) -> dict[str, str]:
+    """Between runs of different parts, by kind, in words."""
+    of_parts = [list({origin(run): run for run in part}.values()) for part in parts]
+    found: dict[str, str] = {}
+    for i, part in enumerate(of_parts):
+        for a, b in ((a, b) for other in of_parts[:i] for a in part for b in other):
+            found |= conflict(a, b)
+    return found
+
+
+def _said(row: str, parts: Sequence[Sequence[FinishedRun]], labels: Sequence[str]) -> str:
+    found = _conflicts(parts)
+    names = "; ".join(f"{label}: {_names(part)}" for label, part in zip(labels, parts, strict=True))
+    return f"{row}: split, for its runs differ in {' and in '.join(found.values())} ({names})"
+
+
+def _names(runs: Sequence[FinishedRun]) -> str:
+    names = [run.path.name for run in runs[:NAMED]]
+    return " ".join(names) + (f" and {len(runs) - NAMED} more" if len(runs) > NAMED else "")
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))

@@ -1,0 +1,143 @@
+"""The 95 % interval of a mean over runs: what differs from seed to seed, and the evaluation's error that all seeds share."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dpo_lab.compare.student import student_quantile
+
+LEVEL = 0.95
+EQUAL = 1e-9
+"""Values are equal whose standard deviation is so small a part of their mean: it is rounding."""
+SHARES = ("win_rate", "rewards/accuracies", "distinct_2")
+AT_LEAST_0 = ("kl", "entropy", "grad_norm", "pairs_per_s", "tokens_per_s", "perplexity")
+
+
+class Covers(StrEnum):
+    """What an interval allows for."""
+
+    nothing = ""
+    seeds = "seeds"
+    evaluation = "evaluation"
+    both = "seeds and evaluation"
+
+
+@dataclass
+class SharedError:
+    """The variance that the evaluation adds to a mean over runs beside what differs between them, with its degrees of freedom.
+
+    `bound`: no more than an upper bound, for want of the runs' values for each prompt.
+    """
+
+    variance: float
+    df: float = math.inf
+    bound: bool = False
+
+
+@dataclass
+class Bounds:
+    """Between which two numbers a quantity lies by its nature."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+SHARE = Bounds(0.0, 1.0)
+
+
+@dataclass
+class Estimate:
+    """Mean of n values, their standard deviation, the 95 % interval of the mean and its standard error.
+
+    None of each where n is too small, and no interval where all values are equal: nothing then says how far they vary.
+    `covers` says what it allows for.
+    """
+
+    n: int
+    mean: float | None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    se: float | None = None
+    covers: Covers = Covers.nothing
+    bound: bool = False
+
+
+def parts_of(values: Sequence[float], shared: SharedError | None) -> list[tuple[float, float]]:
+    """What the variance of the mean is the sum of, each part with its degrees of freedom.
+
+    sd^2 / n, which already holds the part of the evaluation's error that is each run's own, and what seeds share of it.
+    """
+    parts = [(statistics.variance(values) / len(values), len(values) - 1.0)] if len(values) > 1 else []
+    return parts + ([] if shared is None else [(shared.variance, shared.df)])
+
+
+def reach(parts: Sequence[tuple[float, float]], p: float) -> float:
+    """How far from the truth a mean lies with probability p at most: each part with Student's quantile of its own.
+
+    Banerjee 1960, Sankhya 22: never too short. (Welch and Satterthwaite's joint degrees of freedom hold 87 to 94 % for two
+    or three seeds.)
+    """
+    return math.sqrt(sum((student_quantile(1 - p / 2, df) ** 2 * variance) for variance, df in parts if variance > 0))
+
+
+def estimate(values: Sequence[float], shared: SharedError | None = None, bounds: Bounds | None = None) -> Estimate:
+    """Of the mean over runs; of one value only the evaluation's error is known (`shared` is then all of it)."""
+    mean = statistics.fmean(values) if values else None
+    parts = parts_of(values, shared)
+    if mean is None or not parts:
+        return Estimate(len(values), mean)
+    n, se = len(values), math.sqrt(sum(variance for variance, _ in parts))
+    covers = Covers.evaluation if n == 1 else Covers.seeds if shared is None else Covers.both
+    found = Estimate(n, mean, statistics.stdev(values) if n > 1 else None, se=se, covers=covers)
+    found.bound = shared is not None and shared.bound
+    prompts = math.inf if shared is None else shared.df + 1
+    if bounds == SHARE and mean in (0, 1):
+        found.low, found.high = _at_bound(mean, prompts)
+    elif se > EQUAL * abs(mean):
+        found.low, found.high = _interval(mean, reach(parts, 1 - LEVEL), bounds or Bounds())
+    return found
+
+
+def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float, float]:
+    """Of a share, symmetric in its log-odds (the error carried over to first order); of others, ended at the bound.
+
+    A logarithm would keep a KL above 0 too, but of two seeds its interval can reach e^12 times as far.
+    """
+    if bounds != SHARE:
+        return max(mean - far, bounds.low), min(mean + far, bounds.high)
+    odds, far = math.log(mean / (1 - mean)), far / (mean * (1 - mean))
+    return _share(odds - far), _share(odds + far)
+
+
+def _at_bound(mean: float, prompts: float) -> tuple[float | None, float | None]:
+    """Of a share that every prompt of so many has, or none: the exact binomial's (Clopper and Pearson 1934).
+
+    None where nobody knows how many prompts there were.
+    """
+    if not math.isfinite(prompts):
+        return None, None
+    far = ((1 - LEVEL) / 2) ** (1 / prompts)
+    return (far, 1.0) if mean == 1 else (0.0, 1 - far)
+
+
+def _share(odds: float) -> float:
+    return 1 / (1 + math.exp(-odds)) if odds > 0 else math.exp(max(odds, -700.0)) / (1 + math.exp(max(odds, -700.0)))
+
+
+def bounds_of(metric: str) -> Bounds:
+    """Those of a metric by its name, which may end in ' at KL x'."""
+    name = metric.partition(" at KL ")[0].removeprefix("eval/")
+    if name in SHARES or name.startswith("positive/"):
+        return SHARE
+    return Bounds(0.0) if name in AT_LEAST_0 or name.startswith("length/") else Bounds()
+
+
+def bounds_of_difference(metric: str) -> Bounds:
+    """Of two shares, -1 and 1."""
+    own = bounds_of(metric)
+    return Bounds(own.low - own.high, own.high - own.low) if math.isfinite(own.high) else Bounds()

@@ -1,0 +1,87 @@
+"""What stands below a table of results: how far its intervals go, what its marks mean, what a seed varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dpo_lab.compare.intervals import Covers, Estimate
+from dpo_lab.compare.matched import AT
+from dpo_lab.compare.runs import Group
+
+EXTRAPOLATED, BETWEEN, ONE, SEEDS_ONLY, UPPER = "*", "~", "\u2020", "\u2021", "\u00a7"
+MEANINGS = {
+    EXTRAPOLATED: "beyond the end of the ideal frontier in some runs: extrapolated with the square root of KL",
+    BETWEEN: "read off between two evaluations, on a line in the square root of KL",
+    ONE: "1 run: the interval holds the evaluation's error only, nothing of what differs between seeds",
+    SEEDS_ONLY: "the evaluation's error is not known for each prompt: the interval is over seeds only",
+    UPPER: "the evaluation's error that seeds share is bounded from above: the interval is too wide rather than too narrow",
+}
+STAGES = {
+    "data": ("data.seed", None),
+    "base policy": ("base.seed", "base"),
+    "candidates": ("candidates.seed", "pairs"),
+    "evaluation prompts": ("evaluation.seed", None),
+}
+"""What a run is made with: the seed that varies it, and its digest in run.json."""
+NAMED = 4
+
+
+def marks(group: Group, metric: str) -> str:
+    """The signs behind a number of the table."""
+    found = BETWEEN if AT in metric else EXTRAPOLATED
+    return (found if group.is_marked(metric) else "") + marks_of(group.estimate(metric))
+
+
+def marks_of(found: Estimate) -> str:
+    """The signs behind an interval."""
+    if found.low is None:
+        return ""
+    return {Covers.evaluation: ONE, Covers.seeds: SEEDS_ONLY}.get(found.covers, UPPER if found.bound else "")
+
+
+def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequence[Estimate]) -> list[str]:
+    """The lines below the table."""
+    signs = {sign for group in groups for metric in metrics for sign in marks(group, metric)}
+    signs |= {sign for found in differences for sign in marks_of(found)}
+    lines = [
+        "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean, which allows for what differs "
+        "between seeds and for the evaluation's error that they share"
+    ]
+    if any(group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
+        lines.append("n=1 of 3: one of three seeds has this number")
+    lines += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in signs]
+    return lines + refused(groups, metrics) + what_a_seed_varies(groups)
+
+
+def refused(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
+    """Which runs cross a KL between two evaluations that are too far apart to say anything there."""
+    lines = []
+    for metric in (each for each in metrics if AT in each):
+        gaps = [(run.path.name, gap) for group in groups for run in group.runs if (gap := run.crossing(metric).gap)]
+        if gaps:
+            named = ", ".join(f"{name} ({low:.3g} to {high:.3g} nats)" for name, (low, high) in gaps[:NAMED])
+            more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
+            lines.append(f"{metric}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps")
+    return lines
+
+
+def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:
+    """A line, derived from settings and digests; nothing where no row has two seeds."""
+    several = [group for group in groups if len(group.by_repetition) > 1]
+    if not several:
+        return []
+    found = {name: sum(_varies(group, *how) for group in several) for name, how in STAGES.items()}
+    varied = [name for name, count in found.items() if count == len(several)]
+    if all(len({run.seeds.get("seed") for run in group.runs}) > 1 for group in several):
+        varied = ["batch order and the policy's samples", *varied]
+    partly = [name for name, count in found.items() if 0 < count < len(several)]
+    shared = [name for name, count in found.items() if not count]
+    line = f"a seed varies: {', '.join(varied) or 'nothing in every row'}"
+    line += f"; in some rows also {', '.join(partly)}" if partly else ""
+    return [line + (f"; shared by the runs of a row: {', '.join(shared)}" if shared else "")]
+
+
+def _varies(group: Group, seed: str, stage: str | None) -> bool:
+    seeds = {str(run.settings.get(seed)) for run in group.runs}
+    digests = {str((run.facts.get("made_from") or {}).get(stage)) for run in group.runs}
+    return len(seeds) > 1 or (stage is not None and len(digests) > 1)

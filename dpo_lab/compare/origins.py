@@ -1,0 +1,149 @@
+"""What a run's numbers come from beside its settings: code, versions of libraries, base policy and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dpo_lab.compare.runs import FinishedRun
+
+STAGE_SEEDS = {
+    "tokenizer": ("data.seed",),
+    "base": ("data.seed", "base.seed"),
+    "pairs": ("data.seed", "base.seed", "candidates.seed"),
+}
+"""The seeds that a stage's outcome may differ by."""
+IN_WORDS = {"tokenizer": "tokenizers", "base": "base policies", "pairs": "pairs"}
+DIGITS = 4
+NAMED = 5
+
+
+def conflict(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+    """What both runs say of their origin and is not the same, by kind, in words. Empty where they may stand in one row."""
+    found = {}
+    modules = different_modules(one, other)
+    if modules:
+        found["code"] = f"code ({_listed(_short(modules))})"
+    elif modules is None and _commit(one) != _commit(other):
+        found["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
+    packages = different(one.facts.get("versions"), other.facts.get("versions"))
+    if packages:
+        found["versions"] = f"versions of {_listed(packages)}"
+    if one.decided == other.decided:
+        found |= _stages(one, other)
+    return found
+
+
+def origin(run: FinishedRun) -> str:
+    """Equal for runs that are in no conflict with one another and conflict with the same others."""
+    seeds = [run.settings.get(seed) for seed in STAGE_SEEDS["pairs"]]
+    facts = [run.facts.get(name) for name in ("code", "versions", "made_from")]
+    return json.dumps([*facts, _commit(run), run.decided, seeds], sort_keys=True, default=str)
+
+
+def _stages(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+    """The first stage that differs although every seed before it is the same: those after it differ because of it."""
+    for stage in different(one.facts.get("made_from"), other.facts.get("made_from"), order=STAGE_SEEDS):
+        seeds = STAGE_SEEDS.get(stage, ())
+        if all(one.settings.get(seed) == other.settings.get(seed) for seed in seeds):
+            return {stage: f"{IN_WORDS.get(stage, stage)} under the same settings"}
+    return {}
+
+
+def different_modules(one: FinishedRun, other: FinishedRun) -> list[str] | None:
+    """The modules of both whose digests differ; None where the runs do not say, or not in the same way."""
+    a, b = one.facts.get("code"), other.facts.get("code")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return different(a, b)
+    if isinstance(a, str) and isinstance(b, str):
+        return [] if a == b else ["the package"]
+    return None
+
+
+def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = ()) -> list[str]:
+    """The keys of both mappings under which they differ."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return []
+    keys = [key for key in one if key in other and one[key] != other[key]]
+    places = list(order)
+    return sorted(keys, key=lambda key: (places.index(key) if key in places else len(places), key))
+
+
+def marks(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], kinds: Iterable[str]) -> str:
+    """The part's own code, versions or stages in a few characters: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
+    run = part[0]
+    everyone = [each for some in parts for each in some]
+    found = []
+    for kind in sorted(kinds):
+        if kind == "code":
+            modules = sorted({module for other in everyone for module in different_modules(run, other) or []})
+            code = run.facts["code"]
+            text = code if isinstance(code, str) else json.dumps([code.get(module) for module in modules])
+            digest = text if isinstance(code, str) else hashlib.sha256(text.encode()).hexdigest()
+            found.append(f"code {digest[:DIGITS]}")
+        elif kind == "git":
+            found.append(f"git {_commit_in_words(run)}")
+        elif kind == "versions":
+            versions = run.facts.get("versions") or {}
+            packages = sorted({name for each in everyone for name in different(versions, each.facts.get("versions"))})
+            found += [f"{name} {versions[name]}" for name in packages]
+        else:
+            found.append(f"{kind} {str((run.facts.get('made_from') or {}).get(kind))[:DIGITS]}")
+    return ", ".join(found)
+
+
+def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
+    """What the runs of different rows differ in beside their settings: code and versions, named."""
+    firsts = list(
+        {json.dumps([row[0].facts.get(name) for name in ("code", "versions", "git")]): row[0] for row in rows}.values()
+    )
+    pairs = [(a, b) for i, a in enumerate(firsts) for b in firsts[:i]]
+    found = []
+    modules = sorted({module for a, b in pairs for module in different_modules(a, b) or []})
+    unsaid = [(a, b) for a, b in pairs if different_modules(a, b) is None]
+    commits = {_commit_in_words(run) for a, b in unsaid for run in (a, b)}
+    if modules == ["the package"]:
+        digests = {str(run.facts.get("code")) for run in firsts}
+        found.append(f"the rows are of {len(digests)} versions of the code")
+    elif modules:
+        found.append(f"the rows differ in the code of {_listed(_short(modules))}")
+    if len(commits) > 1:
+        found.append(f"the rows are of {len(commits)} versions of the code: {_listed(sorted(commits))}")
+    packages = sorted({name for a, b in pairs for name in different(a.facts.get("versions"), b.facts.get("versions"))})
+    if packages:
+        found.append(f"the rows differ in the versions of {_listed(packages)}")
+    return found
+
+
+def untold(runs: Sequence[FinishedRun]) -> list[str]:
+    """The runs whose code is not what they say: uncommitted and not recorded, or with stages of other code taken on purpose."""
+    dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
+    accepted = [run.path.name for run in runs if run.facts.get("accepted")]
+    kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
+    found = []
+    if dirty:
+        found.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
+    if accepted:
+        found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
+    return found
+
+
+def _short(modules: Sequence[str]) -> list[str]:
+    return [module.removeprefix("dpo_lab.") for module in modules]
+
+
+def _commit(run: FinishedRun) -> tuple[Any, Any]:
+    git = run.facts.get("git") or {}
+    return git.get("sha"), bool(git.get("dirty"))
+
+
+def _commit_in_words(run: FinishedRun) -> str:
+    sha, dirty = _commit(run)
+    return ("unknown" if sha is None else str(sha)[:7]) + (" with changes" if dirty else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
