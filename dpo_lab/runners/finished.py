@@ -12,7 +12,8 @@ from dpo_lab.artifacts import DamagedError, verify_directory
 from dpo_lab.checkpoints import Checkpoint
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.policies import Policy, load_policy
-from dpo_lab.references import REFERENCES, Reference
+from dpo_lab.references import Reference
+from dpo_lab.references.base import CachedReference, FrozenReference
 from dpo_lab.resuming import below, loss_values, weights_of
 from dpo_lab.runners.reference_model import reference_model
 from dpo_lab.runners.study import Study, study_from_file
@@ -56,7 +57,7 @@ class FinishedTraining:
         """What the policy was compared with: frozen, another policy, or wherever it had moved."""
         spec = self.study.reference
         model, _ = reference_model(spec, base, key)
-        live = REFERENCES["frozen"](path=getattr(spec, "path", "")) if spec.name == "cached" else spec
+        live = FrozenReference(path=spec.path) if isinstance(spec, CachedReference) else spec
         found = Reference(live, model, scoring=scoring)
         if spec.moves:
             found.restore(below("reference", self._state(f"reference={spec.name}")))
@@ -72,8 +73,8 @@ class FinishedTraining:
 
     def _state(self, why: str) -> dict[str, Tensor]:
         """Of the checkpoint whose weights the policy has."""
-        step = read_run(self.path).get("policy_step", read_summary(self.path).get("step"))
-        path = self.path / "checkpoints" / f"step-{step or 0:08}"
+        step = int(read_run(self.path).get("policy_step", read_summary(self.path).get("step", 0)))
+        path = self.path / "checkpoints" / f"step-{step:08}"
         try:
             verify_directory(path)
         except DamagedError as error:

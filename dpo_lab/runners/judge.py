@@ -118,14 +118,14 @@ class Judge:
     @torch.no_grad()
     def _logps(self, policy: nn.Module, samples: CandidateBatch) -> Logps:
         device = next(policy.parameters()).device
-        found = [torch.zeros(samples.mask.shape) for _ in range(2)]
+        ours, theirs = (torch.zeros(samples.mask.shape) for _ in range(2))
         with evaluating(policy), evaluating(self.reference):
             for rows in without_gradients(samples, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens):
                 part = samples.select(rows).to(device)
-                for model, scores in zip((policy, self.reference), found, strict=True):
+                for model, scores in ((policy, ours), (self.reference, theirs)):
                     real = score(model, part, self.scoring)[part.mask].cpu()
                     scores[:, rows] = scores[:, rows].masked_scatter(samples.mask[:, rows], real)
-        return Logps(*found, samples.mask)
+        return Logps(ours, theirs, samples.mask)
 
 
 def _shown(found: IdealShare) -> dict[str, Any]:
