@@ -14,8 +14,7 @@ HOUSEKEEPING = frozenset(
     {
         *("name", "runs", "store", "resume", "user_modules", "vary"),
         *("trainer.checkpoint_every", "trainer.keep_last", "trainer.keep_every", "trainer.preflight"),
-        *("base.trainer.checkpoint_every", "base.trainer.keep_last", "base.trainer.keep_every", "base.trainer.preflight"),
-        "evaluation.num_shown",
+        *("base.trainer.preflight", "evaluation.num_shown"),
     }
 )
 """Settings that never change a number: where things are put, how often they are saved, what is printed. (`vary` sets seeds,
