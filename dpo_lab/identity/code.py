@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -102,7 +103,7 @@ def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
                 own |= set(found) if imported.late else set()
                 waiting += found
         waiting += [package for package in packages_above(name) if passed_on_by(package) is None]
-    return Code(modules, _versions(libraries))
+    return Code(modules, {**_versions(libraries), **_announced({name.partition(".")[0] for name in modules})})
 
 
 def components(value: Any) -> Iterator[type]:
@@ -137,6 +138,15 @@ def _versions(libraries: Iterable[str]) -> dict[str, str | None]:
         except PackageNotFoundError:
             others = _distributions().get(top, []) if find_spec(top) is not None else []
             found.update({other: version(other) for other in others} if others else {name: None})
+    return found
+
+
+def _announced(packages: Iterable[str]) -> dict[str, str]:
+    """Of packages of the user's that count as code and have a version besides, as an editable installation has."""
+    found = {}
+    for package in sorted(set(packages) - {PACKAGE, "__main__"}):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
 
 

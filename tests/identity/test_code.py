@@ -139,6 +139,21 @@ def test_another_version_of_a_library_is_other_code(monkeypatch: pytest.MonkeyPa
     assert any(line.startswith("torch: ") for line in changed(before.versions, after.versions))
 
 
+def test_a_package_outside_of_the_libraries_is_its_source_and_its_version(write: Write, tmp_path: Path) -> None:
+    write("deep", "x = 1")
+    before = code_of("a_lab.deep")
+    for number in ("1.0", "2.0"):
+        folder = tmp_path / f"a_lab-{number}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: a_lab\nVersion: {number}\n")
+        importlib.invalidate_caches()
+        found = code_of("a_lab.deep")
+        assert found.modules == before.modules
+        assert found.versions == {**before.versions, "a_lab": number}
+        (folder / "METADATA").unlink()
+        folder.rmdir()
+
+
 def test_changes_are_named_as_files() -> None:
     then, now = ({"code": {"dpo_lab.models.transformer": digest, "a_lab.x:f": digest}, "threads": 1} for digest in "ab")
     assert changed(then, then) == []
