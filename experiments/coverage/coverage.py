@@ -46,8 +46,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def _of_interval(row: dict[str, Any]) -> list[str]:
     share, times = row["held"] / row["times"], row["times"]
-    error = math.sqrt(0.95 * 0.05 / times)
-    kept = 0.92 - 2 * error <= share <= 0.98 + 2 * error
+    low, error, high = (math.sqrt(limit * (1 - limit) / times) for limit in (0.92, 0.95, 0.98))
+    kept = 0.92 - 2 * low <= share <= 0.98 + 2 * high
     name = f"{row['metric']}, {row['what']}"
     return [name, str(row["seeds"]), str(times), "92 to 98 %", f"{share:.1%}", f"{error:.1%}", "yes" if kept else "no"]
 
@@ -76,8 +76,8 @@ def level_of(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=4000, help="simulated data sets for each kind of differences and number")
-    parser.add_argument("--evaluations", type=int, default=300, help="evaluations of the policies; 0: tests only")
+    parser.add_argument("--times", type=int, default=2000, help="simulated data sets for each kind of differences and number")
+    parser.add_argument("--evaluations", type=int, default=800, help="evaluations of the policies; 0: tests only")
     parser.add_argument("--prompts", type=int, default=64, help="of each evaluation")
     parser.add_argument("--policies", type=int, default=16, help="seeds trained for each beta")
     parser.add_argument("--folder", type=Path, help="keeps the trained policies, and finds them again")
