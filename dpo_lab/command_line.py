@@ -49,7 +49,7 @@ def run_command(arguments: Sequence[str]) -> int:
             task.ledger = Ledger() if given.multirun and not plan.search else None
             for words in plan.jobs:
                 config = composed(words, given.folders)
-                study = validated(config)
+                study = validated(config, words)
                 if given.multirun and config.resume not in (AUTO, NEVER):
                     raise ValueError("resume=RUN goes on with a single run: leave out -m, or RUN")
                 task.known[tuple(words)] = config

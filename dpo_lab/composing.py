@@ -20,28 +20,41 @@ from dpo_lab.grammar import unreadable
 from dpo_lab.hydra_settings import refuse_code
 from dpo_lab.identity import differences
 from dpo_lab.registry import suggestion
+from dpo_lab.runners.base import RunnerSpec
 from dpo_lab.runners.continuing import AUTO, NEVER
 from dpo_lab.runners.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
 from dpo_lab.runners.varying import let_all_follow
 
 VERSION_BASE = "1.3"
+READ_BY_ALL = ("runner", "compute", "name", "runs", "store", "resume", "user_modules", "experiment", "hydra")
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
 
 
 def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
     """The study that the override words describe, ready to run. Raises ValueError with one sentence where that fails."""
-    return validated(composed(words, folders))
+    return validated(composed(words, folders), words)
 
 
-def validated(config: DictConfig) -> Study:
-    """The study that a configuration describes, as `validate` has it."""
+def validated(config: DictConfig, words: Sequence[str]) -> Study:
+    """The study that a configuration describes, made of these words, as `validate` has it."""
     study = to_study(config)
+    refuse_unread(study.runner, words)
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
     study.reference.weights()
     study.runner.check(study)
     return study
+
+
+def refuse_unread(runner: RunnerSpec, words: Sequence[str]) -> None:
+    """Raises ValueError for a word that sets what the runner does not look at."""
+    if runner.reads is None:
+        return
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        if not any(key == known or key.startswith((f"{known}.", f"{known}/")) for known in (*runner.reads, *READ_BY_ALL)):
+            raise ValueError(f"{key}: runner={runner.name} does not look at it, so it would change nothing: leave it out")
 
 
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:

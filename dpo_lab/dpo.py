@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 class DPO(nn.Module):
     """-log sigmoid(beta * (chosen - rejected log-ratio, each the mean over the completion's tokens)), mean over pairs.
 
-    Rafailov et al. 2023, arXiv:2305.18290, eq. 7, length-normalised as in Lambert et al. 2024, arXiv:2411.15124.
+    Rafailov et al. 2023, arXiv:2305.18290, eq. 7, length-normalised as in Lambert et al. 2024, arXiv:2411.15124, because the
+    class it replaces is. The command line's loss=dpo takes sums unless loss.aggregate=mean: where completions have n tokens,
+    beta here is beta / n there, so .1 is nearly flat on long ones, and 2-10 is usual.
 
     `policy_model` is `model` itself; `ref_model` is a frozen copy that shares nothing with it. Only the policy shows up in
     `parameters()`; `state_dict()` holds both. `dropout=True` leaves the policy's dropout as its mode has it; otherwise the

@@ -25,6 +25,8 @@ LOOK_EVERY = {"cpu": 1}
 """Tokens between two looks at which rows still run, 8 on any other device: to look is to wait for it."""
 ROWS_ON_CPU, ROWS_ON_GPU = 512, 4096
 """Rows of a batch, as far as their keys and values fit: on a CPU more gain nothing, fewer pay more for each call."""
+TOKENS_OF_WHOLE_ROWS = 8192
+"""In one pass of a model without a cache, which runs every row from its beginning for each token."""
 CACHE_ON_CPU = 2**30
 """Bytes for a batch's keys and values. On a GPU half of what is free."""
 BLOCK = 64
@@ -132,7 +134,8 @@ def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
     most, room = ROWS_ON_CPU, CACHE_ON_CPU
     if device.type == "cuda":
         most, room = ROWS_ON_GPU, torch.cuda.mem_get_info(device)[0] // 2
-    return max(min(most, room // max(model.cache_bytes(width), 1)), 1) if isinstance(model, Decodes) else most
+    fit = room // max(model.cache_bytes(width), 1) if isinstance(model, Decodes) else TOKENS_OF_WHOLE_ROWS // width
+    return max(min(most, fit), 1)
 
 
 def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Begin:

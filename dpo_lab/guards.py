@@ -55,6 +55,11 @@ class GuardSettings:
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise ValueError(f"trainer.guards.{name} must be > 0, got {bound}")
+        if self.beyond is not Action.warn and self.max_margin is None and self.max_drop is None and self.max_kl is None:
+            raise ValueError(
+                f"trainer.guards.beyond={self.beyond.value} is for what lies beyond a bound, and none is set: set "
+                "trainer.guards.max_margin, max_drop or max_kl"
+            )
 
     @property
     def waits(self) -> bool:
@@ -185,4 +190,5 @@ def _quantity(name: str, tally: Mapping[str, Any]) -> Tensor:
     if any(metric not in tally for metric in needed):
         raise ValueError(f"trainer.guards.max_{name} is a bound on {needed[0]}, which this loss or data does not have")
     means: list[Tensor] = [tally[metric][0] / tally[metric][1] for metric in needed]
-    return means[0] if name == "margin" else means[0] - means[1]
+    value = means[0] if name == "margin" else means[0] - means[1]
+    return torch.where(tally[needed[0]][1] > 0, value, -math.inf)  # a step of single completions may have no chosen one

@@ -13,7 +13,7 @@ from dpo_lab.compute import Compute
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.measuring import measure
 from dpo_lab.metrics import Tally, added, evaluation_metrics, preference_metrics
-from dpo_lab.portions import by_tokens
+from dpo_lab.portions import by_tokens, largest_portion, without_gradients
 from dpo_lab.ranks import Ranks
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
@@ -27,8 +27,6 @@ OnFirst = Callable[[Tensor, Logps], None]
 Part = tuple[Tensor, CandidateBatch]
 """Row numbers, and those rows of the step's batch."""
 
-ROWS_AT_ONCE = 256
-
 
 @dataclass
 class Objective:
@@ -39,7 +37,7 @@ class Objective:
     reference: Reference | None
     compute: Compute
     micro_batch_size: int | None = None
-    """Prompts in one forward and backward pass; None: all."""
+    """Prompts in one pass, in an evaluation too; None: all."""
     micro_batch_tokens: int | None = None
     """Tokens instead, see `portions`."""
     ranks: Ranks = field(default_factory=Ranks)
@@ -106,13 +104,14 @@ class Objective:
     def scored(self, pairs: CandidateBatch) -> Logps:
         """Policy and reference on all the given comparisons."""
         batch = pairs.to(self.compute.torch_device)
-        rows = torch.arange(len(pairs))
-        portions = rows.split(ROWS_AT_ONCE)
-        if self.micro_batch_tokens is not None:
-            portions = tuple(by_tokens(pairs, rows, self.micro_batch_tokens))
         with evaluating(self.policy):
+            portions = without_gradients(pairs, self.micro_batch_size, self.micro_batch_tokens, self.workers)
             parts = [(rows, pairs.select(rows)) for rows in portions]
             return self._joined(parts, batch, Ranks(alone=True))
+
+    def rehearse(self, pairs: CandidateBatch) -> None:
+        """The largest pass of `evaluate`, for the sake of its memory."""
+        self.evaluate(largest_portion(pairs, self.micro_batch_size, self.micro_batch_tokens))
 
     def measured(self, batch: CandidateBatch) -> Logps:
         """Policy and reference on a batch."""

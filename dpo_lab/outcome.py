@@ -21,3 +21,5 @@ class Outcome:
     status: Status
     steps: int
     reason: str = ""
+    by_the_clock: bool = False
+    """Another machine would have come further, or not so far."""

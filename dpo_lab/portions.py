@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dpo_lab.records import CandidateBatch
 
+TOKENS_AT_ONCE = 8192
+
 
 def longest_rows(batch: CandidateBatch) -> Int[Tensor, " b"]:
     """Of each prompt, how many tokens it has together with its longest completion."""
@@ -37,6 +39,24 @@ def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None
             low, most = (low, middle) if len(_sizes(in_order, middle)) <= wanted else (middle, most)
         sizes = _sizes(in_order, most)
     return list(rows[order].split(sizes))
+
+
+def without_gradients(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
+    """All rows, in portions for passes that keep nothing: so many prompts, or so many tokens (see `by_tokens`).
+
+    By default 8192 tokens: with a large vocabulary the logits of more would fill memory.
+    """
+    rows = torch.arange(len(batch))
+    if size is not None:
+        return list(rows.split(size))
+    return by_tokens(batch, rows, TOKENS_AT_ONCE if tokens is None else tokens, workers)
+
+
+def largest_portion(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> CandidateBatch:
+    """Of the portions `without_gradients` the one that is the most to hold."""
+    lengths = longest_rows(batch)
+    portions = without_gradients(batch, size, tokens, workers)
+    return batch.select(max(portions, key=lambda rows: len(rows) * int(lengths[rows].max())))
 
 
 def _sizes(lengths: list[int], budget: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The longest batch, tried before anything else: where memory is too small, that shows in the first seconds."""
+"""The longest batch and evaluation, tried before anything else: where memory is too small, that shows in the first seconds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ def longest_step(rows: Callable[[int], Tensor], lengths: Tensor, num_steps: int)
     return max(range(min(num_steps, STEPS_SEARCHED)), key=size)
 
 
-def try_out(objective: Objective, batch: CandidateBatch, settings: TrainerSettings) -> None:
-    """One forward and backward pass whose gradient is thrown away. Nothing is left of it: no state, no random number.
+def try_out(
+    objective: Objective, batch: CandidateBatch, settings: TrainerSettings, rehearse: Callable[[], None] = lambda: None
+) -> None:
+    """One forward and backward pass whose gradient is thrown away, and the largest passes of an evaluation.
+
+    Nothing is left of them: no state, no random number.
 
     Raises ValueError where memory does not suffice.
     """
@@ -38,6 +42,9 @@ def try_out(objective: Objective, batch: CandidateBatch, settings: TrainerSettin
     try:
         with memory_explained(batch, settings):
             objective.fill_gradients(batch)
+        objective.policy.zero_grad(set_to_none=True)
+        with evaluation_explained(settings):
+            rehearse()
     finally:
         objective.policy.zero_grad(set_to_none=True)
         set_random_state(random, device)
@@ -52,7 +59,7 @@ def memory_explained(batch: CandidateBatch, settings: TrainerSettings) -> Iterat
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not _is_of_memory(error):
             raise
         count, tokens = batch.num_candidates * len(batch), batch.prompt.shape[1] + batch.completions.shape[2]
         if settings.micro_batch_tokens is not None:
@@ -64,3 +71,26 @@ def memory_explained(batch: CandidateBatch, settings: TrainerSettings) -> Iterat
             f"out of memory in a step of {count} completions, with their prompts up to {tokens} tokens each: {first} (the "
             "result is the same), compute.checkpointing=true, compute.head_portion=256 or a smaller model"
         ) from error
+
+
+@contextmanager
+def evaluation_explained(settings: TrainerSettings) -> Iterator[None]:
+    """The same for an evaluation."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_memory(error):
+            raise
+        size, tokens = settings.portions
+        first = "set trainer.micro_batch_tokens=4096 or less"
+        if tokens is not None:
+            first = f"lower trainer.micro_batch_tokens={tokens}"
+        elif size is not None:
+            first = f"lower trainer.micro_batch_size={size}"
+        raise ValueError(
+            f"out of memory in an evaluation: {first} (the result is the same), compute.head_portion=256 or a smaller model"
+        ) from error
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -33,12 +33,16 @@ class Scoring:
     """The cheapest of these is taken for each batch."""
     head_portion: int | None = None
     """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
+    micro_batch_size: int | None = None
+    micro_batch_tokens: int | None = None
+    """Prompts, or tokens, in one pass over data that is scored without gradients, see `portions.without_gradients`."""
     used: Counter[Layout] = field(default_factory=Counter)
     """How many batches each layout has scored."""
 
     def rounding(self) -> dict[str, Any]:
         """What of it decides a score's last bits."""
-        return {"layouts": [layout.value for layout in self.layouts], "head_portion": self.head_portion}
+        portions = {"micro_batch_size": self.micro_batch_size, "micro_batch_tokens": self.micro_batch_tokens}
+        return {"layouts": [layout.value for layout in self.layouts], "head_portion": self.head_portion, **portions}
 
     def in_words(self) -> str:
         """Such as "prefix for 62 of 64 batches, rows for 2"."""

@@ -21,7 +21,7 @@ from dpo_lab.objective import Objective
 from dpo_lab.optim import ScheduleSpec
 from dpo_lab.outcome import Outcome, Status
 from dpo_lab.portions import longest_rows
-from dpo_lab.preflight import longest_step, memory_explained, try_out
+from dpo_lab.preflight import evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.references.base import Reference
 from dpo_lab.resuming import (
@@ -61,6 +61,8 @@ class Hooks:
     warn: Callable[[str], None] = lambda text: None
     guarded: Callable[[Mapping[str, Record]], None] = lambda records: None
     """What the guards have noticed so far, whenever that is more than before."""
+    rehearse: Callable[[], None] = lambda: None
+    """The largest passes of an evaluation, for the pre-flight."""
 
 
 @dataclass
@@ -110,8 +112,7 @@ class Trainer:
         else:
             self._restore(self.resume)
         meter.began = time.monotonic()
-        reason, ended = "", None
-        for step in range(self.step + 1, settings.num_steps + 1) if not best.exhausted else ():
+        for step in range(self.step + 1, settings.num_steps + 1) if not self._enough() else ():
             batch = replace(self.data.select(self._rows(step - 1)), step=step)
             factor = self._set_learning_rates(step - 1, full_lrs)
             tally, norms = self._gradients(batch, first=step == 1)
@@ -126,9 +127,7 @@ class Trainer:
                     self.reference.follow(self.policy, step)
                 meter.add(tally)
             self.step = step
-            if settings.max_minutes is not None and time.monotonic() - self.began > 60 * settings.max_minutes:
-                reason = f"trainer.max_minutes={settings.max_minutes} are over"
-            over = step == settings.num_steps or bool(reason)
+            over = step == settings.num_steps or self._time_is_over
             evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
             log = over or step % settings.log_every == 0
             asked = "" if over else self.hooks.stop()
@@ -145,9 +144,8 @@ class Trainer:
                 if ended is not None:
                     return ended
             if best.exhausted and not over:
-                reason = f"trainer.patience: {best.since} evaluations without a better {settings.best_metric}"
                 self._log(step, full_lrs[0][0] * factor)
-            if over or reason:
+            if over or best.exhausted:
                 break
             if save:
                 with meter.paused():
@@ -155,7 +153,22 @@ class Trainer:
             if asked:
                 return Outcome(Status.preempted, step, asked)
         self.hooks.checkpoint("last", self.step, {})
-        return Outcome(Status.done, self.step, reason)
+        reason = self._enough()
+        return Outcome(Status.done, self.step, reason, by_the_clock=bool(reason) and not best.exhausted)
+
+    @property
+    def _time_is_over(self) -> bool:
+        minutes = self.settings.max_minutes
+        return minutes is not None and time.monotonic() - self.began > 60 * minutes
+
+    def _enough(self) -> str:
+        """Why training ends before its last step; "" if it does not."""
+        if self.step == self.settings.num_steps:
+            return ""
+        if self.best.exhausted:
+            return f"trainer.patience: {self.best.since} evaluations without a better {self.settings.best_metric}"
+        over = self.step > 0 and self._time_is_over  # a step is taken, whatever the first evaluation takes
+        return f"trainer.max_minutes={self.settings.max_minutes:g} are over" if over else ""
 
     def state(self) -> dict[str, Tensor]:
         """All that training carries from step to step beside the policy's weights."""
@@ -205,9 +218,9 @@ class Trainer:
         return longest_rows(self.data)
 
     def _preflight(self) -> None:
-        """Raises ValueError where the longest batch does not fit into memory."""
+        """Raises ValueError where the longest batch, or the largest pass of an evaluation, does not fit into memory."""
         longest = longest_step(self._rows, self._lengths, self.settings.num_steps)
-        try_out(self.objective, self.data.select(self._rows(longest)), self.settings)
+        try_out(self.objective, self.data.select(self._rows(longest)), self.settings, self.hooks.rehearse)
 
     def _gradients(self, batch: CandidateBatch, first: bool) -> tuple[Tally, Norms]:
         """Fill the gradients of one optimiser step, clipped; its metrics, and the gradients' norms."""
@@ -235,7 +248,8 @@ class Trainer:
         if self.hooks.evaluate is None:
             return None
         self.policy.eval()
-        metrics = self.hooks.evaluate(step)
+        with evaluation_explained(self.settings):
+            metrics = self.hooks.evaluate(step)
         self.policy.train(self.settings.dropout)
         if best.improved_by(metrics):
             self.hooks.checkpoint("best", step, metrics)

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
 
 from dpo_lab.guards import GuardSettings
 
 DEFAULT_BATCH = 64
+
+IN_A_BASE_FIT = frozenset(
+    {
+        *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
+        *("clip", "dropout", "log_every", "preflight", "guards.non_finite"),
+    }
+)
+"""The settings that mean something while a base policy is fitted."""
+
+
+class Kept(Enum):
+    """Which step's weights are the result of a training."""
+
+    last = "last"
+    best = "best"
 
 
 @dataclass
@@ -17,9 +33,11 @@ class TrainerSettings:
     batch_size: int = DEFAULT_BATCH
     """Prompts in one optimiser step; at most as many as there are to train on."""
     micro_batch_size: int | None = None
-    """Prompts in one forward and backward pass; None: the whole batch. Changes memory and speed, not the result."""
+    """Prompts in one forward and backward pass, and in one of an evaluation. None: the whole batch, and in an evaluation 8192
+    tokens. Changes memory and speed, not the result.
+    """
     micro_batch_tokens: int | None = None
-    """Instead: so many tokens in one forward and backward pass, prompts kept whole with all their completions, like lengths
+    """Instead: so many tokens in one pass, prompts kept whole with all their completions, like lengths
     together. A single prompt that has more runs alone.
     """
     length_window: int | None = None
@@ -28,7 +46,7 @@ class TrainerSettings:
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
     max_minutes: float | None = None
-    """Training stops at whichever of the three comes first."""
+    """Training stops at whichever of the three comes first. What a time holds depends on the machine: run.json says so."""
     clip: float | None = 1.0
     """Largest norm of the gradient."""
     dropout: bool = False
@@ -39,6 +57,8 @@ class TrainerSettings:
     """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
     patience: int | None = None
     """Stop after so many evaluations without a better one."""
+    policy: Kept = Kept.last
+    """Whose weights are judged in the end and become policy/: those of the last step, or of the best evaluation."""
     checkpoint_every: int | None = None
     """Steps from one checkpoint to the next, beside those at every evaluation and in the end."""
     keep_last: int = 2
@@ -63,9 +83,28 @@ class TrainerSettings:
             )
         if self.max_steps is None and self.max_pairs is None:
             raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("trainer.patience counts evaluations on the way, and there are none: set trainer.eval_every")
         for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    def check_base_fit(self) -> None:
+        """Raises ValueError for a setting that means nothing while a base policy is fitted."""
+        usual = type(self)()
+        own = {f.name: (getattr(self, f.name), getattr(usual, f.name)) for f in fields(self) if f.name != "guards"}
+        own |= {f"guards.{f.name}": (getattr(self.guards, f.name), getattr(usual.guards, f.name)) for f in fields(self.guards)}
+        if self.max_minutes is not None:
+            raise ValueError(
+                "base.trainer.max_minutes: how far a fit comes in a time depends on the machine, and a base policy is kept "
+                "under its settings, which must say all of it: use base.trainer.max_steps or base.trainer.max_pairs"
+            )
+        for name, (value, default) in own.items():
+            if value != default and name not in IN_A_BASE_FIT:
+                raise ValueError(
+                    f"base.trainer.{name} means nothing there: while a base policy is fitted there are no evaluations, no "
+                    "checkpoints, no pairs and no reference; leave it out"
+                )
 
     def check_rows(self, count: int, what: str, setting: str = "trainer") -> str:
         """A sentence for the user where a batch holds some of the `count` rows more than once, "" where none does.
@@ -81,6 +120,11 @@ class TrainerSettings:
 
     def checkpoint_due(self, step: int) -> bool:
         return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
+
+    @property
+    def portions(self) -> tuple[int | None, int | None]:
+        """Prompts, or tokens, that bound a pass, with gradients or without."""
+        return self.micro_batch_size, self.micro_batch_tokens
 
     @property
     def num_steps(self) -> int:

@@ -1,11 +1,10 @@
-"""Whatever a user gives that is wrong: exit status 2, one line that names it and a way out, and no run left `running`.
+"""Whatever a user gives that is wrong: exit status 2, one line that names it and a way out, and no run left behind.
 
 The runs are real, on artifacts that are there already; see test_command_line for mistakes that need no run to be found.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -46,8 +45,6 @@ class Wrong:
     parts: tuple[str, ...]
     prepare: list[Prepare] = field(default_factory=list)
     main: Callable[[list[str]], int] = run_command
-    runs: tuple[str, ...] = ()
-    """Status of the runs that it leaves."""
 
 
 def text(name: str, content: str | bytes) -> Prepare:
@@ -100,22 +97,20 @@ def link_out(folder: Path) -> None:
 def policy(*parts: str, words: list[str] = SAMPLE, **edits: Prepare | list[Prepare]) -> Wrong:
     """A policy that cannot be used."""
     prepare = edits["prepare"]
-    return Wrong(
-        words, ("model.path", "name another run", *parts), prepare if isinstance(prepare, list) else [prepare], runs=("failed",)
-    )
+    return Wrong(words, ("model.path", "name another run", *parts), prepare if isinstance(prepare, list) else [prepare])
 
 
 def their_config(*parts: str, prepare: Prepare) -> Wrong:
     """A finished run whose config.yaml cannot be used."""
-    return Wrong(EVALUATE, ("done/config.yaml", *parts), [prepare], runs=("failed",))
+    return Wrong(EVALUATE, ("done/config.yaml", *parts), [prepare])
 
 
 def data(content: str | bytes, *parts: str, words: tuple[str, ...] = ()) -> Wrong:
-    return Wrong([*GIVEN, *words], parts, [text("x.jsonl", content)], runs=("failed",))
+    return Wrong([*GIVEN, *words], parts, [text("x.jsonl", content)])
 
 
-def setting(word: str, *parts: str, runs: tuple[str, ...] = ()) -> Wrong:
-    return Wrong([*TINY, word], parts, runs=runs)
+def setting(word: str, *parts: str) -> Wrong:
+    return Wrong([*TINY, word], parts)
 
 
 def comparing(words: str, *parts: str, prepare: Prepare | None = None) -> Wrong:
@@ -157,9 +152,9 @@ WRONG = {
     "a file for a policy": Wrong([*SAMPLE[:2], "model.path=f"], ("model.path", "directory f"), [text("f", "")]),
     # Finished runs.
     "a run without its configuration": Wrong(
-        EVALUATE, ("model.path", "config.yaml"), [without("done/config.yaml")], runs=("failed",)
+        EVALUATE, ("model.path", "config.yaml"), [without("done/config.yaml")]
     ),
-    "a policy that is no run": Wrong(EVALUATE, ("model.path", "run.json"), [without("done/run.json")], runs=("failed",)),
+    "a policy that is no run": Wrong(EVALUATE, ("model.path", "run.json"), [without("done/run.json")]),
     "a run's unknown loss": their_config("'dpo'", prepare=changed("done/config.yaml", "name: dpo", "name: dpoo")),
     "a run's unknown setting": their_config("sede", prepare=changed("done/config.yaml", "seed: 0", "sede: 0")),
     "a run's wrong type": their_config("seed", prepare=changed("done/config.yaml", "seed: 0", "seed: x")),
@@ -169,7 +164,7 @@ WRONG = {
     "a run's empty file": their_config("runner.name", prepare=text("done/config.yaml", "")),
     "a run's bytes": their_config("YAML", prepare=text("done/config.yaml", b"\xff\xfe\x00")),
     # What a runner is asked for.
-    "more tokens than fit": Wrong([*SAMPLE, "runner.max_tokens=99"], ("99", "max_tokens", "model.context"), runs=("failed",)),
+    "more tokens than fit": Wrong([*SAMPLE, "runner.max_tokens=99"], ("99", "max_tokens", "model.context")),
     "no sample": Wrong([*SAMPLE, "runner.num_samples=0"], ("runner.num_samples", "at least 1")),
     "no temperature": Wrong([*SAMPLE, "runner.temperature=nan"], ("runner.temperature", ">= 0")),
     "one prompt to judge by": Wrong([*EVALUATE, "runner.num_prompts=1"], ("runner.num_prompts", "at least 2")),
@@ -186,11 +181,11 @@ WRONG = {
     "a share of two": setting("base.whole_at_end=2", "base.whole_at_end", "[0, 1]"),
     "fewer than none": setting("evaluation.num_shown=-1", "evaluation.num_shown", ">= 0"),
     "a batch of more prompts than are sampled": setting("trainer.batch_size=100000", "trainer.batch_size", "only 32"),
-    "more prompts than there are": setting("candidates.num_prompts=999", "candidates.num_prompts", "only 47", runs=("failed",)),
-    "completions beyond the context": setting("candidates.max_tokens=64", "max_tokens", "model.context", runs=("failed",)),
-    "a context of two": setting("model.context=2", "model.context", runs=("failed",)),
-    "a metric nobody measures": setting("trainer.best_metric=wins", "trainer.best_metric", "win_rate", runs=("failed",)),
-    "a base policy that diverges": setting("base.optimizer.lr=1e30", "base.optimizer.lr", "lower", runs=("failed",)),
+    "more prompts than there are": setting("candidates.num_prompts=999", "candidates.num_prompts", "only 47"),
+    "completions beyond the context": setting("candidates.max_tokens=64", "max_tokens", "model.context"),
+    "a context of two": setting("model.context=2", "model.context"),
+    "a metric nobody measures": setting("trainer.best_metric=wins", "trainer.best_metric", "win_rate"),
+    "a base policy that diverges": setting("base.optimizer.lr=1e30", "base.optimizer.lr", "lower"),
     # Places.
     "a file where runs belong": Wrong([*TINY, "runs=f"], ("runs", "directory f"), [text("f", "")]),
     "runs below a file": Wrong([*TINY, "runs=f/x"], ("runs", "directory f/x"), [text("f", "")]),
@@ -276,8 +271,9 @@ def here(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     logging.root.handlers[:] = logs
 
 
-def statuses(folder: Path) -> tuple[str, ...]:
-    return tuple(json.loads(file.read_text())["status"] for file in folder.glob("runs/**/run.json"))
+def left(folder: Path) -> list[Path]:
+    """What lies below runs/, but for locks and for what was put there before."""
+    return [path for path in folder.glob("runs/*") if path.name not in (".sweeps", "link", "f")]
 
 
 def assert_answers(error: str, parts: tuple[str, ...]) -> None:
@@ -295,7 +291,7 @@ def test_it_is_refused_in_one_line(name: str, here: Path, capsys: pytest.Capture
     before = {p.name for p in here.iterdir()}
     assert wrong.main(list(wrong.words)) == 2
     assert_answers(capsys.readouterr().err, wrong.parts)
-    assert statuses(here) == wrong.runs
+    assert left(here) == []
     assert {p.name for p in here.iterdir()} <= before | {"runs"}
     assert (here / "elsewhere").exists() <= (not list(here.glob("elsewhere/*")))
 
@@ -313,5 +309,5 @@ def test_a_process_says_the_same(name: str, here: Path) -> None:
     done = subprocess.run([*program, *wrong.words], cwd=here, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert_answers(done.stderr, wrong.parts)
-    assert statuses(here) == wrong.runs
+    assert left(here) == []
     assert not (here / "unpickled").exists()

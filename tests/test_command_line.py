@@ -23,6 +23,7 @@ from dpo_lab.composing import composed, validate
 from dpo_lab.sweeps import task
 
 QUICK = "+experiment=quickstart"
+UNPAIRED = "loss=kto candidates.pairing=unpaired candidates.labels=hard"
 
 # The command, and what its answer must hold: the field, file or option, and a way out.
 WRONG = {
@@ -108,6 +109,31 @@ WRONG = {
     "reference=none": ("loss=dpo", "reference=cached"),
     "candidates=sampled": ("candidates=sampled", "reward=..."),
     "": ("data=synthetic", "candidates=sampled"),
+    "candidates.max_tokens=33": ("candidates.max_tokens=33", "model.context=32"),
+    "candidates.pairing=unpaired candidates.labels=hard": ("loss=dpo", "loss=kto"),
+    # What would be accepted and mean nothing, or be missed after all the work.
+    "base.trainer.max_minutes=3": ("base.trainer.max_minutes", "base.trainer.max_steps"),
+    "base.trainer.eval_every=3": ("base.trainer.eval_every", "leave it out"),
+    "base.trainer.eval_every=3 base.trainer.patience=3": ("base.trainer.eval_every", "leave it out"),
+    "base.trainer.best_metric=kl": ("base.trainer.best_metric", "leave it out"),
+    "base.trainer.checkpoint_every=3": ("base.trainer.checkpoint_every", "leave it out"),
+    "base.trainer.keep_last=3": ("base.trainer.keep_last", "leave it out"),
+    "base.trainer.keep_every=3": ("base.trainer.keep_every", "leave it out"),
+    "base.trainer.guards.max_kl=3": ("base.trainer.guards.max_kl", "leave it out"),
+    "base.trainer.guards.max_margin=3": ("base.trainer.guards.max_margin", "leave it out"),
+    "trainer.patience=3 trainer.eval_every=null": ("trainer.patience", "trainer.eval_every"),
+    "trainer.guards.beyond=stop": ("trainer.guards.beyond", "trainer.guards.max_margin"),
+    "runner=sample model=checkpoint model.path=. loss.beta=3": ("loss.beta", "runner=sample does not look at it"),
+    "runner=evaluate model=checkpoint model.path=. seed=3": ("seed", "runner=evaluate does not look at it"),
+    "runner=evaluate model=checkpoint model.path=. optimizer@base.optimizer=sgd": ("base.optimizer", "leave it out"),
+    "runner=store trainer.max_steps=3": ("trainer.max_steps", "leave it out"),
+    "model=pretrained model.path=. model.lora.alpha=3": ("model.lora", "model.lora.rank"),
+    "trainer.best_metric=rewards/acuracies": ("trainer.best_metric", "'rewards/accuracies'"),
+    "trainer.best_metric=reward/polic": ("trainer.best_metric", "'reward/policy'"),
+    "trainer.best_metric=lr": ("trainer.best_metric", "'lr'"),
+    f"{UNPAIRED} trainer.best_metric=rewards/accuracies": ("trainer.best_metric", "'rewards/accuracies'"),
+    f"{UNPAIRED} trainer.guards.max_margin=3": ("trainer.guards.max_margin", "trainer.guards.max_drop"),
+    "loss=simpo reference=none trainer.guards.max_drop=3": ("trainer.guards.max_drop", "reference=cached"),
     "runner=sample": ("runner=sample", "model.path=RUN_DIRECTORY"),
     "runner=evaluate": ("runner=evaluate", "model.path=RUN_DIRECTORY"),
     # A sweep is checked whole before its first job.

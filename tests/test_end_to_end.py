@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fixtures_imdb import write_reviews
 from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
 from safetensors.torch import load_file
@@ -29,8 +30,12 @@ from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.layouts import Layout
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
+from dpo_lab.objective import Objective
 from dpo_lab.records import CandidateBatch
 from dpo_lab.runners import preference
+from dpo_lab.runners.foreseen import evaluated_names, kind_of
+from dpo_lab.runners.judge import Judge
+from dpo_lab.runners.study import study_from_file
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +166,15 @@ def test_metrics_are_logged_at_their_intervals(quickstart: Finished) -> None:
         assert all(isinstance(value, int | float) for key, value in row.items() if key != "split")
 
 
+def test_an_evaluation_measures_what_was_foreseen_and_nothing_else(quickstart: Finished) -> None:
+    """trainer.best_metric is checked by these names before any work."""
+    study = study_from_file(quickstart.path / "config.yaml")
+    for row in lines(quickstart.path / "metrics.jsonl"):
+        if row["split"] == "eval":
+            measured = {name.removesuffix("_se") for name in row} - {"step", "split", "pairs"}
+            assert measured | {"distinct_2"} == evaluated_names(study, kind_of(study)), "it needs more tokens"
+
+
 def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> None:
     first = lines(quickstart.path / "metrics.jsonl")[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)  # float32
@@ -240,25 +254,43 @@ def test_the_same_command_gives_the_same_numbers(quickstart: Finished, copy: Pat
     assert file_digest(again / "policy" / "model.safetensors") == file_digest(quickstart.path / "policy" / "model.safetensors")
 
 
+def test_the_preflight_tries_evaluations_and_changes_no_number(
+    quickstart: Finished, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed = list[str]()
+    for of in (Objective, Judge):
+
+        def rehearse(self: Any, given: Any, original: Any = of.rehearse, name: str = of.__name__) -> None:
+            rehearsed.append(name)
+            original(self, given)
+
+        monkeypatch.setattr(of, "rehearse", rehearse)
+    assert numbers(here([*QUICKSTART, "trainer.preflight=true"])) == numbers(quickstart.path)
+    assert rehearsed == ["Objective", "Judge"]
+
+
 def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:
     losses = {tuple(row["loss"] for row in numbers(path) if row["split"] == "train") for path in runs_of(quickstart.folder)}
     assert len(losses) == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "stage", "untouched"), [("base", "base", "candidates"), ("reference_scores", "reference", "reference samples")]
+)
 def test_a_damaged_artifact_is_built_again_and_said_to_be(
-    copy: Path, quickstart: Finished, capsys: pytest.CaptureFixture[str]
+    kind: str, stage: str, untouched: str, copy: Path, quickstart: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (weights,) = copy.glob("artifacts/base/*/model.safetensors")
-    right = file_digest(weights)
-    data = bytearray(weights.read_bytes())
+    damaged = next(copy.glob(f"artifacts/{kind}/*/*.safetensors"))
+    right = file_digest(damaged)
+    data = bytearray(damaged.read_bytes())
     data[-1] ^= 1
-    weights.write_bytes(data)
+    damaged.write_bytes(data)
     path = here(QUICKSTART)
     out = capsys.readouterr().out
-    assert re.search(rf"^warning: artifact base/{weights.parent.name} is .*damaged", out, flags=re.MULTILINE)
-    assert outcomes(out, "base") == {"built"}
-    assert outcomes(out, "candidates") == {"reused"}
-    assert file_digest(weights) == right
+    assert re.search(rf"^warning: artifact {kind}/{damaged.parent.name} is .*damaged", out, flags=re.MULTILINE)
+    assert outcomes(out, stage) == {"built"}
+    assert outcomes(out, untouched) == {"reused"}
+    assert file_digest(damaged) == right
     assert numbers(path) == numbers(quickstart.path)
 
 
@@ -305,6 +337,53 @@ def test_the_path_that_a_run_prints_can_be_given_as_it_is(quickstart: Finished) 
     validate(["runner=sample", "model=checkpoint", f"model.path={quickstart.path}"])
 
 
+@pytest.mark.parametrize(("metric", "loss"), [("kl", "dpo"), ("win_rate", "alpha_dpo"), ("loss", "dpo")])
+def test_the_policy_of_the_best_evaluation_is_kept_and_judged(
+    metric: str, loss: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its loss is what it was then, to the bit: the reference and the loss's averages have gone back with it."""
+    words = [*QUICKSTART, f"loss={loss}", "reference=synced", "reference.sync_every=1", "optimizer.lr=0.03"]
+    words += ["trainer.eval_every=1", f"trainer.best_metric={metric}"]
+    path = here([*words, "trainer.policy=best"])
+    shown = capsys.readouterr().out
+    rows = {row["step"]: row for row in lines(path / "metrics.jsonl") if row["split"] == "eval"}
+    best = min(rows, key=lambda step: rows[step][metric] * (1 if metric in ("kl", "loss") else -1))
+    summary, facts = (strict((path / f"{name}.json").read_text()) for name in ("summary", "run"))
+    assert (summary["step"], facts["policy_step"], facts["steps"]) == (best, best, 4)
+    assert summary["eval/loss"] == rows[best]["loss"]
+    kept = load_file(path / "policy" / "model.safetensors")
+    then = load_file(path / "checkpoints" / f"step-{best:08}" / "model.safetensors")
+    assert all(torch.equal(kept[name], then[name]) for name in then)
+    assert f"policy/ holds step {best} of 4, the best by {metric}" in shown
+    if metric == "kl":
+        assert best < 4, "the policy has left its reference since"
+        last = here(words)
+        assert strict((last / "summary.json").read_text())["eval/loss"] == rows[4]["loss"] != rows[best]["loss"]
+        told = capsys.readouterr().out
+        assert f"policy/ holds the last step, 4; the best by kl was step {best} (trainer.policy=best keeps that)" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "bound"),
+    [
+        (["trainer.max_minutes=1e-9"], "trainer.max_minutes=1e-09 are over", "trainer.max_minutes"),
+        (
+            ["trainer.eval_every=1", "trainer.patience=1", "trainer.best_metric=kl", "optimizer.lr=0"],
+            "trainer.patience: 1 evaluations without a better kl",
+            None,
+        ),
+    ],
+)
+def test_an_early_end_says_why(
+    words: list[str], reason: str, bound: str | None, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = here([*QUICKSTART, *words])
+    facts, summary = (strict((path / f"{name}.json").read_text()) for name in ("run", "summary"))
+    assert (facts["status"], facts["reason"], facts["steps"], facts.get("bounded_by")) == ("done", reason, 1, bound)
+    assert (summary["ended"], summary["step"]) == (reason, 1)
+    assert f"training ended at step 1 of 4: {reason}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_finished_run_is_judged_again(copy: Path) -> None:
     first = runs_of(copy)[0]
     path = here(["runner=evaluate", "model=checkpoint", f"model.path='{first}'"])
@@ -312,7 +391,9 @@ def test_a_finished_run_is_judged_again(copy: Path) -> None:
     for name in ("kl", "kl_se", "reward/policy", "reward/reference", "win_rate", "best_of_n"):
         assert again[name] == then[name]
     assert lines(path / "samples.jsonl") == lines(first / "samples.jsonl")
-    assert strict((path / "run.json").read_text())["status"] == "done"
+    facts = [strict((run / "run.json").read_text()) for run in (path, first)]
+    assert [(of["status"], of["runner"]) for of in facts] == [("done", "evaluate"), ("done", "preference")]
+    assert files(path) == {"config.yaml", "run.json", "summary.json", "samples.jsonl"}, "nothing that TensorBoard reads"
 
 
 def test_the_frontier_is_that_of_the_reference_at_temperature_1(copy: Path) -> None:
@@ -335,6 +416,7 @@ def test_a_finished_policy_speaks(copy: Path, capsys: pytest.CaptureFixture[str]
     words = ["runner=sample", "model=checkpoint", f"model.path='{first}/policy'", "runner.prompt='a b'"]
     path = here([*words, "runner.num_samples=3", "runner.max_tokens=5"])
     rows = lines(path / "samples.jsonl")
+    assert files(path) == {"config.yaml", "run.json", "summary.json", "samples.jsonl"}, "nothing that TensorBoard reads"
     assert [row["prompt"] for row in rows] == ["a b"] * 3
     assert all(row["policy"].startswith("a b") and row["policy"] in capsys.readouterr().out for row in rows[:1])
 

@@ -182,6 +182,16 @@ def test_bounds_that_make_no_sense_are_refused(fields: dict[str, Any], message: 
         GuardSettings(**fields)
 
 
+def test_a_step_without_a_desirable_completion_has_not_dropped() -> None:
+    """The mean over none of them is no number, and no number is beyond no bound."""
+    seen, pairs = Seen(), comparisons(b=6)
+    data = replace(pairs, completions=pairs.completions[:1], mask=pairs.mask[:1], desirable=torch.zeros(1, 6, dtype=torch.bool))
+    guards = GuardSettings(max_drop=1e6, beyond=Action.stop)
+    fit = trainer(transformer(), data, loss=LOSSES["bco"](), max_steps=2, hooks=seen.hooks(), guards=guards)
+    assert fit.fit().status is Status.done
+    assert seen.records == {}
+
+
 def test_a_bound_on_what_is_not_measured_is_refused() -> None:
     fit = trainer(transformer(), comparisons(), loss=LOSSES["simpo"](), guards=GuardSettings(max_drop=1.0))
     fit.reference = None
@@ -266,6 +276,26 @@ def test_too_little_memory_shows_before_the_first_evaluation_and_says_what_to_lo
         fit.fit()
     assert evaluated == []
     assert int(longest_rows(data).max()) > 0
+
+
+def test_too_little_memory_for_an_evaluation_shows_in_the_preflight_and_says_what_to_lower() -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    evaluated: list[int] = []
+
+    def evaluate(step: int) -> dict[str, float]:
+        evaluated.append(step)
+        return full() or {}
+
+    fit = trainer(transformer(), comparisons(), preflight=True, hooks=Hooks(evaluate=evaluate, rehearse=full))
+    with pytest.raises(ValueError, match=r"out of memory in an evaluation: set trainer\.micro_batch_tokens"):
+        fit.fit()
+    assert evaluated == []
+    fit = trainer(transformer(), comparisons(), preflight=False, micro_batch_size=3, hooks=Hooks(evaluate=evaluate))
+    with pytest.raises(ValueError, match=r"out of memory in an evaluation: lower trainer\.micro_batch_size=3"):
+        fit.fit()
+    assert evaluated == [0]
 
 
 def test_running_out_of_memory_later_says_the_same_and_other_errors_stay() -> None:

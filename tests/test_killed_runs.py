@@ -26,7 +26,7 @@ RUN = [
     *QUICKSTART,
     *(f"trainer.max_steps={STEPS}", "trainer.eval_every=8", "trainer.checkpoint_every=3", "trainer.log_every=5"),
     *("trainer.dropout=true", "model.dropout=0.1", "loss=alpha_dpo", "reference=synced", "reference.sync_every=5"),
-    "optimizer.lr=0.001",
+    *("optimizer.lr=0.001", "trainer.policy=best", "trainer.best_metric=win_rate"),  # which is best in the middle
 ]
 SPEEDS = ("pairs_per_s", "tokens_per_s")
 

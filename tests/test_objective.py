@@ -135,6 +135,23 @@ def test_a_token_budget_is_a_bound_on_what_a_pass_reads() -> None:
     assert max(read) <= 24, "workers share the budget"
 
 
+def test_a_micro_batch_bounds_what_an_evaluation_reads_too() -> None:
+    policy, read = tiny_transformer(seed=0).eval(), []
+    policy.net.register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))
+    largest = {}
+    for size, tokens in ((None, None), (None, 24), (1, None)):
+        objective = Objective(policy, LOSSES["sft"](), None, Compute(device="cpu", workers=1), size, tokens)
+        read.clear()
+        objective.evaluate(prepared(LOSSES["sft"]()))
+        largest[size, tokens] = max(read)
+        read.clear()
+        objective.rehearse(prepared(LOSSES["sft"]()))
+        assert max(read) == largest[size, tokens]
+        assert len(read) == 1, "the largest pass and no other"
+    assert largest[None, 24] <= 24 < largest[None, None]
+    assert largest[1, None] < largest[None, None]
+
+
 def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
@@ -162,16 +179,17 @@ def test_with_dropout_micro_batches_run_one_after_the_other_so_that_draws_repeat
     assert objective.workers == 2
 
 
-def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state() -> None:
     policy = tiny_transformer(seed=0, dropout=0.3).train()
     loss = Coupled()
     loss.state = {"gap": 0.25, "calls": 7.0}
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
     objective = Objective(policy, loss, reference, Compute(device="cpu"))
     found: list[dict[str, Any]] = []
-    for rows in (256, 2, 1):
-        monkeypatch.setattr(module, "ROWS_AT_ONCE", rows)
+    for rows, tokens in ((None, None), (2, None), (1, None), (None, 9)):
+        objective.micro_batch_size, objective.micro_batch_tokens = rows, tokens
         found.append(objective.evaluate(prepared(loss)))
+    assert found[0] == pytest.approx(found[3], rel=1e-9)
     assert found[0] == pytest.approx(found[1], rel=1e-9)
     assert found[0] == pytest.approx(found[2], rel=1e-9)
     assert loss.state == {"gap": 0.25, "calls": 7.0}

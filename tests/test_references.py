@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from dpo_lab.artifacts import Store
 from dpo_lab.records import CandidateBatch
-from dpo_lab.references import REFERENCES, base
+from dpo_lab.references import REFERENCES
+from dpo_lab.scoring import Scoring
 
 CACHED, FROZEN = REFERENCES["cached"](), REFERENCES["frozen"]()
 
@@ -70,12 +71,9 @@ def test_cached_scores_are_the_frozen_copys_however_the_data_is_padded(
 
 
 @pytest.mark.parametrize("tokens", [1, 16, 40])
-def test_cached_scores_do_not_depend_on_how_many_tokens_run_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
-) -> None:
+def test_cached_scores_do_not_depend_on_how_many_tokens_run_at_once(tmp_path: Path, tokens: int) -> None:
     model, data = Counting(small_model()), comparisons()
-    monkeypatch.setattr(base, "TOKENS_AT_ONCE", tokens)
-    cached = CACHED.prepare(model, data, "key", Store(tmp_path)).reference
+    cached = CACHED.prepare(model, data, "key", Store(tmp_path), Scoring(micro_batch_tokens=tokens)).reference
     assert model.calls > 1
     torch.testing.assert_close(cached, FROZEN.score(model, data), rtol=1e-5, atol=1e-5)
 

@@ -135,5 +135,5 @@ def test_a_training_that_had_ended_is_not_gone_on_with() -> None:
         again = Attempt(case)
         finished, _ = again.run(ended.left)
         assert finished is not None
-        assert finished.steps == outcome.steps
+        assert finished == outcome, "the reason included"
         assert again.logged == []

@@ -473,6 +473,14 @@ def test_patience_ends_the_run_and_the_outcome_says_so(report: Report) -> None:
     assert "patience" in outcome.reason, "it ended before its limit: the outcome has to say why"
 
 
+@pytest.mark.parametrize(("minutes", "max_steps", "ended"), [(1e-9, 9, 1), (1e-9, 1, 1), (1e9, 2, 2)])
+def test_an_end_by_the_clock_says_so(minutes: float, max_steps: int, ended: int) -> None:
+    outcome = trainer(table(), comparisons(), max_steps=max_steps, max_minutes=minutes).fit()
+    early = ended < max_steps
+    assert (outcome.status, outcome.steps, outcome.by_the_clock) == (Status.done, ended, early)
+    assert outcome.reason == ("trainer.max_minutes=1e-09 are over" if early else ""), "the last step is no early end"
+
+
 def test_the_last_steps_before_patience_runs_out_are_logged_too(report: Report) -> None:
     losses = iter({"loss": value} for value in (1.0, 2.0, 3.0))
     trainer(table(), comparisons(), max_steps=9, eval_every=1, patience=2, log_every=5, hooks=report.hooks(losses)).fit()

@@ -88,6 +88,10 @@ class DataSource:
         """Deterministic. Raises ValueError, naming file and line, for what cannot be read."""
         raise NotImplementedError
 
+    def first(self) -> Feedback | None:
+        """The first labelled row, which all others are like; None where it cannot be had before everything is read."""
+        return None
+
     def fingerprint(self) -> dict[str, Any]:
         """Whatever determines the text beside the settings: digests of the files read. Part of every artifact's key."""
         return {}

@@ -119,6 +119,9 @@ class PairsSource(DataSource):
         counts: Counter[str] = Counter()
         return [row for row in self._eval.read(Tally()) if _usable(row, counts)]
 
+    def first(self) -> Feedback | None:
+        return next(self._train.read(Tally()))
+
     def fingerprint(self) -> dict[str, Any]:
         return {"files": [rows.place.digests for rows in (self._train, self._eval) if rows is not None]}
 

@@ -22,6 +22,9 @@ class Place:
         """Raises ValueError, naming the setting, for what is not there."""
         self.files = [file for path in paths if not path.startswith(HUB) for file in _files(setting, path)]
         names = [path.removeprefix(HUB) for path in paths if path.startswith(HUB)]
+        if not names and (subset is not None or split != "train"):
+            given = "subset" if subset is not None else "split"
+            raise ValueError(f"data.{given} is for data sets of the hub, and {setting} names none: leave it out")
         self.datasets = {name: open_dataset(name, subset, split) for name in names}
 
     def rows(self, columns: Mapping[str, str]) -> Iterator[Row]:

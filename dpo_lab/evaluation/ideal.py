@@ -47,7 +47,7 @@ def ideal_share(
     kl_error = standard_error(in_kl, clusters)
     if kl_error is None:
         return IdealShare(None, reason="there is one held-out prompt only, so KL has no standard error")
-    if kl < DISCERNIBLE * kl_error:
+    if kl <= DISCERNIBLE * kl_error:  # both are 0 where the policy is the reference
         return IdealShare(None, reason=f"KL is within {DISCERNIBLE:.0f} standard errors of 0")
     end, point = frontier.points[-1], frontier.at(kl)
     if end.kl <= 0:

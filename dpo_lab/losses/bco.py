@@ -25,6 +25,10 @@ class BCOLoss(UnpairedLoss):
     in which a step counts by how many of its kind it has: exact from the first step on, and unmoved by a step that has none. A
     kind never met counts 0, as at the reference. A mean over all history (so TRL's former trainer) lags: of a drift from 0 to
     10 it reads 5. TRL's `bco_pair` leaves delta out.
+
+    The paper's other half is not here: its underlying distribution matching, for feedback whose desirable and undesirable
+    completions answer different prompts, weighs the undesirable by the ratio of the prompts' two densities, which a classifier
+    estimates. Every completion counts 1, as in the paper where the prompts are alike.
     """
 
     name: str = "bco"

@@ -18,8 +18,8 @@ from dpo_lab.losses.pairs import PairLoss
 class CPOLoss(PairLoss):
     """-log sigmoid(beta * gap) + nll, gap of log-probabilities. Xu et al. 2024, arXiv:2401.08417, eq. 3 and its NLL term.
 
-    The NLL is each prompt's own mean per token; the authors' code and TRL average over all tokens of a micro-batch, where long
-    completions weigh more and the value depends on how a step is cut.
+    The NLL is each prompt's own mean per token, where the paper writes a sum; the authors' code and TRL average over all tokens
+    of a micro-batch, where long completions weigh more and the value depends on how a step is cut.
     """
 
     name: str = "cpo"

@@ -27,7 +27,7 @@ def _mpo() -> list[Any]:
 @LOSSES.register
 @dataclass
 class MixLoss(PreferenceLoss):
-    """sum_i weight_i * loss_i. By default MPO: 0.8 dpo + 0.2 bco + 1.0 sft. Wang et al. 2024, arXiv:2411.10442.
+    """sum_i weight_i * loss_i. By default MPO: 0.8 dpo + 0.2 bco + 1.0 sft (a mean). Wang et al. 2024, arXiv:2411.10442.
 
     A part is {name: ..., weight: 1.0, and settings of the loss of that name}. It needs and refuses what its parts do; rewards
     are those of the first part. State and details carry the part's position in front: `1.mean`.

@@ -27,6 +27,7 @@ class ORPOLoss(PairLoss):
 
     odds(p) = p / (1 - p), p = exp(mean log-probability per token). beta is the paper's lambda, under the name it has in TRL:
     what the odds ratio weighs beside the NLL. It does not sharpen the sigmoid. The rewards are the log odds times beta.
+    The NLL is the completion's; TRL's takes in the prompt's tokens too, and averages over all tokens of a micro-batch.
     """
 
     name: str = "orpo"

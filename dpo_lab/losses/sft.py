@@ -18,7 +18,7 @@ WHY = "it imitates the chosen completion and compares it with nothing"
 @LOSSES.register
 @dataclass
 class SFTLoss(PreferenceLoss):
-    """-log p(chosen): supervised fine-tuning. Its implicit reward is the log-probability itself.
+    """-log p(chosen), by default its mean per token: supervised fine-tuning. Its implicit reward is the log-probability itself.
 
     Of unpaired completions the undesirable ones count 0.
     """

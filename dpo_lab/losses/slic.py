@@ -20,8 +20,10 @@ from dpo_lab.losses.pairs import PairLoss
 class SLiCLoss(PairLoss):
     """relu(delta - gap) + nll, gap of log-probabilities. SLiC-HF, Zhao et al. 2023, arXiv:2305.10425.
 
-    `nll` is the paper's lambda, on the chosen completion in place of a separate target; it is what holds the policy. Other
-    libraries call the hinge of DPO's log-ratios SLiC too: that is loss=hinge.
+    `nll` is the paper's lambda, on the chosen completion in place of a separate target; it is what holds the policy. It weighs
+    the mean per token, where the paper's likelihood term is a sum; with the sum, loss=mix and
+    loss.parts=[{name: slic, nll: 0}, {name: sft, aggregate: sum, weight: 0.1}] are the paper's equation. Other libraries call
+    the hinge of DPO's log-ratios SLiC too: that is loss=hinge.
     """
 
     name: str = "slic"

@@ -27,3 +27,5 @@ class Lora:
             raise ValueError(f"model.lora.alpha must be > 0, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.lora.dropout must be in [0, 1), got {self.dropout}")
+        if self.rank is None and (self.alpha, self.dropout, self.targets, self.seed) != (None, 0.0, [], 0):
+            raise ValueError("model.lora has settings of an adapter, and there is none: set model.lora.rank")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -53,16 +54,30 @@ class AdamWSpec(OptimizerSpec):
         return [_adamw(_trained(model), self.lr, self.betas, self.eps, self.weight_decay)]
 
 
+class MuonScaling(Enum):
+    """What the learning rate of an (a, b) matrix is multiplied by; its update is orthogonal before that.
+
+    original: sqrt(max(1, a / b)), Jordan et al. 2024. match_rms_adamw: .2 sqrt(max(a, b)), for which AdamW's learning rate and
+    weight decay serve, Liu et al. 2025 (Moonlight), arXiv:2502.16982. The names are torch's.
+    """
+
+    original = "original"
+    match_rms_adamw = "match_rms_adamw"
+
+
 @OPTIMIZERS.register
 @dataclass
 class MuonSpec(OptimizerSpec):
-    """Muon for the matrices between embedding and head, AdamW for everything else. Jordan et al. 2024; arXiv:2502.16982.
+    """Muon for the matrices between embedding and head, AdamW for everything else.
 
-    The model names its matrices: `model.hidden_matrices()`.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon, their scaling included. The model names its matrices:
+    `model.hidden_matrices()`.
     """
 
     name: str = "muon"
     lr: float = 0.02
+    """Of the matrices. With scaling=match_rms_adamw that of an AdamW, some 10 to 100 times less."""
+    scaling: MuonScaling = MuonScaling.original
     momentum: float = 0.95
     weight_decay: float = 0.0
     adamw_lr: float = 3e-3
@@ -78,7 +93,13 @@ class MuonSpec(OptimizerSpec):
         matrices = model.hidden_matrices()
         taken = {id(parameter) for parameter in matrices}
         others = [parameter for parameter in _trained(model) if id(parameter) not in taken]
-        muon = Muon(matrices, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        muon = Muon(
+            matrices,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            adjust_lr_fn=self.scaling.value,
+        )
         return [muon, _adamw(others, self.adamw_lr, self.adamw_betas, 1e-8, self.weight_decay)]
 
 

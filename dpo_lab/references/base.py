@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from dpo_lab.artifacts import Store, digest
 from dpo_lab.compute import rounding_on
 from dpo_lab.identity import code_of
-from dpo_lab.portions import by_tokens
+from dpo_lab.portions import without_gradients
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
 from dpo_lab.scoring import Scoring, score
 from dpo_lab.tensors import tensor_digest
 
 FORMAT = 1
-TOKENS_AT_ONCE = 8192
-"""Of the data whose scores are kept: with a large vocabulary the logits of more would fill memory."""
 
 
 @dataclass
@@ -145,19 +143,19 @@ class CachedReference(ReferenceSpec):
     ) -> CandidateBatch:
         if data.mismatched is not None:
             data = replace(data, mismatched=self.prepare(model, data.mismatched, key, store, scoring))
-        device = next(model.parameters()).device
+        device, how = next(model.parameters()).device, scoring or Scoring()
 
         def build(directory: Path) -> None:
             logps = torch.zeros(data.mask.shape)
-            for rows in by_tokens(data, torch.arange(len(data)), TOKENS_AT_ONCE):
+            for rows in without_gradients(data, how.micro_batch_size, how.micro_batch_tokens):
                 batch = data.select(rows)
-                found = score(model, batch.to(device), scoring).float().cpu()
+                found = score(model, batch.to(device), how).float().cpu()
                 logps[:, rows] = logps[:, rows].masked_scatter(data.mask[:, rows], found[batch.mask])
             save_file({"logps": logps}, directory / "logps.safetensors")
 
         tokens = digest([tensor_digest(t) for t in (data.prompt, data.prompt_mask, data.completions, data.mask)])
         determined_by = {"format": FORMAT, "model": key, "tokens": tokens, "autocast": _autocast_dtype(device.type)}
-        rounding = {**rounding_on(device), **(scoring or Scoring()).rounding()}
+        rounding = {**rounding_on(device), **how.rounding()}
         code = code_of(type(self), *{type(module) for module in model.modules()})
         path, _ = store.get("reference_scores", determined_by, build, code, rounding)
         return replace(data, reference=load_file(path / "logps.safetensors")["logps"])

@@ -26,6 +26,12 @@ class RunnerSpec:
     leaves_run: ClassVar[bool] = True
     """What it does is a run, with a directory of its own; else `tend` does it."""
 
+    trains: ClassVar[bool] = True
+    """Its runs are trainings, which TensorBoard shows side by side. Of others run.json and the files with results are left."""
+
+    reads: ClassVar[tuple[str, ...] | None] = None
+    """How the settings begin that it reads, beside where things lie and how it computes; None: it may read any."""
+
     def check(self, study: Study) -> None:
         """Raise ValueError, before any work, for a study that this runner cannot do."""
 

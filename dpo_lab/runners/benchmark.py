@@ -6,7 +6,7 @@ import gc
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -57,6 +57,9 @@ class BenchmarkRunner(RunnerSpec):
     """Also measure the memory of a step: on a CPU in a process of its own for each contender and case."""
     save: str | None = None
     """A folder to keep the results in: results.jsonl, the figure, and the table in its README.md."""
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "trainer", "loss.beta", "seed")
 
     def __post_init__(self) -> None:
         if self.repeats < 1:

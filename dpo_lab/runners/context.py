@@ -39,6 +39,18 @@ class Context:
         with self.timed(title), self.console.stage(title, detail) as stage:
             yield stage
 
+    def follow_artifacts(self, stage: Stage) -> None:
+        """From now on `stage` counts as reused while every artifact asked for is; of one that is damaged the user is told."""
+        events: set[str] = set()
+
+        def on_event(kind: str, key: str, what: str) -> None:
+            events.add(what)
+            stage.reused = events == {"reused"}
+            if what == "damaged":
+                self.console.warn(f"artifact {kind}/{key} is incomplete or damaged: it is built again")
+
+        self.store.on_event = on_event
+
     @contextmanager
     def timed(self, title: str) -> Iterator[None]:
         began = time.monotonic()

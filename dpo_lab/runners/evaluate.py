@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpo_lab.models.copying import freeze
-from dpo_lab.policies import load_policy
 from dpo_lab.runners.base import RUNNERS, RunnerSpec
 from dpo_lab.runners.context import Context
 from dpo_lab.runners.pairs_of_file import scored
@@ -31,6 +30,9 @@ class EvaluateRunner(RunnerSpec):
     pairs: str = ""
     """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
 
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model",)
+
     def __post_init__(self) -> None:
         if self.num_prompts is not None and self.num_prompts < 2:
             raise ValueError(f"runner.num_prompts must be at least 2, got {self.num_prompts}")
@@ -40,14 +42,12 @@ class EvaluateRunner(RunnerSpec):
             raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
 
     def run(self, context: Context) -> dict[str, Any]:
-        from dpo_lab.runners.study import study_from_file
+        from dpo_lab.runners.finished import FinishedTraining
 
         weights = context.study.model.weights()
         assert weights is not None, "checked"
-        run = weights.parent if weights.name == "policy" else weights
-        if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
-            raise ValueError(f"model.path: {run} is no run directory: run.json and config.yaml are not both there")
-        theirs = study_from_file(run / "config.yaml")
+        run = FinishedTraining.at(weights)
+        theirs = run.study
         settings = theirs.evaluation
         if self.num_prompts is not None:
             settings = replace(settings, num_prompts=self.num_prompts)
@@ -58,9 +58,10 @@ class EvaluateRunner(RunnerSpec):
         )
         stages = Stages(replace(context, study=study))
         if self.pairs:
-            return scored(replace(context, study=study), self.pairs, load_policy(run), stages.base[0])
+            return scored(replace(context, study=study), self.pairs, run, stages)
+        policy = run.policy.module.to(study.compute.torch_device)
+        run.check_base(stages.base[0])
         judge = stages.judge(freeze(stages.base[0].module))
-        policy = load_policy(run).module.to(study.compute.torch_device)
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
             judgement = judge.judge(policy, settings.num_prompts)
         context.run.write_samples(judgement.rows)

@@ -45,7 +45,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
     with listening() as stopping:
         try:
             below = path_below(Path(study.runs), study.name)
-            for field, folder in (("runs", Path(study.runs)), ("name", below), ("store", Path(study.store))):
+            for field, folder in (("runs", Path(study.runs)), ("store", Path(study.store)), ("name", below)):
                 _make_folder(field, folder)
             context = _opened(study, config, overrides, command, to_go_on_with(study, alone, console.warn), console)
         except ValueError as error:
@@ -78,15 +78,16 @@ def _opened(
             checkpoint = kept.newest()
             step = None if checkpoint is None else checkpoint.step
             now = {**surroundings(study), "hardware": hardware()}
-            run = RunDirectory.resume(unfinished, step, **now, **mixed(read_run(unfinished), now))
+            run = RunDirectory.resume(unfinished, step, study.runner.trains, **now, **mixed(read_run(unfinished), now))
             console.note(f"going on {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
             return Context(study, console, run, store, kept, checkpoint=checkpoint)
-        run = RunDirectory.create(Path(study.runs), study.name, label=_label(overrides))
+        run = RunDirectory.create(Path(study.runs), study.name, _label(overrides), study.runner.trains)
     except OSError as error:
         raise ValueError(f"runs: cannot write to {unfinished or study.runs} ({error.strerror})") from error
     try:
         run.write_config(OmegaConf.to_yaml(config, resolve=True))
         facts = {"command": command, "overrides": list(overrides), "seed": study.seed, "world_size": 1}
+        facts["runner"] = study.runner.name
         keys = {"config_key": key, "settings_key": settings_key(study)}
         run.start({**facts, **keys, **surroundings(study), "read": read_from_disk(study)})
     except OSError as error:
@@ -135,6 +136,8 @@ def _carried_out(context: Context, config: DictConfig) -> int:
         except OSError as error:
             console.warn(f"run.json does not say that the run {status}: {error}")
         run.close()
+    if code == 2:
+        run.discard()
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpo_lab.artifacts import write_directory
 from dpo_lab.models.size import size_in_words
@@ -30,6 +30,9 @@ class ExportRunner(RunnerSpec):
     """The directory to make."""
     merge: bool = True
     """Add an adapter to the weights that it belongs to; false: the adapter alone, for `peft.PeftModel`."""
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model",)
 
     def check(self, study: Study) -> None:
         if study.model.weights() is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -43,6 +43,9 @@ class InspectRunner(RunnerSpec):
     name: str = "inspect"
     num_shown: int = 3
     """Examples, drawn by the study's seed."""
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("data", "tokenizer", "model", "candidates", "seed")
 
     def __post_init__(self) -> None:
         if self.num_shown < 0:

@@ -16,12 +16,11 @@ from dpo_lab.evaluation.best_of_n import best_of_n
 from dpo_lab.evaluation.errors import prompt_clusters
 from dpo_lab.evaluation.ideal import IdealShare, frontier_of, ideal_share
 from dpo_lab.evaluation.policy import sample_metrics, wins
+from dpo_lab.portions import largest_portion, without_gradients
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.rewards import Scorer
 from dpo_lab.scoring import Scoring, evaluating, score
 from dpo_lab.tokenizers import Tokenizer
-
-ROWS_AT_ONCE = 512
 
 
 @dataclass
@@ -107,18 +106,30 @@ class Judge:
             return None
         return torch.stack([self.gold(texts) for texts in texts_of(self.reference_samples, self.tokenizer)])
 
+    def rehearse(self, policy: nn.Module) -> None:
+        """The largest pass that judging a policy can take: completions of full length, scored for the sake of their memory."""
+        held_out, shape = self.reference_samples, (1, len(self.reference_samples), self.max_tokens)
+        longest = CandidateBatch(
+            prompt=held_out.prompt,
+            prompt_mask=held_out.prompt_mask,
+            completions=torch.zeros(shape, dtype=torch.long),
+            mask=torch.ones(shape, dtype=torch.bool),
+            ids=held_out.ids,
+            confidence=held_out.confidence,
+        )
+        self._logps(policy, largest_portion(longest, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens))
+
     @torch.no_grad()
     def _logps(self, policy: nn.Module, samples: CandidateBatch) -> Logps:
         device = next(policy.parameters()).device
-        found: list[list[Tensor]] = [[], []]
+        ours, theirs = (torch.zeros(samples.mask.shape) for _ in range(2))
         with evaluating(policy), evaluating(self.reference):
-            for rows in torch.arange(len(samples)).split(ROWS_AT_ONCE):
+            for rows in without_gradients(samples, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens):
                 part = samples.select(rows).to(device)
-                for model, scores in zip((policy, self.reference), found, strict=True):
-                    wide = torch.zeros(samples.mask[:, rows].shape)
+                for model, scores in ((policy, ours), (self.reference, theirs)):
                     real = score(model, part, self.scoring)[part.mask].cpu()
-                    scores.append(wide.masked_scatter(samples.mask[:, rows], real))
-        return Logps(torch.cat(found[0], dim=1), torch.cat(found[1], dim=1), samples.mask)
+                    scores[:, rows] = scores[:, rows].masked_scatter(samples.mask[:, rows], real)
+        return Logps(ours, theirs, samples.mask)
 
 
 def _shown(found: IdealShare) -> dict[str, Any]:

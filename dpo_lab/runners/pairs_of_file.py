@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,49 @@ from dpo_lab.candidates.given import GivenCandidates
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.layouts import Layout
 from dpo_lab.models.copying import freeze
 from dpo_lab.objective import Objective
-from dpo_lab.policies import Policy
 from dpo_lab.records import CandidateBatch
-from dpo_lab.references import REFERENCES, Reference
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.finished import FinishedTraining
+from dpo_lab.runners.stages import Stages
 from dpo_lab.scoring import Scoring
 from dpo_lab.self_check import trusted
 
-TOKENS_AT_ONCE = 4096
+SHOWN = ("loss", "rewards/accuracies", "rewards/margins")
 
 
-def scored(context: Context, path: str, policy: Policy, reference: Policy) -> dict[str, Any]:
-    """The metrics of training on all pairs of a file, in the run's own loss. Too long ones are left out and counted."""
-    study = context.study
-    rows = PairsSource(eval_path=path).held_out()
-    given = study.candidates if isinstance(study.candidates, GivenCandidates) else GivenCandidates()
+def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -> dict[str, Any]:
+    """The metrics of training on all pairs, rankings or single completions of a file: in the run's own loss, against its own
+    reference, read as it read its data. What is too long is left out and counted.
+
+    Raises ValueError, before the models are run, for what the loss cannot take.
+    """
+    study, policy = context.study, run.policy
+    own = study.data if isinstance(study.data, PairsSource) else PairsSource()
+    rows = replace(own, path="", eval_path=path).held_out()
+    theirs = study.candidates
+    given = theirs if isinstance(theirs, GivenCandidates) else GivenCandidates(max_tokens=theirs.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.safetensors"
         counts = given.write(rows, policy.tokenizer, file)
         pairs = CandidateBatch.from_tensors(load_file(file))
     left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
+    study.loss.check(pairs)
     also_trained_on = _also_trained_on(context, rows)
+    base, key = stages.base
+    run.check_base(base)
     module = freeze(policy.module.to(study.compute.torch_device))
     layouts = trusted(module, study.compute.layout, context.console.note)
-    objective = Objective(
-        module,
-        study.loss,
-        Reference(REFERENCES["frozen"](name="frozen"), freeze(reference.module), scoring=Scoring(layouts)),
-        study.compute,
-        micro_batch_tokens=study.trainer.micro_batch_tokens or TOKENS_AT_ONCE,
-        scoring=Scoring(layouts, study.compute.head_portion),
-    )
+    if study.reference.weights() is not None:  # of whatever make
+        layouts = (Layout.rows,)
+    scoring = Scoring(layouts, study.compute.head_portion)
+    reference = run.reference(base, key, Scoring(layouts))
+    objective = Objective(module, run.loss(base), reference, study.compute, *study.trainer.portions, scoring=scoring)
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
-    for name in ("loss", "rewards/accuracies", "rewards/margins"):
+    for name in (name for name in SHOWN if name in metrics):
         context.console.note(f"  {name:<20} {metrics[name]:.4f}")
     return {**metrics, "num_pairs": len(pairs), **also_trained_on}
 

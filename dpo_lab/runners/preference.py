@@ -16,7 +16,9 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.references import Reference
 from dpo_lab.runners.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.runners.context import Context
+from dpo_lab.runners.foreseen import check_training
 from dpo_lab.runners.reference_model import reference_model
+from dpo_lab.runners.result import settled
 from dpo_lab.runners.stages import Stages
 from dpo_lab.runners.training import train_policy
 from dpo_lab.scoring import Scoring
@@ -38,6 +40,7 @@ class PreferenceRunner(RunnerSpec):
             raise ValueError(
                 f"data={study.data.name} has no labelled pairs: choose candidates=sampled and a reward, or data=pairs"
             )
+        check_training(study)
         if study.candidates.most_rows is not None:
             study.trainer.check_rows(study.candidates.most_rows, noun(study.candidates.num_candidates or 2))
 
@@ -60,15 +63,13 @@ class PreferenceRunner(RunnerSpec):
         if study.reference.weights() is not None:  # of whatever make
             also = trusted(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
-            events: list[str] = []
-            context.store.on_event = lambda kind, key, what: events.append(what)
+            context.follow_artifacts(stage)
             train = study.reference.prepare(reference, train, reference_key, context.store, scoring)
             if held_out is not None:
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
-            stage.reused = bool(events) and set(events) == {"reused"}
         judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
         trainer, outcome = train_policy(
             context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
@@ -77,6 +78,7 @@ class PreferenceRunner(RunnerSpec):
         context.console.note(f"layout: {scoring.in_words()}")
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
+        step = settled(context, trainer, outcome)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
             judgement = judge.judge(policy, study.evaluation.num_prompts)
@@ -84,7 +86,8 @@ class PreferenceRunner(RunnerSpec):
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
         context.run.write_samples(judgement.rows)
         summary: dict[str, Any] = {
-            "step": outcome.steps,
+            "step": step,
+            **({"ended": outcome.reason} if outcome.reason else {}),
             **judgement.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }

@@ -28,7 +28,8 @@ def report(context: Context, summary: Mapping[str, Any]) -> None:
         run.add_figure("figure", picture)
         console.path("picture", picture)
     console.path("run", run.path)
-    console.path("curves", f"tensorboard --logdir {context.study.runs}")
+    if context.study.runner.trains:
+        console.path("curves", f"tensorboard --logdir {context.study.runs}")
 
 
 def _markdown(sample: Mapping[str, Any]) -> str:

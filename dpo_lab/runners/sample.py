@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dpo_lab.candidates.base import padded
 from dpo_lab.candidates.sampled import draw, texts_of
@@ -26,6 +26,9 @@ class SampleRunner(RunnerSpec):
     num_samples: int = 4
     max_tokens: int = 32
     temperature: float = 1.0
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "seed")
 
     def __post_init__(self) -> None:
         if self.num_samples < 1 or self.max_tokens < 1:

@@ -24,6 +24,7 @@ from dpo_lab.candidates.sampled import SampledCandidates, draw
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.identity import HOUSEKEEPING, Code, code_of, components, flat
+from dpo_lab.layouts import Layout
 from dpo_lab.messages import Prompt
 from dpo_lab.models.size import size_in_words
 from dpo_lab.policies import Policy, load_policy, starting_policy
@@ -205,7 +206,7 @@ class Stages:
             gold=gold,
             max_tokens=study.candidates.max_tokens,
             seed=number(study.evaluation.seed, "evaluation of a run", study.seed),
-            scoring=Scoring(head_portion=study.compute.head_portion),  # one sample a prompt: nothing to share
+            scoring=Scoring((Layout.rows,), study.compute.head_portion, *study.trainer.portions),  # nothing to share
         )
 
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:
@@ -272,12 +273,7 @@ class Stages:
         code: Code,
         rounding: Mapping[str, Any] | None = None,
     ) -> tuple[Path, Key]:
-        def on_event(kind: str, key: str, what: str) -> None:
-            stage.reused = what == "reused"
-            if what == "damaged":
-                self.context.console.warn(f"artifact {kind}/{key} is incomplete or damaged: it is built again")
-
-        self.context.store.on_event = on_event
+        self.context.follow_artifacts(stage)
         return self.context.store.get(kind, determined_by, build, code | code_of(build), rounding)
 
 

@@ -50,6 +50,7 @@ class StoreRunner(RunnerSpec):
     """Do it. Without, it is only said what would go."""
 
     leaves_run: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self) -> None:
         if self.days is not None and not self.days >= 0:

@@ -52,6 +52,7 @@ class BaseFit:
             raise ValueError(f"base.max_tokens must be at least 1, got {self.max_tokens}")
         if not 0 <= self.whole_at_end <= 1:
             raise ValueError(f"base.whole_at_end is a share of the steps, in [0, 1], got {self.whole_at_end}")
+        self.trainer.check_base_fit()
 
 
 @dataclass

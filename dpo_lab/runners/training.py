@@ -59,6 +59,11 @@ def train_policy(
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
             return metrics
 
+        def rehearse() -> None:
+            if held_out is not None:
+                trainer.objective.rehearse(held_out)
+            judge.rehearse(policy)
+
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
             context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)
 
@@ -92,7 +97,7 @@ def train_policy(
             settings=settings,
             compute=study.compute,
             seed=study.seed,
-            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded),
+            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded, rehearse),
             starts_at_reference=study.reference.weights() is None,
             scoring=reference.scoring or Scoring(),
             resume=resume,
@@ -107,9 +112,9 @@ def train_policy(
 def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
     """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
     made_from = {
-        "base": _digest(weights_of(base.module)),
+        "base": digest_of(weights_of(base.module)),
         "tokenizer": digest(base.tokenizer.fingerprint()),
-        "pairs": _digest(train.tensors()),
+        "pairs": digest_of(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
     if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
@@ -120,5 +125,6 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
     context.run.update(made_from=made_from, artifacts=context.store.used)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of every bit of the tensors, by name."""
     return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

@@ -93,6 +93,8 @@ class Ledger:
         with self.guard:
             self.poll()
             for entry in (entry for entry in self.of(State.waiting, State.running) if entry.words == list(words)):
+                if entry.run is not None and not entry.run.is_dir():  # it was refused: that leaves no run
+                    entry.state, entry.run = State.waiting, None
                 if entry.state is State.running and entry.run is not None and is_free(entry.lock):
                     entry.state, entry.reason = State.failed, "its process was killed"
                     facts = {**read_run(entry.run), "status": entry.state.value, "reason": entry.reason}

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -41,18 +42,20 @@ class RunDirectory:
     """The writer of one run's files.
 
     JSON has no nan and no inf: a number that is not finite is stored as null, and `read_metrics` gives nan for it.
+    Without `trains` it has no event file: TensorBoard's tables are of trainings.
     """
 
-    def __init__(self, path: Path, after_step: int | None = None) -> None:
+    def __init__(self, path: Path, after_step: int | None = None, trains: bool = True) -> None:
         self.path = path
-        self.tensorboard = TensorBoard(path, purge_step=None if after_step is None else after_step + 1)
+        self.is_new = after_step is None
+        self.tensorboard = TensorBoard(path, purge_step=None if after_step is None else after_step + 1, off=not trains)
         self._facts: dict[str, Any] = {}
         self._started = time.monotonic()
         self._lock = FileLock(path / LOCK)
         self._lock.acquire(timeout=0)
 
     @classmethod
-    def create(cls, root: Path, name: str, label: str = "") -> RunDirectory:
+    def create(cls, root: Path, name: str, label: str = "", trains: bool = True) -> RunDirectory:
         """A new, empty `root/name/<YYYYmmdd-HHMMSS>[-label]`, with -2, -3, ... appended if that is taken.
 
         Raises ValueError unless `name` is a plain relative path that stays below `root`.
@@ -68,15 +71,15 @@ class RunDirectory:
             except FileExistsError:
                 count += 1
             else:
-                return cls(path)
+                return cls(path, trains=trains)
 
     @classmethod
-    def resume(cls, path: Path, step: int | None, **changed: Any) -> RunDirectory:
+    def resume(cls, path: Path, step: int | None, trains: bool = True, **changed: Any) -> RunDirectory:
         """The run at `path`, to be continued after `step`: what it logged later is dropped, for it will be logged again.
 
         None: from its beginning. `changed` are facts that are not what they were.
         """
-        run = cls(path, after_step=-1 if step is None else step)
+        run = cls(path, after_step=-1 if step is None else step, trains=trains)
         for left in path.glob(".*"):  # what a killed writer was at
             if left.name != LOCK:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -150,6 +153,13 @@ class RunDirectory:
         self.tensorboard.close()
         (self.path / LOCK).unlink(missing_ok=True)
         self._lock.release()
+
+    def discard(self) -> None:
+        """Take a closed directory away again, and its folder if that is empty then. What was there, or has metrics, stays."""
+        if self.is_new and not (self.path / "metrics.jsonl").exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):
+                self.path.parent.rmdir()
 
 
 def is_being_written(path: Path) -> bool:

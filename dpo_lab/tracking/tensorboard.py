@@ -85,7 +85,7 @@ def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callabl
 
     @functools.wraps(method)
     def wrapper(self: TensorBoard, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.broken:
+        if self.broken or self.off:
             return
         try:
             method(self, *args, **kwargs)
@@ -99,12 +99,13 @@ def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callabl
 class TensorBoard:
     """Writer of the event file in `directory`; the file appears with the first thing written.
 
-    `purge_step` hides what an earlier, killed process logged at that step or later.
+    `purge_step` hides what an earlier, killed process logged at that step or later. With `off` nothing is ever written.
     """
 
-    def __init__(self, directory: Path, purge_step: int | None = None) -> None:
+    def __init__(self, directory: Path, purge_step: int | None = None, off: bool = False) -> None:
         self.directory = directory
         self.purge_step = purge_step
+        self.off = off
         self.broken = False
         self._writer: Any = None
 

@@ -88,6 +88,14 @@ def test_the_default_is_mpo() -> None:
         assert getattr(loss, name) == getattr(MixLoss, name), name
 
 
+def test_slic_with_its_papers_sum_is_a_mix() -> None:
+    logps, batch = wide_pairs(b=16)
+    paper = mixed({"name": "slic", "nll": 0.0}, {"name": "sft", "aggregate": "sum", "weight": 0.1})(logps, batch)
+    chosen, rejected = (logps.policy * logps.mask).sum(dim=-1)
+    torch.testing.assert_close(paper, torch.relu(1 - chosen + rejected) - 0.1 * chosen, **EXACT)
+    assert not torch.allclose(LOSSES["slic"]()(logps, batch), paper), "ours takes the mean per token"
+
+
 def test_each_part_keeps_its_own_nll_and_weight() -> None:
     drawn = wide_pairs(b=8)
     both = mixed({"name": "cpo", "weight": 0.5}, {"name": "dpo", "nll": 2.0})(*drawn)

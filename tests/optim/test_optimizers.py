@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.optim import Muon
 
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.optim import OPTIMIZERS, OptimizerSpec
+from dpo_lab.optim.optimizers import MuonScaling
 
 
 def transformer(tie: bool) -> nn.Module:
@@ -81,3 +83,26 @@ WRONG: list[tuple[str, str, Any]] = [
 def test_a_wrong_setting_is_refused_by_its_name(name: str, field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"optimizer\.{field}"):
         OPTIMIZERS[name](**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "factor"),
+    [
+        (MuonScaling.original, lambda a, b: math.sqrt(max(1, a / b))),
+        (MuonScaling.match_rms_adamw, lambda a, b: 0.2 * math.sqrt(max(a, b))),
+    ],
+)
+def test_muons_steps_are_scaled_by_the_matrix_as_its_source_says(
+    scaling: MuonScaling, factor: Callable[[int, int], float]
+) -> None:
+    model = transformer(tie=False)
+    matrices = model.hidden_matrices()
+    before = [matrix.detach().clone() for matrix in matrices]
+    for matrix in matrices:
+        matrix.grad = torch.randn_like(matrix)
+    OPTIMIZERS["muon"](lr=0.01, scaling=scaling).build(model)[0].step()
+    shapes = {tuple(matrix.shape) for matrix in matrices}
+    assert len({a > b for a, b in shapes}) == 2, "tall and wide ones"
+    for matrix, was in zip(matrices, before, strict=True):
+        largest = torch.linalg.matrix_norm(matrix.detach() - was, ord=2)
+        assert 0.6 < float(largest) / (0.01 * factor(*matrix.shape)) < 1.3  # five rounds bring singular values to about 1

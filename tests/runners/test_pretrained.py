@@ -37,7 +37,7 @@ from dpo_lab.tokenizers import TOKENIZERS
 DATA = ["data=pairs", "data.path=pairs.jsonl", "data.eval_share=0.3", "candidates.max_tokens=8"]
 SMALL = [
     *("trainer.max_steps=4", "trainer.batch_size=4", "trainer.log_every=2", "optimizer.lr=0.01"),
-    *("evaluation.num_prompts=4", "evaluation.num_prompts_during=2", "evaluation.best_of=[2]"),
+    *("evaluation.num_prompts=4", "evaluation.num_prompts_during=2"),
 ]
 TOKENS = torch.tensor([[0, 5, 260, 265, 7]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,16 @@ def test_a_job_without_a_run_is_judged_by_its_exit_status(ledger: Ledger) -> Non
         (State.failed, "it never began"),
         (State.done, ""),
     ]
+
+
+def test_a_refused_job_leaves_no_run_and_has_failed(ledger: Ledger) -> None:
+    """Whether or not its run was seen before it went."""
+    write("x", 2, "running")
+    ledger.poll()
+    shutil.rmtree("runs/quickstart/x")
+    ledger.settle(ledger.entries[2].words, 2)
+    assert (ledger.entries[2].state, ledger.entries[2].reason) == (State.failed, "exit status 2")
+    assert not Path("runs/quickstart/x").exists()
 
 
 def test_every_end_is_told_once_with_what_is_still_to_do(ledger: Ledger) -> None:

@@ -46,6 +46,34 @@ def test_runs_that_start_together_get_directories_of_their_own(tmp_path: Path, m
     assert names == [stem, Path(f"{stem}-2"), Path(f"{stem}-3")]
 
 
+def test_a_refused_run_leaves_nothing_but_one_that_measured_something_or_went_on_stays(tmp_path: Path) -> None:
+    refused, measured = RunDirectory.create(tmp_path, "a/refused"), RunDirectory.create(tmp_path, "a/measured")
+    for run in (refused, measured):
+        run.start({})
+        run.log_hparams({"loss": "dpo"}, "a")
+    measured.log(0, "eval", {"kl": 0.0})
+    preempted = RunDirectory.create(tmp_path, "a/preempted")
+    preempted.start({})
+    preempted.close()
+    gone_on_with = RunDirectory.resume(preempted.path, None)
+    for run in (refused, measured, gone_on_with):
+        run.finish("failed")
+        run.close()
+        run.discard()
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"measured", "preempted"}
+    assert (preempted.path / "run.json").exists()
+
+
+def test_a_run_that_trains_nothing_has_no_event_file(tmp_path: Path) -> None:
+    for trains in (True, False):
+        run = RunDirectory.create(tmp_path, f"trains-{trains}", trains=trains)
+        run.log_hparams({"loss": "dpo"}, "a")
+        run.write_summary({"num_samples": 4})
+        run.finish("done")
+        run.close()
+    assert [path.parts[-3] for path in tmp_path.glob("*/*/events.*")] == ["trains-True"]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.text())
 def test_a_label_becomes_a_file_name(label: str) -> None:
