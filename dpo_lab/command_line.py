@@ -78,6 +78,8 @@ def sum_up(ledger: Ledger) -> None:
     """Last lines of a sweep: how many jobs ended how, and which ones badly."""
     console, counts = Console(), Counter(entry.state for entry in ledger.entries)
     console.note("sweep: " + ", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
+    for entry in (entry for entry in ledger.of(State.reused) if entry.reason):
+        console.note(f"{entry.state}: {ledger.title(entry)}, {entry.reason} ({entry.run})")
     for entry in ledger.bad:
         reason = f" ({entry.reason})" if entry.reason not in ("", entry.state.value) else ""
         console.warn(f"{entry.state}: {ledger.title(entry)}{reason}" + (f", in {entry.run}" if entry.run else ""))

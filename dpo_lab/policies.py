@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dpo_lab.artifacts import MANIFEST, DamagedError, digest, file_digest, verify_directory, write_directory
+from dpo_lab.artifacts import MANIFEST, DamagedError, digest, file_digest, remembered_digest, verify_directory, write_directory
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.models.copying import independent_copy
@@ -111,18 +110,7 @@ def files_key(path: Path) -> str:
     directory = policy_directory(path)
     if (directory / MANIFEST).is_file():
         return file_digest(directory / MANIFEST)
-    return digest({file.name: _sum(file, *_stamp(file)) for file in sorted(directory.iterdir()) if file.is_file()})
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    facts = file.stat()
-    return facts.st_size, facts.st_mtime_ns
-
-
-@lru_cache(maxsize=256)
-def _sum(file: Path, size: int, changed: int) -> str:
-    """sha256 of a file that is as it was: a model of gigabytes is not read for every job of a sweep."""
-    return file_digest(file)
+    return digest({file.name: remembered_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
 
 
 def policy_of_any_make(path: Path) -> tuple[Policy, str]:

@@ -122,7 +122,10 @@ def untold(runs: Sequence[FinishedRun]) -> list[str]:
     dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
     accepted = [run.path.name for run in runs if run.facts.get("accepted")]
     kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
+    bounded = [run.path.name for run in runs if run.facts.get("bounded_by")]
     found = []
+    if bounded:
+        found.append(f"stopped by the clock, so that their length is that of their machine: {_listed(bounded)}")
     if dirty:
         found.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
     if accepted:

@@ -12,13 +12,14 @@ from typing import Any
 
 HOUSEKEEPING = frozenset(
     {
-        *("name", "runs", "store", "resume", "user_modules"),
+        *("name", "runs", "store", "resume", "user_modules", "vary"),
         *("trainer.checkpoint_every", "trainer.keep_last", "trainer.keep_every", "trainer.preflight"),
-        *("base.trainer.checkpoint_every", "base.trainer.keep_last", "base.trainer.keep_every", "base.trainer.preflight"),
-        "evaluation.num_shown",
+        *("base.trainer.preflight", "evaluation.num_shown"),
     }
 )
-"""Settings that never change a number: where things are put, how often they are saved, what is printed."""
+"""Settings that never change a number: where things are put, how often they are saved, what is printed. (`vary` sets seeds,
+which count themselves.)
+"""
 
 ROUNDING = frozenset(
     {

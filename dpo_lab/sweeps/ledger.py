@@ -75,6 +75,8 @@ class Ledger:
         key = config_key(study)
         entry = Entry(list(words), key, folder, lock_file(study, key), run=self.finished.get(key))
         entry.state = State.waiting if entry.run is None else State.reused
+        if entry.run is not None and (bound := read_run(entry.run).get("bounded_by")):
+            entry.reason = f"stopped by {bound} where this machine was by then"
         self.entries.append(entry)
         return entry
 

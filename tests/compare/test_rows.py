@@ -192,3 +192,8 @@ def test_what_a_seed_varies_is_said(tmp_path: Path, varied: dict[str, int], line
     for seed, own in enumerate((seeds, {**seeds, **varied})):
         write_run(tmp_path, str(seed), nested(own), seed=seed)
     assert compared([tmp_path], metrics=["kl"]).notes[-1].startswith(line)
+
+
+def test_runs_that_the_clock_stopped_are_named(tmp_path: Path) -> None:
+    comparison = two(tmp_path, {"bounded_by": "trainer.max_minutes"}, {})
+    assert comparison.remarks == ["stopped by the clock, so that their length is that of their machine: run0"]

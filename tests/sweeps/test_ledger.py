@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from dpo_lab.command_line import sum_up
 from dpo_lab.composing import composed
 from dpo_lab.runners.continuing import config_key
 from dpo_lab.runners.study import Study, to_study
@@ -138,3 +139,14 @@ def test_on_a_terminal_a_bar_counts_the_jobs(ledger: Ledger) -> None:
             time.sleep(0.05)
     assert "1/4" in stream.getvalue()
     assert "2 running  0 failed" in stream.getvalue()
+
+
+def test_a_run_that_the_clock_stopped_is_reused_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("a", 0, "done", bounded_by="trainer.max_minutes")
+    ledger = Ledger()
+    ledger.add(["seed=0"], study(0))
+    sum_up(ledger)
+    assert "finished before: seed=0, stopped by trainer.max_minutes" in " ".join(capsys.readouterr().out.split())
