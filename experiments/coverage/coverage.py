@@ -25,6 +25,7 @@ from rejections import LOPSIDED, families, rejections
 from truths import coverage, trained
 
 from dpo_lab.tracking.json_files import to_line, write_atomically
+from dpo_lab.tracking.provenance import provenance
 from dpo_lab.tracking.study_folder import place_table
 
 COLUMNS = ["interval or test", "seeds or pairs", "times", "promised", "found", "binomial error", "kept"]
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, (48, 26, 7, 15, 7, 15, 4), strict=True)))
     if given.save is not None:
         place_table(given.save, COLUMNS, lines)
-        write_atomically(given.save / "results.jsonl", "".join(map(to_line, rows)))
+        facts = {name: fact for name, fact in provenance().items() if name in ("command", "git")}
+        write_atomically(given.save / "results.jsonl", "".join(to_line({**facts, **row}) for row in rows))
     return int(any(line[-1] == "no" for line in lines))
 
 
