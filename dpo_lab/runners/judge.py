@@ -15,7 +15,7 @@ from dpo_lab.candidates.sampled import draw, prompts_of, texts_of
 from dpo_lab.evaluation.best_of_n import best_of_n
 from dpo_lab.evaluation.errors import prompt_clusters
 from dpo_lab.evaluation.ideal import IdealShare, frontier_of, ideal_share
-from dpo_lab.evaluation.policy import sample_metrics
+from dpo_lab.evaluation.policy import sample_metrics, wins
 from dpo_lab.portions import largest_portion, without_gradients
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.rewards import Scorer
@@ -67,12 +67,16 @@ class Judge:
         metrics = sample_metrics(samples, logps, gold, reference_gold, theirs.scores)
         first = replace(theirs, completions=theirs.completions[:1], mask=theirs.mask[:1], scores=None)
         texts = [prompts_of(samples, self.tokenizer), *(texts_of(batch, self.tokenizer)[0] for batch in (samples, first))]
+        of_prompts = {"kl": logps.logratios()[0]}  # whose means are metrics: compare finds from them what runs share
+        if gold is not None and reference_gold is not None and samples.scores is not None and theirs.scores is not None:
+            of_prompts |= {"proxy/policy": samples.scores[0], "proxy/reference": theirs.scores.mean(dim=0)}
+            of_prompts["win_rate"] = wins(gold, reference_gold)
         rows = []
         for i, (prompt, sample, other) in enumerate(zip(*texts, strict=True)):
             row: dict[str, Any] = {"prompt": prompt, "policy": sample, "reference": other}
             if gold is not None and reference_gold is not None:
                 row |= {"reward/policy": float(gold[i]), "reward/reference": float(reference_gold[0, i])}
-            rows.append(row)
+            rows.append(row | {name: float(values[i]) for name, values in of_prompts.items()})
         return Judgement(metrics, rows, samples, logps)
 
     def best_of_n(self, sizes: Sequence[int]) -> list[dict[str, float | int]]:

@@ -25,6 +25,7 @@ from rejections import LOPSIDED, families, rejections
 from truths import coverage, trained
 
 from dpo_lab.tracking.json_files import to_line, write_atomically
+from dpo_lab.tracking.provenance import provenance
 from dpo_lab.tracking.study_folder import place_table
 
 COLUMNS = ["interval or test", "seeds or pairs", "times", "promised", "found", "binomial error", "kept"]
@@ -46,8 +47,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def _of_interval(row: dict[str, Any]) -> list[str]:
     share, times = row["held"] / row["times"], row["times"]
-    error = math.sqrt(0.95 * 0.05 / times)
-    kept = 0.92 - 2 * error <= share <= 0.98 + 2 * error
+    low, error, high = (math.sqrt(limit * (1 - limit) / times) for limit in (0.92, 0.95, 0.98))
+    kept = 0.92 - 2 * low <= share <= 0.98 + 2 * high
     name = f"{row['metric']}, {row['what']}"
     return [name, str(row["seeds"]), str(times), "92 to 98 %", f"{share:.1%}", f"{error:.1%}", "yes" if kept else "no"]
 
@@ -76,8 +77,8 @@ def level_of(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=4000, help="simulated data sets for each kind of differences and number")
-    parser.add_argument("--evaluations", type=int, default=300, help="evaluations of the policies; 0: tests only")
+    parser.add_argument("--times", type=int, default=2000, help="simulated data sets for each kind of differences and number")
+    parser.add_argument("--evaluations", type=int, default=800, help="evaluations of the policies; 0: tests only")
     parser.add_argument("--prompts", type=int, default=64, help="of each evaluation")
     parser.add_argument("--policies", type=int, default=16, help="seeds trained for each beta")
     parser.add_argument("--folder", type=Path, help="keeps the trained policies, and finds them again")
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, (48, 26, 7, 15, 7, 15, 4), strict=True)))
     if given.save is not None:
         place_table(given.save, COLUMNS, lines)
-        write_atomically(given.save / "results.jsonl", "".join(map(to_line, rows)))
+        facts = {name: fact for name, fact in provenance().items() if name in ("command", "git")}
+        write_atomically(given.save / "results.jsonl", "".join(to_line({**facts, **row}) for row in rows))
     return int(any(line[-1] == "no" for line in lines))
 
 

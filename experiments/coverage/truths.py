@@ -78,7 +78,7 @@ def trained(folder: Path, seeds: int) -> Trained:
     base.module = freeze(base.module)
     values = dict(zip("abcdefgh", (-1.0, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1.0), strict=True))
     policies = {beta: [load_policy(paths[seed]) for seed in range(seeds)] for beta, paths in found.items()}
-    prompts = SyntheticSource(num_sentences=250_000).load().train_prompts
+    prompts = SyntheticSource(num_sentences=400_000).load().train_prompts
     return Trained(LexiconReward(values=values), base, policies, prompts, max_tokens=9)
 
 
