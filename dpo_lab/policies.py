@@ -113,6 +113,17 @@ def files_key(path: Path) -> str:
     return digest({file.name: remembered_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
 
 
+def maker_of(path: Path) -> type[ModelSpec]:
+    """The kind of model that the policy in a run, a policy directory or a Hugging Face model's directory is of.
+
+    Raises ValueError where nothing says it.
+    """
+    directory = policy_directory(path)
+    if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
+        return PretrainedSpec
+    return MODELS[str(OmegaConf.select(read_config(directory / CONFIG), "model.name"))]
+
+
 def policy_of_any_make(path: Path) -> tuple[Policy, str]:
     """The policy in a run, a policy directory or a Hugging Face model's directory, and its key. Errors as `load_policy`."""
     ours = (policy_directory(path) / MANIFEST).is_file() or not (path / "config.json").is_file()

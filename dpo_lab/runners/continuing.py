@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from dpo_lab.artifacts import digest, plain
 from dpo_lab.identity import HOUSEKEEPING, Code, changed, code_of, components, differences, flat
-from dpo_lab.policies import files_key
+from dpo_lab.policies import files_key, maker_of
 from dpo_lab.runners.study import Study
 from dpo_lab.tracking import read_run
 from dpo_lab.tracking.provenance import hardware, versions
@@ -37,8 +38,15 @@ def config_key(study: Study) -> str:
 
 
 def code_of_study(study: Study) -> Code:
-    """The code behind all that a run of the study computes: of its runner, and of every component that it has chosen."""
-    return code_of(*components(study))
+    """The code behind all that a run of the study computes: of its runner, of every component that it has chosen, and of the
+    networks that it starts from.
+    """
+    makers = set()
+    for weights in (study.model.weights(), study.reference.weights()):
+        if weights is not None:
+            with suppress(ValueError):  # it is no policy, as is said when it is read
+                makers.add(maker_of(weights))
+    return code_of(*components(study), *makers)
 
 
 def read_from_disk(study: Study) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from processes import QUICKSTART, runs_of
 from dpo_lab.artifacts import file_digest, plain
 from dpo_lab.composing import composed
 from dpo_lab.identity import HOUSEKEEPING, ROUNDING, decisive, flat, group_key, is_seed
+from dpo_lab.models.checkpoint import CheckpointSpec
+from dpo_lab.references.base import FrozenReference
 from dpo_lab.runners import execute as executing
-from dpo_lab.runners.continuing import config_key
+from dpo_lab.runners.continuing import code_of_study, config_key
 from dpo_lab.runners.execute import execute
 from dpo_lab.runners.study import Study, to_study
 
@@ -101,3 +103,16 @@ def test_what_counts_as_housekeeping_changes_no_bit(tmp_path: Path, monkeypatch:
     one, another = runs_of(tmp_path)
     for file in ("policy/model.safetensors", "samples.jsonl"):
         assert file_digest(one / file) == file_digest(another / file)
+
+
+def test_the_code_of_a_run_holds_that_of_the_networks_it_starts_from(study: Study, tmp_path: Path) -> None:
+    transformer = code_of_study(study).modules["dpo_lab.models.transformer"]
+    (tmp_path / "none").mkdir()
+    other = dataclasses.replace(study, model=CheckpointSpec(path=str(tmp_path / "none")))
+    assert "dpo_lab.models.transformer" not in code_of_study(other).modules, "there is no policy yet"
+    (tmp_path / "config.yaml").write_text("model:\n  name: transformer\n")
+    (tmp_path / "manifest.json").write_text("{}")
+    for change in ({"model": CheckpointSpec(path=str(tmp_path))}, {"reference": FrozenReference(path=str(tmp_path))}):
+        found = code_of_study(dataclasses.replace(other, **change))
+        assert found.modules["dpo_lab.models.transformer"] == transformer
+        assert "x-transformers" in found.versions
