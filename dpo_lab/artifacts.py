@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from filelock import FileLock
 from dpo_lab.identity import Code, changed
 
 MANIFEST = "manifest.json"
+SEVERAL_IN_A_RUN = ("reward", "reference_scores")
+"""Kinds of artifacts of which a run may have more than one."""
 
 
 class DamagedError(Exception):
@@ -149,8 +152,7 @@ class Store:
         key = Key(digest([determined_by, made_by] if known else determined_by), digest(_recipe(determined_by)))
         path = self.root / kind / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        named = any(len(accepted) == len(key) for accepted in self.accept)
-        if not path.exists() or named:
+        if not path.exists() or any(map(is_key, self.accept)):
             path, key = self._other(kind, key, made_by) or (path, key)
         if key not in self.used.setdefault(kind, []):
             self.used[kind].append(key)
@@ -174,15 +176,20 @@ class Store:
     def _other(self, kind: str, key: Key, made_by: Mapping[str, Any]) -> tuple[Path, Key] | None:
         """The artifact of the same recipe that is accepted instead; without one, it is said why this one is built again."""
         others = []
-        for file in (self.root / kind).glob(f"*/{MANIFEST}"):
+        for file in (self.root / kind).glob(f"[!.]*/{MANIFEST}"):  # what begins with a dot is not finished
             with suppress(OSError, ValueError):
                 manifest = json.loads(file.read_bytes())
-                if manifest.get("recipe") == key.recipe and file.parent.name != key:
+                if isinstance(manifest, dict) and file.parent.name != key and self._is_of(manifest, kind, key):
                     others.append((file.stat().st_mtime, file.parent, manifest))
         others.sort(key=lambda other: other[0], reverse=True)
         there = (self.root / kind / key).exists()
         for _, path, manifest in others:
             if path.name in self.accept or (kind in self.accept and not there):
+                try:
+                    verify_directory(path)
+                except DamagedError as error:
+                    self.on_note(f"{_named(kind)}: {path.name} cannot be accepted ({error})")
+                    continue
                 self.accepted.setdefault(kind, []).append(path.name)
                 self.on_note(f"{_named(kind)}: {path.name} is accepted, although {_why(manifest, made_by)}")
                 return path, Key(path.name, key.recipe)
@@ -191,6 +198,30 @@ class Store:
             self.on_note(f"{_named(kind)}: built again, {nearest}")
         return None
 
+    def _is_of(self, manifest: Mapping[str, Any], kind: str, key: Key) -> bool:
+        """Whether an artifact is of the same recipe. One from before recipes were kept is if it is named, of a kind that a run has
+        one of.
+        """
+        if "recipe" in manifest:
+            return bool(manifest["recipe"] == key.recipe)
+        return manifest.get("key") in self.accept and kind not in SEVERAL_IN_A_RUN
+
+    def check_accepted(self) -> None:
+        """Raises ValueError for a key to accept that no artifact has."""
+        for accepted in filter(is_key, self.accept):
+            if not any(self.root.glob(f"*/{accepted}/{MANIFEST}")):
+                raise ValueError(f"store.accept: {self.root} has no artifact {accepted}; runner=store lists what there is")
+
+    def not_taken(self) -> list[str]:
+        """What was to be accepted although nothing asked for it: kinds of which there was none, keys of other settings."""
+        kinds, keys = set(self.used), {key for keys in self.used.values() for key in keys}
+        return [accepted for accepted in self.accept if accepted not in (keys if is_key(accepted) else kinds)]
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is the key of an artifact, and not a kind."""
+    return re.fullmatch("[0-9a-f]{16}", text) is not None
+
 
 def _named(kind: str) -> str:
     return kind.replace("_", " ")
@@ -198,6 +229,8 @@ def _named(kind: str) -> str:
 
 def _why(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What the maker of an artifact had otherwise."""
+    if "code" not in then:
+        return "it is from before artifacts said what made them"
     made = ({"code": each["code"]["modules"], **each["code"]["versions"], **each["rounding"]} for each in (then, now))
     return "; ".join(changed(*made)) or "what it is made from was built again"
 

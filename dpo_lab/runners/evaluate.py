@@ -31,7 +31,7 @@ class EvaluateRunner(RunnerSpec):
     """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
 
     trains: ClassVar[bool] = False
-    reads: ClassVar[tuple[str, ...] | None] = ("model",)
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "accept")
 
     def __post_init__(self) -> None:
         if self.num_prompts is not None and self.num_prompts < 2:

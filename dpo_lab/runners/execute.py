@@ -47,6 +47,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
             below = path_below(Path(study.runs), study.name)
             for field, folder in (("runs", Path(study.runs)), ("store", Path(study.store)), ("name", below)):
                 _make_folder(field, folder)
+            Store(Path(study.store), accept=study.accept).check_accepted()
             context = _opened(study, config, overrides, command, to_go_on_with(study, alone, console.warn), console)
         except ValueError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
@@ -107,6 +108,8 @@ def _carried_out(context: Context, config: DictConfig) -> int:
             group = group_key(dict(flat(plain)), written.modules, written.versions)
             run.log_hparams(plain, group_name=f"{study.name}-{group[:8]}")
         summary = study.runner.run(context)
+        for accepted in context.store.not_taken():
+            console.warn(f"store.accept: no stage could take {accepted}: this run has none of the kind, or of other settings")
         summary["wall_s"] = context.stage_seconds
         run.write_summary(summary)
         status, code = "done", 0  # whatever becomes of the report, the results are there

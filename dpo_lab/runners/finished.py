@@ -46,11 +46,12 @@ class FinishedTraining:
 
     def check_base(self, base: Policy) -> None:
         """Raises ValueError where the run has begun from another policy than `base`, which its settings give now."""
-        then = read_run(self.path).get("made_from", {}).get("base")
+        facts = read_run(self.path)
+        then, kept = facts.get("made_from", {}).get("base"), facts.get("artifacts", {}).get("base", [])
         if then not in (None, digest_of(weights_of(base.module))):
             raise ValueError(
                 f"model.path: {self.path} began from another base policy than its settings give now, so it cannot be compared "
-                "with where it began: store.accept=base takes an older one from the store"
+                f"with where it began: store.accept={kept[0] if kept else 'base'} takes that one from the store"
             )
 
     def reference(self, base: Policy, key: str, scoring: Scoring) -> Reference:

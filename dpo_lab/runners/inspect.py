@@ -45,7 +45,7 @@ class InspectRunner(RunnerSpec):
     """Examples, drawn by the study's seed."""
 
     trains: ClassVar[bool] = False
-    reads: ClassVar[tuple[str, ...] | None] = ("data", "tokenizer", "model", "candidates", "seed")
+    reads: ClassVar[tuple[str, ...] | None] = ("data", "tokenizer", "model", "candidates", "seed", "accept")
 
     def __post_init__(self) -> None:
         if self.num_shown < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from dpo_lab.artifacts import is_key
 from dpo_lab.candidates import CandidatesSpec
 from dpo_lab.compute import Compute
 from dpo_lab.data import DataSource
@@ -100,7 +100,7 @@ class Study:
                 raise ValueError(f"{setting} must name a directory, got ''")
         path_below(Path(self.runs), self.name)
         for accepted in self.accept:
-            if accepted not in STAGES and not re.fullmatch("[0-9a-f]{16}", accepted):
+            if accepted not in STAGES and not is_key(accepted):
                 known = suggestion(accepted, STAGES)
                 raise ValueError(f"store.accept: '{accepted}' is neither a kind of stage nor a key of 16 digits.{known}")
         for part in (self, self.base, self.data, self.candidates, self.evaluation, self.runner):

@@ -255,7 +255,9 @@ def test_what_an_edit_of_the_users_code_builds_again(ran: Ran, capsys: pytest.Ca
         first = again
 
 
-def test_an_artifact_of_other_code_is_taken_on_purpose(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_artifact_of_other_code_is_taken_on_purpose(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = ran()
     with pytest.MonkeyPatch.context() as patch:
         edit(patch, "dpo_lab.models.transformer")
@@ -269,6 +271,14 @@ def test_an_artifact_of_other_code_is_taken_on_purpose(ran: Ran, capsys: pytest.
         (samples,) = first["artifacts"]["candidates"]
         by_key = ran(f"store.accept=[{key},{samples}]")
         assert by_key["accepted"] == {"base": [key], "candidates": [samples]}, "by its key even where the new one is there"
+        capsys.readouterr()
+        words = ["runner=evaluate", "model=checkpoint", f"model.path={runs_of(tmp_path)[0]}", "compute.threads=1"]
+        assert run_command([*words, f"store.accept={key}"]) == 0
+        assert read_run(runs_of(tmp_path)[-1])["accepted"] == {"base": [key]}
+        assert run_command([*words, f"store.accept={'0' * 16}"]) == 2
+        assert "has no artifact" in capsys.readouterr().err
+        assert run_command([*words, f"store.accept=[{key},reward]"]) == 0
+        assert "no stage could take reward" in capsys.readouterr().out
     assert ran()["accepted"] == {}
 
 
