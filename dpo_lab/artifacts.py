@@ -199,8 +199,8 @@ class Store:
         return None
 
     def _is_of(self, manifest: Mapping[str, Any], kind: str, key: Key) -> bool:
-        """Whether an artifact is of the same recipe. One from before recipes were kept is if it is named, of a kind that a run has
-        one of.
+        """Whether an artifact is of the same recipe. One from before recipes were kept is if it is named, and it is
+        of a kind that a run has one of.
         """
         if "recipe" in manifest:
             return bool(manifest["recipe"] == key.recipe)

@@ -70,7 +70,12 @@ def surroundings(study: Study) -> dict[str, Any]:
 
 
 def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The newest finished run of exactly this study, if there is one. Of one that other code has made it is only told."""
+    """The newest finished run of exactly this study, if there is one. Of one that other code has made it is only told.
+
+    None of a study that only looks, measures or judges: what it depends on is not all in its settings.
+    """
+    if not study.runner.trains:
+        return None
     key, now = config_key(study), surroundings(study)
     others = []
     for path, facts in _runs_of(study):
@@ -79,7 +84,8 @@ def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) 
                 return path
             others.append((path, facts))
     for path, facts in others[:1]:
-        tell(f"{path} is finished, but run again: {'; '.join(_changes(facts, now, ('code', 'versions')))}")
+        found = _changes(facts, now, ("code", "versions")) or ["it went on under other code than it began with"]
+        tell(f"{path} is finished, but run again: {'; '.join(found)}")
     return None
 
 
@@ -122,7 +128,9 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
         raise ValueError(f"resume: {path} has ended ({facts['status']}): there is nothing to go on with")
     if is_being_written(path):
         raise ValueError(f"resume: another process is at {path}")
-    if facts.get("settings_key") != settings_key(study):
+    if "settings_key" not in facts:
+        raise ValueError(f"resume: {path} is of an older version, whose runs this one cannot go on with; start a new run")
+    if facts["settings_key"] != settings_key(study):
         found = differences(facts.get("read", {}), read_from_disk(study))
         raise ValueError(f"resume: {path} began with other files ({'; '.join(found) or 'unknown ones'}); start a new run")
     for line in _changes(facts, {**surroundings(study), "hardware": hardware()}, (*DECISIVE, "hardware")):

@@ -66,14 +66,15 @@ class Ledger:
     """A display polls from a thread of its own."""
 
     def add(self, words: Sequence[str], study: Study) -> Entry:
-        """A further job. It counts as finished before if a finished run of exactly this study is there."""
+        """A further job. It counts as finished before if a finished run of exactly this study is there, of those that train."""
         folder = path_below(Path(study.runs), study.name)
         if all(entry.folder != folder for entry in self.entries):
             for path, facts in self._news(folder):
                 if facts.get("status") == State.done and (path / "summary.json").is_file():
                     self.finished[str(facts.get("config_key"))] = path
         key = config_key(study)
-        entry = Entry(list(words), key, folder, lock_file(study, key), run=self.finished.get(key))
+        finished = self.finished.get(key) if study.runner.trains else None
+        entry = Entry(list(words), key, folder, lock_file(study, key), run=finished)
         entry.state = State.waiting if entry.run is None else State.reused
         if entry.run is not None and (bound := read_run(entry.run).get("bounded_by")):
             entry.reason = f"stopped by {bound} where this machine was by then"

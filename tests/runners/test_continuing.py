@@ -21,8 +21,10 @@ from dpo_lab.runners.continuing import (
     to_go_on_with,
     unfinished_run,
 )
+from dpo_lab.runners.evaluate import EvaluateRunner
 from dpo_lab.runners.execute import execute
 from dpo_lab.runners.study import Study, to_study
+from dpo_lab.sweeps.ledger import Ledger, State
 from dpo_lab.tracking import RunDirectory, read_run
 
 
@@ -192,4 +194,25 @@ def test_a_run_that_went_on_under_other_code_is_like_no_other(config: Any, study
     facts = read_run(path)
     assert (facts["status"], facts["config_key"]) == ("done", "mixed")
     assert any("losses/dpo.py" in line for line in facts["changed_on_the_way"])
-    assert finished_run(study) is None
+    told: list[str] = []
+    assert finished_run(study, told.append) is None
+    assert told == [f"{path} is finished, but run again: it went on under other code than it began with"]
+
+
+def test_what_only_looks_or_judges_is_done_again_each_time(study: Study, left: Callable[..., Path]) -> None:
+    """What it depends on (the run that it judges, a file of pairs) is not all in its settings."""
+    judging = replace(study, runner=EvaluateRunner())
+    for each, counts in ((study, True), (judging, False)):
+        path = left(status="done", **keys(each))
+        (path / "summary.json").write_text("{}")
+        assert (finished_run(each, pytest.fail) == path) == counts
+        ledger = Ledger()
+        assert (ledger.add(["x"], each).state is State.reused) == counts
+
+
+def test_a_run_of_an_older_version_is_refused_as_that(study: Study, left: Callable[..., Path]) -> None:
+    path = left(code="0" * 16)
+    facts = {name: value for name, value in read_run(path).items() if name != "settings_key"}
+    (path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="is of an older version"):
+        to_go_on_with(replace(study, resume=str(path)), True, pytest.fail)

@@ -255,9 +255,7 @@ def test_what_an_edit_of_the_users_code_builds_again(ran: Ran, capsys: pytest.Ca
         first = again
 
 
-def test_an_artifact_of_other_code_is_taken_on_purpose(
-    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_artifact_of_other_code_is_taken_on_purpose(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = ran()
     with pytest.MonkeyPatch.context() as patch:
         edit(patch, "dpo_lab.models.transformer")
