@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from optuna.trial import Trial, TrialState
 from dpo_lab.artifacts import digest
 from dpo_lab.composing import composed, validate
 from dpo_lab.grammar import parsed
+from dpo_lab.runners.continuing import config_key
+from dpo_lab.runners.study import to_study
 from dpo_lab.streams import number
 from dpo_lab.sweeps.grid import launch
 from dpo_lab.sweeps.ledger import Entry, Ledger, State
@@ -48,16 +51,31 @@ class Search:
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
         self.defaults = composed(self.fixed, task.folders)
         space = sorted(str(override.input_line) for override in self.swept)
-        self.name = f"{self.defaults.name}-{digest([self.fixed, space, goal.metric, goal.max_kl])}"
+        asked = f"{self.defaults.name}-{digest([self.fixed, space, goal.metric, goal.max_kl])}"
+        self.name = f"{asked}-{digest(self._keys())}"
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(folder / f"{self.name}.lock")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = f"sqlite:///{folder / 'optuna.db'}"
+        others = [name for name in optuna.get_all_study_names(storage) if name == asked or name.startswith(f"{asked}-")]
+        if others and self.name not in others:
+            self.console.note("search: begun anew, as trials of other code, library versions or files are known and no others")
         self.study = optuna.create_study(
-            storage=f"sqlite:///{folder / 'optuna.db'}",
+            storage=storage,
             study_name=self.name,
             load_if_exists=True,
             direction="maximize" if goal.maximize else "minimize",
         )
+
+    def _keys(self) -> list[str]:
+        """Of the studies with each choice that is searched through: they hold the code and the files behind all trials."""
+        choices = [override for override in self.swept if override.is_choice_sweep()]
+        words = [f"{choice.get_key_element()}={value}" for choice in choices for value in choice.sweep_string_iterator()]
+        found = []
+        for more in ([], *([word] for word in words)):
+            with suppress(ValueError):  # it may make sense beside other values only
+                found.append(config_key(to_study(composed([*self.fixed, *more], self.task.folders))))
+        return found
 
     def run(self) -> None:
         """Go on until the study has its trials."""

@@ -307,6 +307,26 @@ def test_a_sweep_runs_again_what_other_code_has_run(ran: Ran, tmp_path: Path, ca
     assert "my_lab/loss.py changed" in said
 
 
+@pytest.mark.slow
+def test_a_search_asks_again_for_what_other_code_has_answered(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna")
+    write("loss", LOSS)
+    words = ["-m", *SMALL, "user_modules=[my_lab.loss]", "loss=mine,dpo", "loss.beta=interval(1,2)", "hydra/sweeper=optuna"]
+    words += ["hydra.sweeper.n_trials=1", "evaluation.best_of=[2]"]
+
+    def searched() -> tuple[bool, bool]:
+        forget()
+        capsys.readouterr()
+        assert run_command(words) == 0
+        said = capsys.readouterr().out
+        return "1 of 1 trials are known" in said, "begun anew" in said
+
+    assert searched() == (False, False)
+    assert searched() == (True, False)
+    write("loss", LOSS + "\nONE_MORE_LINE = True\n")
+    assert searched() == (False, True)
+
+
 def test_a_manifest_says_what_an_artifact_is_made_of(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = ran()
     (key,) = first["artifacts"]["base"]
