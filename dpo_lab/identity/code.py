@@ -7,7 +7,6 @@ package's `__init__` only passes on leads to the module that defines it, and not
 from __future__ import annotations
 
 import inspect
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,13 +18,14 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from dpo_lab.identity.sources import PACKAGE, is_code, leads_to, packages_above, passed_on_by, short_digest, source_of
+from dpo_lab.identity.sources import PACKAGE, file_of, is_code, leads_to, packages_above, passed_on_by, short_digest, source_of
+from dpo_lab.identity.typed import MAIN, typed
 
 NEUTRAL = (
     *("dpo_lab.registry", "dpo_lab.artifacts", "dpo_lab.identity", "dpo_lab.tracking", "dpo_lab.compare"),
-    *("dpo_lab.runners.context", "dpo_lab.runners.stopping"),
+    *("dpo_lab.runners.context", "dpo_lab.runners.stopping", "dpo_lab.runners.study", "dpo_lab.runners.varying"),
 )
-"""Modules that hand numbers on, store them or show them, and never make one: no digest depends on them."""
+"""Modules that hand numbers or settings on, store them or show them, and never make one: no digest depends on them."""
 CARRIERS = (
     "jaxtyping",
     "beartype",
@@ -75,9 +75,11 @@ def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
     modules: dict[str, str] = {}
     libraries: set[str] = set()
     own: set[str] = set()
+    classes: dict[str, type] = {}
     for root in roots:
         if isinstance(root, type):
             own |= {each.__module__ for each in root.__mro__}
+            classes |= {each.__qualname__: each for each in root.__mro__ if each.__module__ == MAIN}
         elif isinstance(root, str | ModuleType):
             own.add(root if isinstance(root, str) else root.__name__)
         else:
@@ -91,8 +93,13 @@ def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
         top = name.partition(".")[0]
         source = source_of(name) if is_code(top) else None
         if source is None:
-            if name == "__main__":
-                modules[name] = _nowhere()
+            compiled = file_of(name) if is_code(top) else None
+            if name == MAIN:
+                text, named = typed(classes[one] for one in sorted(classes))
+                modules[name] = short_digest(text.encode())
+                waiting += sorted(named)
+            elif compiled is not None:
+                modules[name] = short_digest(compiled.read_bytes())
             elif not is_code(top):
                 libraries.add(top)
             continue
@@ -144,7 +151,7 @@ def _versions(libraries: Iterable[str]) -> dict[str, str | None]:
 def _announced(packages: Iterable[str]) -> dict[str, str]:
     """Of packages of the user's that count as code and have a version besides, as an editable installation has."""
     found = {}
-    for package in sorted(set(packages) - {PACKAGE, "__main__"}):
+    for package in sorted(set(packages) - {PACKAGE, MAIN}):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
@@ -153,9 +160,3 @@ def _announced(packages: Iterable[str]) -> dict[str, str]:
 @cache
 def _distributions() -> Mapping[str, list[str]]:
     return packages_distributions()
-
-
-@cache
-def _nowhere() -> str:
-    """Of code that was typed into an interpreter, which no later process can know again."""
-    return short_digest(os.urandom(8))

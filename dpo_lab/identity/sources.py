@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def source_of(name: str) -> Source | None:
     if loaded is not None and name in _READ and _READ[name][0] is loaded:
         return _READ[name][1]
     file = file_of(name)
-    if file is None:
+    if file is None or file.suffix != ".py":
         return None
     content = file.read_bytes()
     is_package = file.name == "__init__.py"
@@ -64,16 +65,20 @@ def source_of(name: str) -> Source | None:
 
 
 def file_of(name: str) -> Path | None:
-    """Where a module's source is, if there is any."""
+    """Where a module's source is, or what has been compiled of it, if there is any."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
-        try:
-            spec = find_spec(name)
-        except (ImportError, AttributeError, ValueError):
-            spec = None
+        spec = _spec_of(name)
         file = None if spec is None or not spec.has_location else spec.origin
-    return Path(file) if file is not None and file.endswith(".py") and Path(file).is_file() else None
+    return Path(file) if file is not None and Path(file).is_file() else None
+
+
+def _spec_of(name: str) -> ModuleSpec | None:
+    try:
+        return find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def _imports(tree: ast.AST, module: str, is_package: bool, typing: bool = False, late: bool = False) -> Iterator[Import]:
@@ -124,7 +129,7 @@ def leads_to(imported: Import) -> list[str]:
     inner = f"{imported.module}.{imported.name}"
     if not is_code(imported.module.partition(".")[0]):
         return [imported.module]
-    if file_of(inner) is not None:
+    if inner in sys.modules or _spec_of(inner) is not None:  # a folder without an __init__.py has no file
         return [inner]
     passed_on = passed_on_by(imported.module)
     if passed_on is not None and imported.name in passed_on:
@@ -162,7 +167,7 @@ def _is_loose(top: str) -> bool:
     """Whether a package or module lies outside of where libraries are installed."""
     if top in sys.stdlib_module_names:
         return False
-    spec = None if file_of(top) else find_spec(top)
+    spec = None if file_of(top) else _spec_of(top)
     places = [file_of(top)] if file_of(top) else list((spec and spec.submodule_search_locations) or [])
     return bool(places) and not any(_is_installed(Path(place)) for place in places if place)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from dpo_lab.identity import Code, changed, code, code_of, components
+from dpo_lab.identity import Code, changed, code, code_of, components, typed
 from dpo_lab.losses import LOSSES
 from dpo_lab.losses.mix import MixLoss
 from dpo_lab.rewards import REWARDS
@@ -26,7 +26,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     def to_file(name: str, text: str) -> None:
         file = tmp_path / "a_lab" / f"{name}.py"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         importlib.invalidate_caches()
         for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "a_lab"]:
@@ -112,21 +112,60 @@ def test_a_mix_is_made_of_its_parts() -> None:
     assert {LOSSES["ipo"], LOSSES["sft"], MixLoss} <= set(components(mix))
 
 
+TYPED = """
+from dataclasses import dataclass
+from a_lab.deep import x as deep
+SIGN = 1
+OTHER = 1
+
+def of(text):
+    return [SIGN * one.count("a") for one in (text, text)]
+
 @dataclass
 class Typed:
-    """A component that was typed into an interpreter."""
+    scale: float = 1.0
 
-    x: int = 0
+    def load(self):
+        return lambda text: self.scale * of(text) * deep()
+"""
 
 
-def test_what_has_no_file_is_known_again_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Typed, "__module__", "__main__")
-    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
-    code._nowhere.cache_clear()
-    once = code_of(Typed)
-    assert once == code_of(Typed)
-    code._nowhere.cache_clear()  # as in another process
-    assert once != code_of(Typed)
+def test_what_was_typed_into_an_interpreter_is_what_it_says_and_uses(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("deep", "def x():\n    return 1")
+    main = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+    def after(*changes: tuple[str, str]) -> Code:
+        text = TYPED
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        exec(text, vars(main))
+        return code_of(main.Typed)
+
+    once = after()
+    assert set(once.modules) == {"__main__", "a_lab.deep"}
+    assert once == after() == after(("OTHER = 1", "OTHER = 2")), "typed again, and what it does not use"
+    edits = [("SIGN = 1", "SIGN = -1"), ('"a"', '"b"'), ("* deep", "+ deep"), ("float = 1.0", "float = 2.0")]
+    found = [after(edit).modules["__main__"] for edit in edits]
+    assert len({*found, once.modules["__main__"]}) == 1 + len(edits)
+    write("deep", "def x():\n    return 2")
+    assert after().modules["a_lab.deep"] != once.modules["a_lab.deep"]
+    typed.process.cache_clear()
+    assert once != after(), "another process cannot know what is the same"
+
+
+def test_a_folder_without_init_and_what_has_been_compiled_count_as_well(write: Write, tmp_path: Path) -> None:
+    write("__init__", "from . import sub\nfrom .reward import x")
+    write("reward", "from a_lab import sub\nx = 1\ndef f():\n    from a_lab import _fast")
+    write("sub/deep", "y = 1")
+    assert modules_of("a_lab.reward") == {"a_lab.reward", "a_lab"}
+    found = set()
+    for content in (b"1", b"2"):
+        (tmp_path / "a_lab" / f"_fast{EXTENSION_SUFFIXES[0]}").write_bytes(content)
+        importlib.invalidate_caches()
+        found.add(code_of("a_lab.reward").modules["a_lab._fast"])
+    assert len(found) == 2
 
 
 def test_another_version_of_a_library_is_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
