@@ -93,11 +93,13 @@ EDITS = {
     "dpo_lab.rewards.lexicon": SAMPLES,
     "dpo_lab.losses.dpo": set(),
     "dpo_lab.evaluation.frontier": set(),
+    "dpo_lab.evaluation.policy": set(),
     "dpo_lab.losses.ipo": set(),
     "dpo_lab.tracking.console": set(),
     "dpo_lab.compare.statistics": set(),
+    "dpo_lab.runners.study": set(),
 }
-NO_PART_OF_THE_RUN = {"dpo_lab.losses.ipo", "dpo_lab.tracking.console", "dpo_lab.compare.statistics"}
+NO_PART_OF_THE_RUN = {"dpo_lab.runners.study", "dpo_lab.losses.ipo", "dpo_lab.tracking.console", "dpo_lab.compare.statistics"}
 
 
 @pytest.mark.slow
