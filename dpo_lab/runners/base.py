@@ -35,6 +35,10 @@ class RunnerSpec:
     def check(self, study: Study) -> None:
         """Raise ValueError, before any work, for a study that this runner cannot do."""
 
+    def reads_of(self, study: Study) -> Study | None:
+        """The study of an earlier run whose settings hold instead, if it is such a one; its code is that of this one, too."""
+        return None
+
     def run(self, context: Context) -> dict[str, Any]:
         """Do it. What it returns is the run's summary."""
         raise NotImplementedError

@@ -38,15 +38,18 @@ def config_key(study: Study) -> str:
 
 
 def code_of_study(study: Study) -> Code:
-    """The code behind all that a run of the study computes: of its runner, of every component that it has chosen, and of the
-    networks that it starts from.
+    """The code behind all that a run of the study computes: of its runner, of every component that it has chosen, of the
+    networks that it starts from, and of the run that it judges.
     """
     makers = set()
     for weights in (study.model.weights(), study.reference.weights()):
         if weights is not None:
             with suppress(ValueError):  # it is no policy, as is said when it is read
                 makers.add(maker_of(weights))
-    return code_of(*components(study), *makers)
+    own, judged = code_of(*components(study), *makers), None
+    with suppress(ValueError):
+        judged = study.runner.reads_of(study)
+    return own if judged is None else own | code_of_study(judged)
 
 
 def read_from_disk(study: Study) -> dict[str, Any]:

@@ -41,6 +41,12 @@ class EvaluateRunner(RunnerSpec):
         if study.model.weights() is None:
             raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
 
+    def reads_of(self, study: Study) -> Study | None:
+        from dpo_lab.runners.finished import FinishedTraining
+
+        weights = study.model.weights()
+        return None if weights is None else FinishedTraining.at(weights).study
+
     def run(self, context: Context) -> dict[str, Any]:
         from dpo_lab.runners.finished import FinishedTraining
 

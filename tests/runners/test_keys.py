@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from jaxtyping import TypeCheckError
+from omegaconf import OmegaConf
 from processes import QUICKSTART, runs_of
 
 from dpo_lab.artifacts import file_digest, plain
@@ -116,3 +117,11 @@ def test_the_code_of_a_run_holds_that_of_the_networks_it_starts_from(study: Stud
         found = code_of_study(dataclasses.replace(other, **change))
         assert found.modules["dpo_lab.models.transformer"] == transformer
         assert "x-transformers" in found.versions
+
+
+def test_the_code_of_a_judgement_holds_that_of_the_run_it_judges(study: Study, tmp_path: Path) -> None:
+    judging = to_study(composed(["runner=evaluate", "model=checkpoint", f"model.path={tmp_path}"]))
+    assert "dpo_lab.rewards.lexicon" not in code_of_study(judging).modules, "there is no run yet"
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(composed(QUICKSTART), resolve=True))
+    (tmp_path / "run.json").write_text("{}")
+    assert code_of_study(study).modules.items() <= code_of_study(judging).modules.items()
