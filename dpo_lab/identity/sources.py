@@ -95,8 +95,20 @@ def _imports(tree: ast.AST, module: str, is_package: bool, typing: bool = False,
             source = ".".join([*above, *([node.module] if node.module else [])])
             yield from (Import(source, alias.name, late) for alias in node.names)
         else:
+            if (called := _called_import(node)) is not None:
+                yield Import(called, late=late)
             inside = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _imports(node, module, is_package, typing, inside)
+
+
+def _called_import(node: ast.AST) -> str | None:
+    """The module of `import_module("a.module")`; of one that is put together or relative, nothing can be read."""
+    if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+        return None
+    name, function = node.args[0].value, getattr(node.func, "attr", getattr(node.func, "id", None))
+    if function not in ("import_module", "__import__") or not isinstance(name, str) or name.startswith("."):
+        return None
+    return name
 
 
 def _is_type_checking(test: ast.expr) -> bool:

@@ -54,7 +54,11 @@ def test_a_module_stands_for_its_file_and_all_that_it_imports(write: Write) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["from .deep import x", "from . import deep", "import a_lab.deep", "def f():\n    from a_lab import deep"]
+    "text",
+    [
+        *("from .deep import x", "from . import deep", "import a_lab.deep", "def f():\n    from a_lab import deep"),
+        "import importlib\ndeep = importlib.import_module('a_lab.deep').x",
+    ],
 )
 def test_however_it_is_imported(text: str, write: Write) -> None:
     write("deep", "x = 1")
