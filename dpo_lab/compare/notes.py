@@ -49,6 +49,11 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
     ]
     if any(0 < group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
+    found = [group.estimate(metric) for group in groups for metric in metrics]
+    if any(each.mean is not None and each.low is None for each in found):
+        lines.append(
+            "without brackets: one number whose evaluation error is unknown, or equal numbers, which do not say how they vary"
+        )
     lines += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in signs]
     return lines + refused(groups, metrics) + what_a_seed_varies(groups)
 
@@ -70,10 +75,16 @@ def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:
     several = [group for group in groups if len(group.by_repetition) > 1]
     if not several:
         return []
-    found = {name: sum(_varies(group, *how) for group in several) for name, how in STAGES.items()}
+    others = {key for group in several for run in group.runs for key in run.seeds} - {
+        "seed",
+        *(how[0] for how in STAGES.values()),
+    }
+    stages = STAGES | {key: (key, None) for key in sorted(others) if any(_varies(group, key, None) for group in several)}
+    found = {name: sum(_varies(group, *how) for group in several) for name, how in stages.items()}
     varied = [name for name, count in found.items() if count == len(several)]
     if all(len({run.seeds.get("seed") for run in group.runs}) > 1 for group in several):
-        varied = ["batch order and the policy's samples", *varied]
+        older = any(run.is_older for group in several for run in group.runs)  # all of a row's runs drew the same samples then
+        varied = ["batch order" if older else "batch order and the policy's samples", *varied]
     partly = [name for name, count in found.items() if 0 < count < len(several)]
     shared = [name for name, count in found.items() if not count]
     line = f"a seed varies: {', '.join(varied) or 'nothing in every row'}"

@@ -45,6 +45,11 @@ class FinishedRun:
     def seeds(self) -> dict[str, Any]:
         return {key: value for key, value in self.settings.items() if is_seed(key)}
 
+    @property
+    def is_older(self) -> bool:
+        """Whether it was made before metrics had standard errors: run.json then held one digest for all code."""
+        return isinstance(self.facts.get("code"), str)
+
     @cached_property
     def decided(self) -> str:
         """Equal for repetitions of one experiment."""
