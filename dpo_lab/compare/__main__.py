@@ -82,7 +82,7 @@ def _print(console: Console, comparison: Comparison) -> None:
         console.warn(line)
     for line in comparison.differences:
         console.note(line)
-    title = f"{len(comparison.runs)} runs, by setting"
+    title = f"{len(comparison.runs)} run{'s'[: len(comparison.runs) - 1]}, by setting"
     for metrics in side_by_side(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
         console.table(title, *rows_of(comparison.groups, metrics, between="\n"))
     for line in comparison.notes:

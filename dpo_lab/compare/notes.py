@@ -59,15 +59,24 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
 
 
 def refused(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
-    """Which runs cross a KL between two evaluations that are too far apart to say anything there."""
-    lines = []
+    """Which runs cross a KL between two evaluations that are too far apart to say anything there, and whether some never do."""
+    lines: dict[str, list[str]] = {}
     for metric in (each for each in metrics if AT in each):
+        name, _, kl = metric.partition(AT)
         gaps = [(run.path.name, gap) for group in groups for run in group.runs if (gap := run.crossing(metric).gap)]
         if gaps:
             named = ", ".join(f"{name} ({low:.3g} to {high:.3g} nats)" for name, (low, high) in gaps[:NAMED])
             more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
-            lines.append(f"{metric}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps")
-    return lines
+            line = f"{AT}{kl}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps"
+            lines.setdefault(line, []).append(name)
+    found = [", ".join(names) + line for line, names in lines.items()]
+    short = sum(
+        all(run.crossing(each).value is None and run.crossing(each).gap is None for run in group.runs)
+        for group in groups
+        for each in metrics
+        if AT in each
+    )
+    return found + (["other empty cells: no run of the row crosses that KL"] if short else [])
 
 
 def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:

@@ -141,7 +141,7 @@ def untold(runs: Sequence[FinishedRun]) -> list[str]:
         found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
     moved = [run.path.name for run in runs if run.facts.get("changed_on_the_way")]
     if moved:
-        found.append(f"gone on with under other code or settings than they began with: {_listed(moved)}")
+        found.append(f"continued under other code or settings than they began with: {_listed(moved)}")
     return found
 
 

@@ -147,7 +147,7 @@ def test_artifacts_of_other_code_that_were_accepted_are_named(tmp_path: Path) ->
 
 def test_runs_whose_code_changed_on_the_way_are_named(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"changed_on_the_way": ["trainer.py changed"]}, {})
-    assert comparison.remarks == ["gone on with under other code or settings than they began with: run0"]
+    assert comparison.remarks == ["continued under other code or settings than they began with: run0"]
 
 
 def test_conflicts_are_symmetric(tmp_path: Path) -> None:
