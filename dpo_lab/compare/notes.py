@@ -13,7 +13,7 @@ MEANINGS = {
     EXTRAPOLATED: "beyond the end of the ideal frontier in some runs: extrapolated with the square root of KL",
     BETWEEN: "read off between two evaluations, on a line in the square root of KL",
     ONE: "1 run: the interval holds the evaluation's error only, nothing of what differs between seeds",
-    SEEDS_ONLY: "the evaluation's error is not known for each prompt: interval and tests are over seeds only, for these prompts alone",
+    SEEDS_ONLY: "the evaluation's error is not known for each prompt: interval and tests are over seeds only, of these prompts",
     UPPER: "the evaluation's error that seeds share is bounded from above: the interval is too wide rather than too narrow",
 }
 STAGES = {

@@ -237,6 +237,20 @@ def test_runs_of_before_every_metric_had_an_error_are_compared_and_said_to_be_so
     assert any(note.startswith("without brackets: ") for note in comparison.notes)
 
 
+def test_a_setting_that_an_older_version_did_not_know_is_no_difference_of_settings(tmp_path: Path) -> None:
+    for seed in range(2):
+        for beta in (0.1, 0.3):
+            own = {"loss": {"beta": beta}}
+            write_run(tmp_path, f"old{seed}{beta}", own, seed=seed, facts={"code": "1a2b3c"})
+            new = {**own, "accept": [], "trainer": {"policy": "last"}}
+            write_run(tmp_path, f"new{seed}{beta}", new, seed=seed, facts={"code": CODE})
+    comparison = compared([tmp_path], metrics=["kl"])
+    assert [list(group.settings) for group in comparison.groups] == [["loss.beta", "made with"]] * 4
+    assert {len(group.runs) for group in comparison.groups} == {2}
+    write_run(tmp_path, "other", {"loss": {"beta": 0.1}, "trainer": {"policy": "best"}}, facts={"code": CODE})
+    assert "trainer.policy" in compared([tmp_path], metrics=["kl"]).groups[0].settings
+
+
 def test_runs_that_the_clock_stopped_are_named(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"bounded_by": "trainer.max_minutes"}, {})
     assert comparison.remarks == ["stopped by the clock, so that their length is that of their machine: run0"]
