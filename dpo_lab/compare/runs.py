@@ -42,6 +42,12 @@ class FinishedRun:
         return [row for row in self.metrics if row.get("split") == "eval"]
 
     @cached_property
+    def _last_evaluation(self) -> dict[str, Any]:
+        """With trainer.policy=best, those after the best step are of other weights."""
+        kept = self.summary.get("step", math.inf)
+        return next((row for row in reversed(self.evaluations) if row.get("step", 0) <= kept), {})
+
+    @cached_property
     def seeds(self) -> dict[str, Any]:
         return {key: value for key, value in self.settings.items() if is_seed(key)}
 
@@ -61,13 +67,14 @@ class FinishedRun:
         return str(sorted((key, str(self.settings[key])) for key in self.settings if key.startswith(("data.", "evaluation."))))
 
     def value(self, metric: str) -> float | None:
-        """A final number, or the last evaluation's; of 'METRIC at KL x' the one where the run's path first crosses that KL.
+        """A final number, or that of the last evaluation up to the step whose weights were kept; of 'METRIC at KL x' the one
+        where the run's path first crosses that KL.
 
         None if it has none.
         """
         if AT in metric:
             return self.crossing(metric).value
-        value = self.summary.get(metric, self.evaluations[-1].get(metric) if self.evaluations else None)
+        value = self.summary.get(metric, self._last_evaluation.get(metric))
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
     def crossing(self, metric: str) -> Crossing:

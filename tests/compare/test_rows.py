@@ -251,6 +251,13 @@ def test_a_setting_that_an_older_version_did_not_know_is_no_difference_of_settin
     assert "trainer.policy" in compared([tmp_path], metrics=["kl"]).groups[0].settings
 
 
+def test_what_only_evaluations_on_the_way_measure_is_that_of_the_step_that_was_kept(tmp_path: Path) -> None:
+    rows = [{"step": step, "split": "eval", "kl": 0.1, "displacement/chosen": -float(step)} for step in (0, 10, 20)]
+    write_run(tmp_path, "best", summary={"kl": 0.1, "step": 10}, rows=rows)
+    (run,) = compared([tmp_path], metrics=["displacement/chosen"]).runs
+    assert run.value("displacement/chosen") == -10.0
+
+
 def test_runs_that_the_clock_stopped_are_named(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"bounded_by": "trainer.max_minutes"}, {})
     assert comparison.remarks == ["stopped by the clock, so that their length is that of their machine: run0"]
