@@ -150,6 +150,8 @@ def test_the_summary_stands_in_for_the_evaluation_of_its_step() -> None:
     points = way(events(sampled=True), SUMMARY)
     assert [point.step for point in points] == [0, 10, 20, 30, 40]
     assert (points[-1].kl, points[-1].kl_se, points[-1].reward, points[-1].reward_se) == (3.6, 0.06, 2.5, 0.08)
+    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 20})] == [0, 10, 20]
+    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 0})] == [0]  # the best was where it began
 
 
 def test_metrics_logged_once_or_never_make_no_curve() -> None:
