@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ class Search:
             self.study.tell(trial, state=TrialState.PRUNED if entry.state is State.diverged else TrialState.FAIL)
             self.console.note(f"trial {trial.number}: {shown}  {entry.state}")
 
-    def _result(self, value: float, of_run: Mapping[str, Any]) -> str:
+    def _result(self, value: float, of_run: dict[str, Any]) -> str:
         """A trial's number with its standard error, and its KL."""
         kl, error = of_run["kl"], of_run.get("error")  # searches that have begun before errors were kept have none
         text = f"{self.goal.metric} {value:.4g}" + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error is not None else "")
