@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from processes import QUICKSTART, run
 
+from dpo_lab.compare.__main__ import _parser
 from dpo_lab.grammar import parsed
 from dpo_lab.losses import LOSSES
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 PICTURES = re.findall(r"!\[.*?\]\((.*?)\)", README)
 COMMANDS = re.findall(r"^    python -m dpo_lab (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
@@ -36,6 +39,22 @@ def test_the_readme_shows_commands() -> None:
 def test_every_command_in_the_readme_can_be_read(command: str) -> None:
     words = [word for word in shlex.split(command.replace("...", "x")) if word not in {"-m", "--help"}]
     assert [override.input_line for override in parsed(words)] == words
+
+
+@pytest.mark.parametrize("command", re.findall(r"^    python -m dpo_lab\.compare (.+?)(?:\s+#.*)?$", README, re.MULTILINE))
+def test_every_comparison_in_the_readme_can_be_read(command: str) -> None:
+    _parser().parse_args(shlex.split(command))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(((?!https?://)[^)]+)\)", page.read_text(encoding="utf-8")):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles], link
 
 
 def test_the_pictures_of_the_readme_are_there() -> None:

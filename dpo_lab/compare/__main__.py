@@ -57,10 +57,14 @@ def _refuse_outputs(given: argparse.Namespace, piped: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m dpo_lab.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or directories of them")
-    parser.add_argument("--by", nargs="+", default=[], metavar="SETTING", help="what tells runs apart, such as loss.name")
-    parser.add_argument("--metric", nargs="+", default=[], help="which numbers")
-    parser.add_argument("--at-kl", nargs="+", type=float, default=[], help="the numbers where a run's path crosses these KLs")
-    parser.add_argument("--max-gap", type=float, metavar="NATS", help="between two evaluations that --at-kl may read between")
+    parser.add_argument(
+        "--by", nargs="+", default=[], metavar="SETTING", help="a row for each value of these settings, such as loss.name"
+    )
+    parser.add_argument("--metric", nargs="+", default=[], help="the metrics to show")
+    parser.add_argument("--at-kl", nargs="+", type=float, default=[], help="the metrics at these KLs, interpolated")
+    parser.add_argument(
+        "--max-gap", type=float, metavar="NATS", help="the widest gap in KL that --at-kl interpolates across; else .5 or KL / 2"
+    )
     parser.add_argument("--baseline", metavar="VALUE", help="test differences, seed by seed, from the row with this value")
     parser.add_argument("--figure", type=Path, help="draw the paths through KL and the first metric, a panel for each row")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="every picture there is something for, as PNG and SVG")
@@ -78,7 +82,7 @@ def _print(console: Console, comparison: Comparison) -> None:
         console.warn(line)
     for line in comparison.differences:
         console.note(line)
-    title = f"{len(comparison.runs)} runs, by setting"
+    title = f"{len(comparison.runs)} run{'s'[: len(comparison.runs) - 1]}, by setting"
     for metrics in side_by_side(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
         console.table(title, *rows_of(comparison.groups, metrics, between="\n"))
     for line in comparison.notes:

@@ -15,7 +15,7 @@ from dpo_lab.compare.matched import AT
 from dpo_lab.compare.notes import footnotes
 from dpo_lab.compare.origins import between_rows, untold
 from dpo_lab.compare.reading import find_runs
-from dpo_lab.compare.runs import FinishedRun, Group, known_metrics
+from dpo_lab.compare.runs import FinishedRun, Group, known_metrics, on_the_way
 from dpo_lab.compare.settings import described
 from dpo_lab.identity import decisive, is_seed
 from dpo_lab.registry import suggestion
@@ -122,7 +122,14 @@ def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[f
     for kl in kls:
         if not 0 <= kl < math.inf:
             raise ValueError(f"--at-kl must be >= 0 and finite, got {kl:g}")
-    shown = list(wanted) or [metric for metric in METRICS if metric in known and (not kls or metric != "kl")]
+    usual = list(METRICS)
+    if kls:
+        measured = {name for run in runs for row in run.evaluations for name in row}
+        for metric in wanted:
+            if on_the_way(metric) not in measured:
+                raise ValueError(f"--at-kl: '{metric}' is not measured at evaluations on the way, but at the end only")
+        usual = [metric for metric in METRICS if metric != "kl" and on_the_way(metric) in measured]
+    shown = list(wanted) or [metric for metric in usual if metric in known]
     if not shown:
         raise ValueError(f"no run has any of {', '.join(METRICS)}: say which --metric. Known: {', '.join(sorted(known))}")
     return [f"{metric}{AT}{kl:g}" for metric in shown for kl in kls] or shown

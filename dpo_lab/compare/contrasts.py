@@ -90,11 +90,9 @@ def _cannot(pairs: int, many: int) -> str:
     text = f"With {pairs} seeds the smallest p of the {_test(pairs)} (two-sided) is {smallest_p(pairs):.2g}"
     if many > 1:
         text += f", times {many} comparisons (Holm)"
-    return f"{text}: this test can distinguish nothing at .05, whatever the data; it would take {_needed(many)} seeds."
-
-
-def _needed(many: int) -> int:
-    return next(n for n in range(2, 64) if many * 2.0 / 2**n <= ALPHA)
+    needed = next((n for n in range(pairs + 1, EXACT_UP_TO + 2) if many * smallest_p(n) <= ALPHA), None)
+    more = "so many comparisons are too many for it" if needed is None else f"it would take {needed} seeds"
+    return f"{text}: this test can distinguish nothing at .05, whatever the data; {more}."
 
 
 def _test(pairs: int) -> str:

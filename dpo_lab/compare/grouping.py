@@ -37,7 +37,7 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
         if key not in keys:
             raise ValueError(f"--by: no run has a setting '{key}'.{suggestion(key, keys)}")
     settings = [decisive(run.settings) for run in runs]
-    shown = list(by) or telling(settings, differing(settings))
+    shown = list(by) or telling(settings, [key for key in differing(settings) if key not in _newer(runs)])
     rows: dict[str, tuple[dict[str, Any], list[FinishedRun]]] = {}
     for run in runs:
         own = {key: run.settings.get(key, run.others.get(key)) for key in shown}
@@ -54,6 +54,17 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
         if len(several) > 1:
             warnings.append(_said(_label(own), several, labels))
     return Grouping(groups, warnings)
+
+
+def _newer(runs: Sequence[FinishedRun]) -> set[str]:
+    """The settings that runs of an older version of this package do not know, and in which all others agree."""
+    known = {key for run in runs if run.is_older for key in run.settings}
+    others = [run for run in runs if not run.is_older]
+    if not known:
+        return set()
+    return {key for run in others for key in run.settings if key not in known} - set(
+        differing([run.settings for run in others])
+    )
 
 
 def _group(settings: dict[str, Any], runs: list[FinishedRun]) -> Group:

@@ -13,7 +13,7 @@ from dpo_lab.compare.student import student_quantile
 LEVEL = 0.95
 EQUAL = 1e-9
 """Values are equal whose standard deviation is so small a part of their mean: it is rounding."""
-SHARES = ("win_rate", "rewards/accuracies", "distinct_2")
+SHARES = ("win_rate", "rewards/accuracies", "label_ties", "distinct_2")
 AT_LEAST_0 = ("kl", "entropy", "grad_norm", "pairs_per_s", "tokens_per_s", "perplexity")
 
 
@@ -104,12 +104,14 @@ def estimate(values: Sequence[float], shared: SharedError | None = None, bounds:
 
 
 def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float, float]:
-    """Of a share, symmetric in its log-odds (the error carried over to first order); of others, ended at the bound.
+    """Of a share, symmetric in its log-odds (the error carried over to first order); of others, ended at the bound, which an
+    estimate itself may lie beyond: that of a small KL can be negative.
 
     A logarithm would keep a KL above 0 too, but of two seeds its interval can reach e^12 times as far.
     """
     if bounds != SHARE:
-        return max(mean - far, bounds.low), min(mean + far, bounds.high)
+        low, high = (min(max(end, bounds.low), bounds.high) for end in (mean - far, mean + far))
+        return low, high
     odds, far = math.log(mean / (1 - mean)), far / (mean * (1 - mean))
     return _share(odds - far), _share(odds + far)
 

@@ -13,7 +13,7 @@ MEANINGS = {
     EXTRAPOLATED: "beyond the end of the ideal frontier in some runs: extrapolated with the square root of KL",
     BETWEEN: "read off between two evaluations, on a line in the square root of KL",
     ONE: "1 run: the interval holds the evaluation's error only, nothing of what differs between seeds",
-    SEEDS_ONLY: "the evaluation's error is not known for each prompt: the interval is over seeds only",
+    SEEDS_ONLY: "the evaluation's error is not known for each prompt: interval and tests are over seeds only, of these prompts",
     UPPER: "the evaluation's error that seeds share is bounded from above: the interval is too wide rather than too narrow",
 }
 STAGES = {
@@ -49,20 +49,34 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
     ]
     if any(0 < group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
+    found = [group.estimate(metric) for group in groups for metric in metrics]
+    if any(each.mean is not None and each.low is None for each in found):
+        lines.append(
+            "without brackets: one number whose evaluation error is unknown, or equal numbers, which do not say how they vary"
+        )
     lines += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in signs]
     return lines + refused(groups, metrics) + what_a_seed_varies(groups)
 
 
 def refused(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
-    """Which runs cross a KL between two evaluations that are too far apart to say anything there."""
-    lines = []
+    """Which runs cross a KL between two evaluations that are too far apart to say anything there, and whether some never do."""
+    lines: dict[str, list[str]] = {}
     for metric in (each for each in metrics if AT in each):
+        name, _, kl = metric.partition(AT)
         gaps = [(run.path.name, gap) for group in groups for run in group.runs if (gap := run.crossing(metric).gap)]
         if gaps:
             named = ", ".join(f"{name} ({low:.3g} to {high:.3g} nats)" for name, (low, high) in gaps[:NAMED])
             more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
-            lines.append(f"{metric}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps")
-    return lines
+            line = f"{AT}{kl}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps"
+            lines.setdefault(line, []).append(name)
+    found = [", ".join(names) + line for line, names in lines.items()]
+    short = sum(
+        all(run.crossing(each).value is None and run.crossing(each).gap is None for run in group.runs)
+        for group in groups
+        for each in metrics
+        if AT in each
+    )
+    return found + (["other empty cells: no run of the row crosses that KL"] if short else [])
 
 
 def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:
@@ -70,10 +84,16 @@ def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:
     several = [group for group in groups if len(group.by_repetition) > 1]
     if not several:
         return []
-    found = {name: sum(_varies(group, *how) for group in several) for name, how in STAGES.items()}
+    others = {key for group in several for run in group.runs for key in run.seeds} - {
+        "seed",
+        *(how[0] for how in STAGES.values()),
+    }
+    stages = STAGES | {key: (key, None) for key in sorted(others) if any(_varies(group, key, None) for group in several)}
+    found = {name: sum(_varies(group, *how) for group in several) for name, how in stages.items()}
     varied = [name for name, count in found.items() if count == len(several)]
     if all(len({run.seeds.get("seed") for run in group.runs}) > 1 for group in several):
-        varied = ["batch order and the policy's samples", *varied]
+        older = any(run.is_older for group in several for run in group.runs)  # all of a row's runs drew the same samples then
+        varied = ["batch order" if older else "batch order and the policy's samples", *varied]
     partly = [name for name, count in found.items() if 0 < count < len(several)]
     shared = [name for name, count in found.items() if not count]
     line = f"a seed varies: {', '.join(varied) or 'nothing in every row'}"

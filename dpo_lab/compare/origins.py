@@ -28,6 +28,8 @@ def conflict(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
         found["code"] = f"code ({_listed(_short(modules))})"
     elif modules is None and _commit(one) != _commit(other):
         found["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
+    elif modules is None and one.facts.get("code") and other.facts.get("code"):
+        found["code"] = "code (of before each module was recorded, and after)"
     packages = different(one.facts.get("versions"), other.facts.get("versions"))
     if packages:
         found["versions"] = f"versions of {_listed(packages)}"
@@ -79,9 +81,9 @@ def marks(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], k
     for kind in sorted(kinds):
         if kind == "code":
             modules = sorted({module for other in everyone for module in different_modules(run, other) or []})
-            code = run.facts["code"]
-            text = code if isinstance(code, str) else json.dumps([code.get(module) for module in modules])
-            digest = text if isinstance(code, str) else hashlib.sha256(text.encode()).hexdigest()
+            code = run.facts.get("code")
+            text = json.dumps([code.get(module) for module in modules or sorted(code)] if isinstance(code, Mapping) else code)
+            digest = code if isinstance(code, str) else hashlib.sha256(text.encode()).hexdigest()
             found.append(f"code {digest[:DIGITS]}")
         elif kind == "git":
             found.append(f"git {_commit_in_words(run)}")
@@ -119,11 +121,18 @@ def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
 
 def untold(runs: Sequence[FinishedRun]) -> list[str]:
     """The runs whose code is not what they say: uncommitted and not recorded, or with stages of other code taken on purpose."""
+    older = [run.path.name for run in runs if run.is_older]
     dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
     accepted = [run.path.name for run in runs if run.facts.get("accepted")]
     kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
     bounded = [run.path.name for run in runs if run.facts.get("bounded_by")]
     found = []
+    if older:
+        found.append(
+            "of an older version of this package: no standard errors but that of KL; win_rate and ideal_share from one "
+            "reference sample of each prompt, accuracies with unlabelled pairs, distinct_2 by the number of samples, and "
+            f"tokens_per_s with prompts counted several times: {_listed(older)}"
+        )
     if bounded:
         found.append(f"stopped by the clock, so that their length is that of their machine: {_listed(bounded)}")
     if dirty:
@@ -132,7 +141,7 @@ def untold(runs: Sequence[FinishedRun]) -> list[str]:
         found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
     moved = [run.path.name for run in runs if run.facts.get("changed_on_the_way")]
     if moved:
-        found.append(f"gone on with under other code or settings than they began with: {_listed(moved)}")
+        found.append(f"continued under other code or settings than they began with: {_listed(moved)}")
     return found
 
 

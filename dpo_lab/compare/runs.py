@@ -51,6 +51,11 @@ class FinishedRun:
     def seeds(self) -> dict[str, Any]:
         return {key: value for key, value in self.settings.items() if is_seed(key)}
 
+    @property
+    def is_older(self) -> bool:
+        """Whether it was made before metrics had standard errors: run.json then held one digest for all code."""
+        return isinstance(self.facts.get("code"), str)
+
     @cached_property
     def decided(self) -> str:
         """Equal for repetitions of one experiment."""
@@ -75,7 +80,7 @@ class FinishedRun:
     def crossing(self, metric: str) -> Crossing:
         """What there is to say of a 'METRIC at KL x'."""
         name, _, kl = metric.partition(AT)
-        return at_kl(self.evaluations, name, float(kl), self.max_gap)
+        return at_kl(self.evaluations, on_the_way(name), float(kl), self.max_gap)
 
     def error(self, metric: str) -> float | None:
         """The standard error of `value` by the evaluation alone, as the run states it; None where it does not."""
@@ -190,6 +195,11 @@ def _shared(measured: Sequence[Sequence[FinishedRun]], metric: str) -> SharedErr
     n = len(places)
     alike = 1.0 if n == 1 else sum(places.count(place) - 1 for place in places) / (n * (n - 1))
     return SharedError(alike * statistics.fmean(squares), bound=n > 1)
+
+
+def on_the_way(metric: str) -> str:
+    """A metric's name in the lines of metrics.jsonl, which say in a field of their own that they are of held-out prompts."""
+    return metric.removeprefix("eval/")
 
 
 def known_metrics(runs: Sequence[FinishedRun]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Whether something that is evaluated on has been trained on."""
+"""Overlap of evaluation data with training data: how many rows, and how many prompts, are in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no longer as it was, in words."""
+"""Differences between two recorded states (settings, code, versions), as phrases for the user."""
 
 from __future__ import annotations
 

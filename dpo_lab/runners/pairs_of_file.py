@@ -56,7 +56,8 @@ def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
     for name in (name for name in SHOWN if name in metrics):
-        context.console.note(f"  {name:<20} {metrics[name]:.4f}")
+        error = f" \N{PLUS-MINUS SIGN} {metrics[f'{name}_se']:.4f}" if f"{name}_se" in metrics else ""
+        context.console.note(f"  {name:<20} {metrics[name]:.4f}{error}")
     return {**metrics, "num_pairs": len(pairs), **also_trained_on}
 
 

@@ -126,18 +126,21 @@ class Search:
                     )
                     raise SystemExit(2)
             trial.set_user_attr("kl", summary.get("kl"))
+            trial.set_user_attr("error", summary.get(f"{self.goal.metric}_se"))
             if self.goal.max_kl is not None:
                 trial.set_constraint("kl", summary["kl"] - self.goal.max_kl)
             trial.set_user_attr("run", str(entry.run))
             self.study.tell(trial, summary[self.goal.metric])
-            self.console.note(f"trial {trial.number}: {shown}  {self._result(summary[self.goal.metric], summary.get('kl'))}")
+            self.console.note(f"trial {trial.number}: {shown}  {self._result(summary[self.goal.metric], trial.user_attrs)}")
         else:
             self.study.tell(trial, state=TrialState.PRUNED if entry.state is State.diverged else TrialState.FAIL)
             self.console.note(f"trial {trial.number}: {shown}  {entry.state}")
 
-    def _result(self, value: float, kl: float | None) -> str:
-        far = self._too_far(kl)
-        return f"{self.goal.metric} {value:.4g}" + (f", kl {kl:.3g}" if kl is not None else "") + (" (too far)" if far else "")
+    def _result(self, value: float, of_run: dict[str, Any]) -> str:
+        """A trial's number with its standard error, and its KL."""
+        kl, error = of_run["kl"], of_run.get("error")  # searches that have begun before errors were kept have none
+        text = f"{self.goal.metric} {value:.4g}" + (f" \N{PLUS-MINUS SIGN} {error:.2g}" if error is not None else "")
+        return text + (f", kl {kl:.3g}" if kl is not None else "") + (" (too far)" if self._too_far(kl) else "")
 
     def _too_far(self, kl: float | None) -> bool:
         return self.goal.max_kl is not None and kl is not None and kl > self.goal.max_kl
@@ -151,7 +154,7 @@ class Search:
             return
         best = max(within, key=lambda trial: (1 if self.goal.maximize else -1) * float(trial.value or 0))
         shown = " ".join(f"{key}={_short(value)}" for key, value in best.params.items())
-        result = self._result(float(best.value or 0), best.user_attrs["kl"])
+        result = self._result(float(best.value or 0), best.user_attrs)
         self.console.note(f"best of {len(ended)} trials: {shown}  {result}, in {best.user_attrs['run']}")
 
     def _word(self, trial: Trial, override: Override) -> str:

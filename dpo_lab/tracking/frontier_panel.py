@@ -38,12 +38,12 @@ def scorer(rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> str:
 
 
 def way(rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> list[Point]:
-    """The evaluations of the run in order; the summary is the last one and stands in for an evaluation of its step."""
+    """The evaluations of the run in order, up to the step whose weights were kept, for which the summary stands in."""
     reward = f"{scorer(rows, summary)}/policy"
     found = [_point(row, row["step"], reward) for row in rows if row["split"] == "eval"]
     points = [point for point in found if point is not None]
-    last_step = max((row["step"] for row in rows), default=0)
-    final = _point(summary, int(known(summary, "step") or last_step), reward)
+    kept = known(summary, "step")
+    final = _point(summary, max((row["step"] for row in rows), default=0) if kept is None else int(kept), reward)
     if final is not None:
         points = [point for point in points if point.step < final.step] + [final]
     return points

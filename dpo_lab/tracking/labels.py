@@ -1,4 +1,4 @@
-"""Where a label stands free: the place beside its point that the fewest lines and other labels run through."""
+"""Places the labels of a figure: beside its point, each where the fewest lines and other labels cross it."""
 
 from __future__ import annotations
 

@@ -51,15 +51,16 @@ def finding(rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> str:
     positive, kl = known(summary, "positive/policy"), known(summary, "kl")
     share = measured(summary, "ideal_share", share=True)
     reward = known(summary, "proxy/policy")
-    before = known(summary, "proxy/reference" if positive is None else "positive/reference")
     at = "" if kl is None else f" at {kl:.1f} nats"
     if positive is not None:
-        text = f"{percent(positive)} positive{at}"
+        text = f"{measured(summary, 'positive/policy', share=True)} positive{at}"
         if share:
             return f"{text}: {share}{'*' if summary.get('ideal_extrapolated') else ''} of the ideal gain in reward"
-        return text if before is None else f"{text}, from {percent(before)} for the reference"
+        start = measured(summary, "positive/reference", share=True)
+        return f"{text}, from {start} for the reference" if start else text
     if reward is not None:
-        return f"Reward {reward:.2f}{at}" + ("" if before is None else f", from {before:.2f} for the reference")
+        start = measured(summary, "proxy/reference")
+        return f"Reward {measured(summary, 'proxy/policy')}{at}" + (f", from {start} for the reference" if start else "")
     for split, which in (("eval", "held-out"), ("train", "training")):
         accuracies = [row["rewards/accuracies"] for row in rows if row["split"] == split and "rewards/accuracies" in row]
         if accuracies:
@@ -70,10 +71,10 @@ def finding(rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> str:
 
 def _subtitle(run_dir: Path, rows: list[dict[str, Any]], summary: Mapping[str, Any]) -> str:
     steps = max((row["step"] for row in rows), default=0)
-    win_rate = known(summary, "win_rate")
+    win_rate = measured(summary, "win_rate", share=True)
     parts = [
         f"{run_dir.resolve().parent.name} / {run_dir.resolve().name}",
         f"{steps:,} steps" if steps else "",
-        "" if win_rate is None else f"preferred to the reference {percent(win_rate)} of the time",
+        f"preferred to the reference {win_rate} of the time" if win_rate else "",
     ]
     return "   ·   ".join(part for part in parts if part).replace("$", r"\$")

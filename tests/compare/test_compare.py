@@ -60,7 +60,7 @@ def test_saving_keeps_the_prose_around_the_table_and_every_run(sweep: Path, caps
     assert text.endswith("\nafter\n")
     assert "old" not in text
     assert "| 0.1 | 2 | 1.500 ± 0.707 ‡ [0.000, 7.853] |" in text
-    assert "- ‡ the evaluation's error is not known for each prompt: the interval is over seeds only" in text
+    assert "- ‡ the evaluation's error is not known for each prompt: interval and tests are over seeds only" in text
     assert text.count("a seed varies: batch order") == 1
     results = [json.loads(line) for line in (study / "results.jsonl").read_text().splitlines()]
     assert [row["kl"] for row in results] == [1.0, 2.0, 5.0]

@@ -16,6 +16,7 @@ from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.contrasts import verdict
 from dpo_lab.compare.exports import escaped, to_latex
 from dpo_lab.compare.reading import LOADER
 from dpo_lab.compare.settings import telling
@@ -49,6 +50,13 @@ def test_seven_seeds_can_show_two_effects(tmp_path: Path) -> None:
     effects = {0.1: base, 0.3: [x + 1 + 0.01 * x for x in base], 0.5: [x - 2 + 0.02 * x * x for x in base]}
     (sure,) = sweep(tmp_path, effects).sentences["kl"]
     assert sure == "Distinguishable from 0.1 (exact sign-flip test, Holm's p at most .05): above it 0.3; below it 0.5."
+
+
+def test_of_too_many_comparisons_no_number_of_seeds_is_promised_to_be_enough(tmp_path: Path) -> None:
+    comparison = sweep(tmp_path, {0.1: [1.0, 1.1], 0.2: [2.0, 2.2]})
+    (found,) = comparison.contrasts["kl"]
+    for many, ending in ((1, "it would take 6 seeds."), (400, "it would take 13 seeds."), (501, "too many for it.")):
+        assert verdict([found] * many, "0.1")[0].endswith(ending)
 
 
 def test_six_seeds_are_enough_for_one_comparison_and_not_for_two(tmp_path: Path) -> None:

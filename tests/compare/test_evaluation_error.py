@@ -128,6 +128,30 @@ def test_a_gap_that_is_too_wide_leaves_the_cell_empty_and_is_named(tmp_path: Pat
     (line,) = [line for line in comparison.notes if "at KL 1" in line]
     assert "leaper (0 to 3 nats)" in line
     assert "--max-gap" in line
+    assert not any("crosses" in note for note in comparison.notes)
+    assert "other empty cells: no run of the row crosses that KL" in compared([tmp_path], kls=[1.0, 9.0]).notes
+
+
+def test_at_a_kl_there_is_what_evaluations_on_the_way_measure(tmp_path: Path) -> None:
+    rows = [
+        {"step": i, "split": "eval", "kl": 0.4 * i, "proxy/policy": 1.0 + i, "rewards/accuracies": 0.5 + 0.1 * i}
+        for i in range(3)
+    ]
+    summary = {"kl": 0.8, "ideal_share": 0.9, "proxy/policy": 3.0, "eval/rewards/accuracies": 0.7}
+    write_run(tmp_path, "run", summary=summary, rows=rows)
+    comparison = compared([tmp_path], kls=[0.4, 9.0])
+    assert comparison.metrics == [f"{m} at KL {kl}" for m in ("proxy/policy", "eval/rewards/accuracies") for kl in ("0.4", "9")]
+    (group,) = comparison.groups
+    assert [group.estimate(metric).mean for metric in comparison.metrics] == [2.0, None, pytest.approx(0.6), None]
+    with pytest.raises(ValueError, match="'ideal_share' is not measured at evaluations on the way"):
+        compared([tmp_path], metrics=["ideal_share"], kls=[0.4])
+
+
+def test_a_gap_in_which_several_metrics_are_empty_is_named_once(tmp_path: Path) -> None:
+    rows = [{"step": i, "split": "eval", "kl": 3.0 * i, "proxy/policy": 1.0, "win_rate": 0.5} for i in range(2)]
+    write_run(tmp_path, "leaper", summary={"kl": 3.0, "proxy/policy": 1.0, "win_rate": 0.5}, rows=rows)
+    (line,) = [line for line in compared([tmp_path], kls=[1.0]).notes if "at KL 1" in line]
+    assert line.startswith("proxy/policy, win_rate at KL 1: empty for runs without an evaluation near it, leaper (0 to 3 nats)")
 
 
 def extrapolated(root: Path) -> Comparison:

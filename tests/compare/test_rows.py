@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from written_runs import write_run
 
+from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.intervals import Covers
+from dpo_lab.compare.notes import UPPER, marks
 from dpo_lab.compare.origins import conflict
 from dpo_lab.identity import HOUSEKEEPING, ROUNDING
 
@@ -66,6 +69,7 @@ def test_any_setting_can_be_asked_for(tmp_path: Path) -> None:
         ({"code": CODE}, {"code": {**CODE, "dpo_lab.losses.dpo": "3333"}}, "code ", "code (losses.dpo)"),
         ({"code": "1a2b3c"}, {"code": "4d5e6f"}, "code 1a2b", "code (the package)"),
         ({"code": CODE}, {"code": "4d5e6f", "git": {"sha": "def"}}, "git abc", "commits def and abc"),
+        ({"code": CODE}, {"code": "4d5e6f"}, "code ", "code (of before each module was recorded, and after)"),
         ({}, {"git": {"sha": "abc", "dirty": True}}, "git abc", "commits abc with changes and abc"),
         (
             {"versions": {"torch": "2.12", "a": "1"}},
@@ -143,13 +147,13 @@ def test_artifacts_of_other_code_that_were_accepted_are_named(tmp_path: Path) ->
 
 def test_runs_whose_code_changed_on_the_way_are_named(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"changed_on_the_way": ["trainer.py changed"]}, {})
-    assert comparison.remarks == ["gone on with under other code or settings than they began with: run0"]
+    assert comparison.remarks == ["continued under other code or settings than they began with: run0"]
 
 
 def test_conflicts_are_symmetric(tmp_path: Path) -> None:
     comparison = two(tmp_path, {"code": CODE, "made_from": MADE}, {"code": "x", "made_from": {**MADE, "tokenizer": "t2"}})
     a, b = comparison.runs
-    assert conflict(a, b).keys() == conflict(b, a).keys() == {"tokenizer"}
+    assert conflict(a, b).keys() == conflict(b, a).keys() == {"code", "tokenizer"}
     assert conflict(a, a) == {}
 
 
@@ -192,6 +196,66 @@ def test_what_a_seed_varies_is_said(tmp_path: Path, varied: dict[str, int], line
     for seed, own in enumerate((seeds, {**seeds, **varied})):
         write_run(tmp_path, str(seed), nested(own), seed=seed)
     assert compared([tmp_path], metrics=["kl"]).notes[-1].startswith(line)
+
+
+def test_a_seed_that_is_no_stages_is_named_by_its_setting(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, str(seed), {"model": {"lora": {"seed": seed}}, "my": {"seed": 0}}, seed=seed)
+    (line,) = (note for note in compared([tmp_path], metrics=["kl"]).notes if note.startswith("a seed varies"))
+    assert "samples, model.lora.seed; shared" in line
+    assert "my.seed" not in line
+
+
+def test_runs_of_before_every_metric_had_an_error_are_compared_and_said_to_be_so(tmp_path: Path) -> None:
+    samples = [
+        {"prompt": prompt, "policy": "x", "reference": "y", "reward/policy": reward, "reward/reference": 0.5}
+        for prompt, reward in (("a", 1.0), ("b", 0.0), ("c", 1.5))
+    ]
+    best = [{"n": n, "kl": 0.2 * n, "proxy": 1.0 + n, "reward": 1.0 + n, "positive": 0.9} for n in (2, 4)]
+    frontier = [{"kl": 0.1 * k, "proxy": 1.0 + 0.1 * k} for k in range(5)]
+    summary = {"kl_se": 0.1, "reward/policy": 2.5 / 3, "win_rate": 2 / 3, "ideal_share": 0.9, "proxy/policy": 1.2}
+    rows = [
+        {"step": step, "split": "eval", "kl": 0.4 * step, "kl_se": 0.1, "proxy/policy": 1 + 0.1 * step} for step in range(3)
+    ]
+    for seed in range(2):
+        found = {**summary, "kl": 1.0 + seed, "best_of_n": best, "ideal_frontier": frontier, "eval/rewards/accuracies": 0.9}
+        write_run(tmp_path, f"run{seed}", None, found, seed=seed, rows=rows, samples=samples, facts={"code": "1a2b3c"})
+    comparison = compared([tmp_path], metrics=["kl", "reward/policy", "win_rate", "ideal_share", "proxy/policy"])
+    (group,) = comparison.groups
+    marked = {metric: marks(group, metric) for metric in comparison.metrics}
+    assert marked == {"kl": UPPER, "reward/policy": "", "win_rate": "", "ideal_share": "", "proxy/policy": ""}
+    assert group.estimate("reward/policy").covers is Covers.both
+    assert group.estimate("ideal_share").low is None  # equal in both, and nothing says how far it varies
+    (remark,) = comparison.remarks
+    assert remark.startswith("of an older version of this package: no standard errors but that of KL")
+    assert remark.endswith("run0, run1")
+    assert any(note.startswith("a seed varies: batch order; shared") for note in comparison.notes)
+    assert marks(compared([tmp_path], kls=[0.4], metrics=["proxy/policy"]).groups[0], "proxy/policy at KL 0.4") == ""
+    page = tmp_path / "page.html"
+    assert main([str(tmp_path), "--html", str(page), "--csv", str(tmp_path / "results.csv")]) == 0
+    assert "of an older version of this package" in page.read_text()
+    assert any(note.startswith("without brackets: ") for note in comparison.notes)
+
+
+def test_a_setting_that_an_older_version_did_not_know_is_no_difference_of_settings(tmp_path: Path) -> None:
+    for seed in range(2):
+        for beta in (0.1, 0.3):
+            own = {"loss": {"beta": beta}}
+            write_run(tmp_path, f"old{seed}{beta}", own, seed=seed, facts={"code": "1a2b3c"})
+            new = {**own, "accept": [], "trainer": {"policy": "last"}}
+            write_run(tmp_path, f"new{seed}{beta}", new, seed=seed, facts={"code": CODE})
+    comparison = compared([tmp_path], metrics=["kl"])
+    assert [list(group.settings) for group in comparison.groups] == [["loss.beta", "made with"]] * 4
+    assert {len(group.runs) for group in comparison.groups} == {2}
+    write_run(tmp_path, "other", {"loss": {"beta": 0.1}, "trainer": {"policy": "best"}}, facts={"code": CODE})
+    assert "trainer.policy" in compared([tmp_path], metrics=["kl"]).groups[0].settings
+
+
+def test_what_only_evaluations_on_the_way_measure_is_that_of_the_step_that_was_kept(tmp_path: Path) -> None:
+    rows = [{"step": step, "split": "eval", "kl": 0.1, "displacement/chosen": -float(step)} for step in (0, 10, 20)]
+    write_run(tmp_path, "best", summary={"kl": 0.1, "step": 10}, rows=rows)
+    (run,) = compared([tmp_path], metrics=["displacement/chosen"]).runs
+    assert run.value("displacement/chosen") == -10.0
 
 
 def test_runs_that_the_clock_stopped_are_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpo_lab.compare.intervals import Bounds, Covers, SharedError, bounds_of, estimate
+from dpo_lab.compare.intervals import SHARE, Bounds, Covers, SharedError, bounds_of, estimate
 from dpo_lab.compare.significance import EXACT_UP_TO, holm, paired_p, smallest_p, student_p
 from dpo_lab.compare.student import student_cdf, student_quantile
 
@@ -171,6 +171,9 @@ def test_a_share_of_all_prompts_has_the_exact_binomials_interval() -> None:
 
 def test_bounds_go_with_the_name_of_a_metric() -> None:
     assert estimate([0.1, 0.6], bounds=bounds_of("eval/kl")).low == 0.0
+    below = estimate([-0.02, -0.021, -0.022], SharedError(1e-8, 100.0), bounds_of("kl"))
+    assert (below.low, below.high) == (0.0, 0.0)  # all that a KL can be, in so small an error
+    assert bounds_of("eval/label_ties") == SHARE
     assert bounds_of("positive/policy at KL 2") == bounds_of("eval/rewards/accuracies") == Bounds(0.0, 1.0)
     assert bounds_of("reward/policy") == bounds_of("ideal_share") == Bounds()
 

@@ -88,11 +88,13 @@ def summary(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_its_own_held_out_rows_give_its_own_numbers(name: str) -> None:
+def test_its_own_held_out_rows_give_its_own_numbers(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows, words = RUNS[name]
     path = train(rows, *words)
     then = {key.removeprefix("eval/"): value for key, value in summary(path).items() if key.startswith("eval/")}
+    capsys.readouterr()
     now = summary(run(*scoring(path)))
+    assert f"{now['loss']:.4f} \N{PLUS-MINUS SIGN} {now['loss_se']:.4f}" in capsys.readouterr().out
     assert now["num_pairs"] == 8
     shared = then.keys() & now.keys()
     assert shared >= {"loss", "rewards/chosen", "logps/chosen"}

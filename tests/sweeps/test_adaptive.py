@@ -38,9 +38,11 @@ def test_a_search_goes_on_as_if_it_had_not_stopped_and_keeps_to_its_bound(
     assert len(set(found["at once"])) == 2
     assert "1 of 2 trials are known" in out
     summaries = [json.loads((path / "summary.json").read_text()) for path in runs_of(tmp_path / "in two")]
+    for summary in summaries:
+        assert f"reward/policy {summary['reward/policy']:.4g} \N{PLUS-MINUS SIGN} {summary['reward/policy_se']:.2g}, kl" in out
     within = [summary["reward/policy"] for summary in summaries if summary["kl"] <= 0.03]
     if within:
-        assert f"reward/policy {max(within):.4g}, kl" in out.split("best of 2 trials: ")[1]
+        assert f"reward/policy {max(within):.4g} \N{PLUS-MINUS SIGN}" in out.split("best of 2 trials: ")[1]
     else:
         assert "no trial of 2 is within hydra.sweeper.max_kl=0.03" in out
 

@@ -80,6 +80,11 @@ def test_a_bound_on_kl_an_error_and_an_extrapolation_are_named(tmp_path: Path) -
     far = SUMMARY | {"kl": 7.0, "ideal_share_se": 0.02, "ideal_extrapolated": True}
     found = texts(write(tmp_path, events(sampled=True), far))
     assert "91 % positive at 7.0 nats: 78 ± 2 %* of the ideal gain in reward" in found
+    sure = far | {"positive/policy_se": 0.013, "win_rate": 0.8, "win_rate_se": 0.02}
+    assert "91 ± 1 % positive at 7.0 nats: 78 ± 2 %* of the ideal gain in reward" in texts(
+        write(tmp_path, events(sampled=True), sure)
+    )
+    assert any("preferred to the reference 80 ± 2 % of the time" in text for text in texts(tmp_path))
     assert "* extrapolated as √KL" in found
 
 
@@ -145,6 +150,8 @@ def test_the_summary_stands_in_for_the_evaluation_of_its_step() -> None:
     points = way(events(sampled=True), SUMMARY)
     assert [point.step for point in points] == [0, 10, 20, 30, 40]
     assert (points[-1].kl, points[-1].kl_se, points[-1].reward, points[-1].reward_se) == (3.6, 0.06, 2.5, 0.08)
+    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 20})] == [0, 10, 20]
+    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 0})] == [0]  # the best was where it began
 
 
 def test_metrics_logged_once_or_never_make_no_curve() -> None:

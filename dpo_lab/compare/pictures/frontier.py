@@ -35,7 +35,7 @@ def draw(comparison: Comparison) -> Figure | None:
     heading(
         figure,
         f"{reward} against distance from the reference",
-        "points: evaluations of all runs; lines: mean over seeds where a run first crosses a KL, as far as all seeds go",
+        "points: evaluations of all runs; lines: mean over seeds as far as all go, interpolated in \N{SQUARE ROOT}KL",
     )
     quiet_grid(axes)
     ends = []
