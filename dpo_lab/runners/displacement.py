@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -44,8 +45,8 @@ class Displacement:
         return found if error is None else {**found, "displacement/chosen_se": error}
 
 
-def resumed(pairs: CandidateBatch, first: Mapping[str, float], score: Callable[[CandidateBatch], Logps]) -> Displacement:
-    """The displacement of a run that goes on, from its first evaluation; `score` has the policy that it began with."""
+def resumed(pairs: CandidateBatch, first: Mapping[str, Any], score: Callable[[CandidateBatch], Logps]) -> Displacement:
+    """The displacement of a run that goes on, from the line of its first evaluation; `score` has the policy that it began with."""
     if "logps/chosen" not in first:
         return Displacement(pairs)
     with torch.no_grad():
