@@ -46,7 +46,7 @@ class Displacement:
 
 
 def resumed(pairs: CandidateBatch, first: Mapping[str, Any], score: Callable[[CandidateBatch], Logps]) -> Displacement:
-    """The displacement of a run that goes on, from the line of its first evaluation; `score` has the policy that it began with."""
+    """The displacement of a run that goes on, from its first line; `score` has the policy that it began with."""
     if "logps/chosen" not in first:
         return Displacement(pairs)
     with torch.no_grad():
