@@ -203,7 +203,8 @@ def test_samples_hold_both_sides_of_every_prompt(quickstart: Finished) -> None:
     rows = lines(quickstart.path / "samples.jsonl")
     assert len(rows) == 16
     for row in rows:
-        assert set(row) == {"prompt", "policy", "reference", "reward/policy", "reward/reference"}
+        numbers = {"reward/policy", "reward/reference", "proxy/policy", "proxy/reference", "kl", "win_rate"}
+        assert set(row) == {"prompt", "policy", "reference"} | numbers
         assert row["policy"].startswith(row["prompt"])
 
 
