@@ -15,7 +15,7 @@ def main() -> None:
     # The directory the user stands in holds the user's modules, for the installed command as for `python -m`.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
-    from dpo_lab.command_line import run_command
+    from dpo_lab.cli.main import run_command
 
     sys.exit(run_command(sys.argv[1:]))
 

@@ -1,4 +1,4 @@
-"""What Hydra finds by name: hydra/sweeper=grid and optuna, hydra/launcher=local. The work is done in `dpo_lab.sweeps`.
+"""What Hydra finds by name: hydra/sweeper=grid and optuna, hydra/launcher=local. The work is done in `dpo_lab.cli.sweeps`.
 
 Hydra looks for plugins in this package only, and imports them in every program that uses Hydra: so nothing but Hydra is
 imported here before a sweep starts.
@@ -70,7 +70,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the jobs that the command line has read from the arguments, and checked."""
-        from dpo_lab.sweeps.grid import run_grid
+        from dpo_lab.cli.sweeps.grid import run_grid
 
         run_grid(self.task.ledger, self.launcher)
 
@@ -98,7 +98,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Run one trial after the other, or as many at a time as the launcher has jobs."""
         try:
-            from dpo_lab.sweeps.adaptive import Goal, Search
+            from dpo_lab.cli.sweeps.adaptive import Goal, Search
         except ModuleNotFoundError as error:
             print(f"error: hydra/sweeper=optuna needs optuna ({error}): pip install 'dpo_lab[optuna]'", file=sys.stderr)
             raise SystemExit(2) from error
@@ -122,7 +122,7 @@ class LocalLauncher(Launcher):
         self.folder = Path(config.hydra.sweep.dir)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from dpo_lab.sweeps.processes import run_in_processes
+        from dpo_lab.cli.sweeps.processes import run_in_processes
 
         jobs = [list(words) for words in job_overrides]
         if self.n_jobs == 1:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from strategies import batches, comparisons
 
-from dpo_lab.aggregates import token_weights
+from dpo_lab.losses.aggregates import token_weights
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from dpo_lab.compute import Compute
 from dpo_lab.models.base import ModelSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
-from dpo_lab.trainer_settings import TrainerSettings
+from dpo_lab.training.compute import Compute
+from dpo_lab.training.settings import TrainerSettings
 
 Step = Callable[[], object]
 """Adds the gradient of the mean loss over the batch to the policy's; what it returns nobody looks at."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dpo_lab.records import CandidateBatch
-from dpo_lab.streams import generator
+from dpo_lab.seeding import generator
 
 
 @dataclass

@@ -16,11 +16,11 @@ from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
-from dpo_lab.objective import Objective
 from dpo_lab.records import CandidateBatch
-from dpo_lab.references import REFERENCES, Reference
-from dpo_lab.scoring import Scoring
-from dpo_lab.self_check import trusted
+from dpo_lab.scoring.logps import Scoring
+from dpo_lab.scoring.self_check import trusted
+from dpo_lab.training.objective import Objective
+from dpo_lab.training.references import REFERENCES, Reference
 
 
 @dataclass

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dpo_lab.tracking.theme import BLUE, INK, MUTED, STYLE
+from dpo_lab.compare.figures.theme import BLUE, INK, MUTED, STYLE
 
 OURS = ("cached", "live", "compiled")
 OTHERS = "#aab4bf"

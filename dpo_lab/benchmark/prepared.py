@@ -9,10 +9,10 @@ from torch import nn
 
 from dpo_lab.benchmark.base import CONTENDERS, Setting, Step
 from dpo_lab.benchmark.cases import Case
-from dpo_lab.compute import Compute
 from dpo_lab.models.base import ModelSpec
-from dpo_lab.streams import seed_torch
-from dpo_lab.trainer_settings import TrainerSettings
+from dpo_lab.seeding import seed_torch
+from dpo_lab.training.compute import Compute
+from dpo_lab.training.settings import TrainerSettings
 
 
 @dataclass

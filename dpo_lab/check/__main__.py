@@ -20,7 +20,7 @@ import torch
 
 from dpo_lab.check.plot import draw
 from dpo_lab.check.report import row_of, show
-from dpo_lab.grammar import parsed
+from dpo_lab.cli.grammar import parsed
 from dpo_lab.losses import LOSSES
 from dpo_lab.registry import load_user_modules, suggestion
 from dpo_lab.tracking.console import Console

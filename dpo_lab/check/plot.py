@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dpo_lab.check.drawing import Loss, complete, default, numbers_of_candidates
+from dpo_lab.compare.figures.theme import BLUE, INK, MUTED, STYLE, VERMILION, halo, quiet_grid
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import Aggregate
-from dpo_lab.tracking.theme import BLUE, INK, MUTED, STYLE, VERMILION, halo, quiet_grid
 
 REACH = 5.0
 """Margins drawn: as far as this to either side, in rewards."""

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from dpo_lab.artifacts.json_files import write_atomically
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
 from dpo_lab.compare.figure import draw_paths
 from dpo_lab.compare.tables import contrast_rows, rows_of, save, side_by_side
 from dpo_lab.tracking import Console
-from dpo_lab.tracking.json_files import write_atomically
 
 EXPORTS = {"csv": to_csv, "json": to_json, "latex": to_latex}
 
@@ -102,7 +102,7 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace, 
         metric = given.metric[0] if given.metric else "proxy/policy"
         console.path("figure", draw_paths(comparison.groups, metric, comparison.baseline, given.figure, most_kl))
     if given.figures is not None:
-        from dpo_lab.compare.pictures import save_figures
+        from dpo_lab.compare.figures import save_figures
 
         drawn = save_figures(comparison, given.figures)
         for path in drawn:

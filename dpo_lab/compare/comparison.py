@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from dpo_lab.artifacts.identity import decisive, is_seed
 from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
 from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.matched import AT
@@ -17,7 +18,6 @@ from dpo_lab.compare.origins import between_rows, untold
 from dpo_lab.compare.reading import find_runs
 from dpo_lab.compare.runs import FinishedRun, Group, known_metrics, on_the_way
 from dpo_lab.compare.settings import described
-from dpo_lab.identity import decisive, is_seed
 from dpo_lab.registry import suggestion
 
 METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")

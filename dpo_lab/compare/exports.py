@@ -7,12 +7,12 @@ import io
 from dataclasses import asdict
 from typing import Any
 
+from dpo_lab.artifacts.json_files import to_text
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.contrasts import ALPHA, Contrast
 from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.notes import marks
 from dpo_lab.compare.runs import Group
-from dpo_lab.tracking.json_files import to_text
 
 DIFFERENCE = ["pairs", "difference", "difference_low", "difference_high", "difference_covers", "p", "p_holm", "p_t", "p_t_holm"]
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"}

@@ -24,7 +24,7 @@ def draw_paths(groups: Sequence[Group], metric: str, baseline: Group | None, pat
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from dpo_lab.tracking.theme import STYLE
+    from dpo_lab.compare.figures.theme import STYLE
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
@@ -36,7 +36,7 @@ def composed(groups: Sequence[Group], metric: str, baseline: Group | None, most_
     """The picture, not yet drawn; `remark` ends its title."""
     from matplotlib.figure import Figure
 
-    from dpo_lab.tracking.theme import BLUE, INK, quiet_grid
+    from dpo_lab.compare.figures.theme import BLUE, INK, quiet_grid
 
     rows = math.ceil(len(groups) / COLUMNS)
     figure = Figure(figsize=(11, 1.75 * rows + 0.9), layout="constrained")

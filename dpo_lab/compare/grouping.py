@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dpo_lab.artifacts.identity import decisive
 from dpo_lab.compare.origins import conflict, marks, origin
 from dpo_lab.compare.runs import FinishedRun, Group
 from dpo_lab.compare.settings import differing, telling
-from dpo_lab.identity import decisive
 from dpo_lab.registry import suggestion
 
 MADE_WITH = "made with"

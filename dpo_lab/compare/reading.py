@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from dpo_lab.artifacts.identity import decisive
 from dpo_lab.compare.runs import FinishedRun
-from dpo_lab.identity import decisive
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpo_lab.artifacts.json_files import to_line, write_atomically
 from dpo_lab.compare.contrasts import Contrast
 from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.matched import AT
 from dpo_lab.compare.notes import marks, marks_of
 from dpo_lab.compare.runs import Group
-from dpo_lab.tracking.json_files import to_line, write_atomically
-from dpo_lab.tracking.study_folder import place_table
+from dpo_lab.compare.study_folder import place_table
 
 if TYPE_CHECKING:
     from dpo_lab.compare.comparison import Comparison

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from dpo_lab.messages import Prompt
+from dpo_lab.data.messages import Prompt
 from dpo_lab.registry import Registry
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.messages import Message, Prompt, plain, transcript
+from dpo_lab.data.messages import Message, Prompt, plain, transcript
 
 EMPTY = "left out, empty completion"
 IDENTICAL = "left out, identical completions"

@@ -10,9 +10,9 @@ from typing import Any
 
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.formats import Format, detect, read_row, unread
+from dpo_lab.data.messages import Message
 from dpo_lab.data.sources import Place
 from dpo_lab.data.values import BadRowError, short
-from dpo_lab.messages import Message
 
 CANARY = "canary"
 LISTED = 10

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpo_lab.data.conversations import conversation, is_conversation
+from dpo_lab.data.messages import ASSISTANT, Message, Prompt
 from dpo_lab.data.values import BadRowError, required, text
-from dpo_lab.messages import ASSISTANT, Message, Prompt
 
 
 def context_of(fields: Mapping[str, Any]) -> Any:

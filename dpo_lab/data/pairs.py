@@ -12,8 +12,8 @@ from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_
 from dpo_lab.data.check import IN_EVAL, Check, nothing_to_learn, opening, prompt_digest, remarks, row_digest
 from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally
 from dpo_lab.data.formats import FIELDS, Format
+from dpo_lab.data.messages import Prompt, plain
 from dpo_lab.data.sources import Place, paths_of
-from dpo_lab.messages import Prompt, plain
 from dpo_lab.registry import suggestion
 
 OURS = sorted({name for names in FIELDS.values() for name in names})

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from dpo_lab.data.base import DATA, Corpus, DataSource
-from dpo_lab.streams import permutation, stream, uniform
+from dpo_lab.seeding import permutation, stream, uniform
 
 EVAL_SHARE = 0.2
 

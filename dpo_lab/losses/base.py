@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.aggregates import mean_weights, token_weights
+from dpo_lab.losses.aggregates import mean_weights, token_weights
 from dpo_lab.losses.divergences import Divergence, link
 from dpo_lab.losses.options import Margin, Weighting
 from dpo_lab.records import Aggregate, CandidateBatch, Logps

@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.aggregates import uniforms
+from dpo_lab.losses.aggregates import uniforms
 from dpo_lab.losses.averages import NO_DEVIATION, check_decay, no_gaps, per_deviation, with_gaps
 from dpo_lab.losses.base import LOSSES, Laws, State
 from dpo_lab.losses.options import Weighting, wpo_weights

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from dpo_lab.artifacts.tensors import storable
 from dpo_lab.models.lora import Lora
-from dpo_lab.streams import seed_torch
-from dpo_lab.tensors import storable
+from dpo_lab.seeding import seed_torch
 
 
 def lora_config(net: nn.Module, lora: Lora) -> LoraConfig:

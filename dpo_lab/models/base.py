@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
+from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.registry import Registry
-from dpo_lab.tokenizers import Tokenizer
 
 
 @dataclass

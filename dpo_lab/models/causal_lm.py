@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from dpo_lab.attention import Trees, attending_among
-from dpo_lab.layouts import Work
+from dpo_lab.artifacts.tensors import each_once
 from dpo_lab.models.caches import buffering, continuing, recording
-from dpo_lab.scoring import evaluating
-from dpo_lab.streams import generator
-from dpo_lab.tensors import each_once
+from dpo_lab.scoring.attention import Trees, attending_among
+from dpo_lab.scoring.layouts import Work
+from dpo_lab.scoring.logps import evaluating
+from dpo_lab.seeding import generator
 
 HEAD_DIFFERENCE = 1e-4
 """Relative, in float32: a head that is applied otherwise than by the model itself is off by far more."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dpo_lab.artifacts import digest, remembered_digest
+from dpo_lab.artifacts.store import digest, remembered_digest
 from dpo_lab.models.base import MODELS, ModelSpec, Opened
 from dpo_lab.models.lora import Lora
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dpo_lab.attention import again
+from dpo_lab.scoring.attention import again
 
 GRAPHS = 32
 """So many variants of one function are compiled before the rest is run as it is."""

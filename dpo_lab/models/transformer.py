@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from x_transformers import Decoder, TransformerWrapper
 
-from dpo_lab.attention import Trees, attending_among
-from dpo_lab.layouts import Work
+from dpo_lab.artifacts.tensors import storable
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
-from dpo_lab.tensors import storable
+from dpo_lab.scoring.attention import Trees, attending_among
+from dpo_lab.scoring.layouts import Work
 
 
 class TransformerPolicy(nn.Module):

@@ -1,6 +1,6 @@
 """What a run leaves behind: its directory, the TensorBoard view of it, lines on the console, a picture.
 
-`draw_run` lives in `dpo_lab.tracking.picture`, so that a run that draws nothing does not import matplotlib.
+`draw_run` lives in `dpo_lab.compare.figures.run`, so that a run that draws nothing does not import matplotlib.
 """
 
 from dpo_lab.tracking.console import Console

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from rejections import LOPSIDED, families, rejections
 from truths import coverage, trained
 
-from dpo_lab.tracking.json_files import to_line, write_atomically
-from dpo_lab.tracking.provenance import provenance
-from dpo_lab.tracking.study_folder import place_table
+from dpo_lab.artifacts.json_files import to_line, write_atomically
+from dpo_lab.artifacts.machine import provenance
+from dpo_lab.compare.study_folder import place_table
 
 COLUMNS = ["interval or test", "seeds or pairs", "times", "promised", "found", "binomial error", "kept"]
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.candidates.base import padded
-from dpo_lab.candidates.sampled import draw
 from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.runs import FinishedRun, Group
 from dpo_lab.data.synthetic import SyntheticSource
+from dpo_lab.evaluation.evaluator import Judge
 from dpo_lab.models.copying import freeze
-from dpo_lab.policies import Policy, load_policy
+from dpo_lab.models.policies import Policy, load_policy
+from dpo_lab.preferences.base import padded
+from dpo_lab.preferences.rewards.lexicon import LexiconReward
+from dpo_lab.preferences.sampled import draw
 from dpo_lab.records import CandidateBatch
-from dpo_lab.rewards.lexicon import LexiconReward
-from dpo_lab.runners.judge import Judge
-from dpo_lab.streams import number
+from dpo_lab.seeding import number
 
 METRICS = ("reward/policy", "kl", "ideal_share", "positive/policy", "win_rate")
 BETAS = (0.8, 1.6)

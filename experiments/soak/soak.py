@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dpo_lab.artifacts import DamagedError, verify_directory
+from dpo_lab.artifacts.store import DamagedError, verify_directory
 
 WORDS = [
     *("+experiment=quickstart", "data.num_sentences=200", "model.dim=16", "model.depth=1", "model.heads=1"),
@@ -109,7 +109,7 @@ def disturbed(folder: Path, words: list[str], draw: random.Random, longest: floa
 def grown(folder: Path, times: int) -> list[tuple[float, int]]:
     """Memory (MB) and open files of one process after each of so many runs in it."""
     os.chdir(folder)
-    from dpo_lab.command_line import run_command
+    from dpo_lab.cli.main import run_command
 
     found = []
     for turn in range(times):

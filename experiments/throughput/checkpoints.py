@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from dpo_lab.checkpoints import Checkpoints
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.resuming import optimizer_state, prefixed, weights_of
+from dpo_lab.training.checkpoints import Checkpoints
+from dpo_lab.training.train_state import optimizer_state, prefixed, weights_of
 
 EVERY = 10
 """Steps a checkpoint."""

@@ -9,9 +9,9 @@ from statistics import median
 import torch
 
 from dpo_lab.benchmark.cases import Case
-from dpo_lab.layouts import EVERY, planned
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.scoring import Scoring, score
+from dpo_lab.scoring.layouts import EVERY, planned
+from dpo_lab.scoring.logps import Scoring, score
 
 ROUNDS = 5
 NETWORK = TransformerSpec(name="transformer", dim=256, depth=6, heads=8, context=1024)

@@ -1,4 +1,5 @@
-"""Tokens per second of `dpo_lab.generation.sample` and of x-transformers' own generate, same weights, one process, interleaved.
+"""Tokens per second of `dpo_lab.models.generation.sample` and of x-transformers' generate,
+the same weights in one process, interleaved.
 
     OMP_NUM_THREADS=1 python experiments/throughput/sampling.py [--rounds 5]
 
@@ -20,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from x_transformers import AutoregressiveWrapper
 
-from dpo_lab.generation import sample
+from dpo_lab.models.generation import sample
 from dpo_lab.models.transformer import FeedForward, TransformerPolicy, TransformerSpec
-from dpo_lab.streams import stream
+from dpo_lab.seeding import stream
 
 VOCAB, END, MAX_TOKENS, MEAN_LENGTH = 2010, 0, 22, 17
 ROWS = 1024

@@ -25,8 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 from dpo_lab.benchmark import CONTENDERS, Contender, Setting, Step
-from dpo_lab.compute import Precision
 from dpo_lab.models.transformer import TransformerSpec
+from dpo_lab.training.compute import Precision
 
 datasets.disable_progress_bars()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own old names, which TRL uses

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers.trainer import Trainer as HFTrainer
 
 from dpo_lab.losses import PreferenceLoss
-from dpo_lab.measuring import measure
-from dpo_lab.metrics import means, preference_metrics
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.references import REFERENCES, Reference
+from dpo_lab.training.compute_logps import measure
+from dpo_lab.training.metrics import means, preference_metrics
+from dpo_lab.training.references import REFERENCES, Reference
 
 # Everything here is float32: TRL's own kernel computes log-probabilities in that whatever the model is in. Gradients are
 # compared as whole vectors, for single entries may cancel to nothing; of all comparisons the farthest is off by 5e-6.

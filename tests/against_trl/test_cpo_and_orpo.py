@@ -20,7 +20,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from dpo_lab.losses import LOSSES
 from dpo_lab.records import Aggregate, CandidateBatch
-from dpo_lab.scoring import token_logps
+from dpo_lab.scoring.logps import token_logps
 
 pytestmark = old_names
 

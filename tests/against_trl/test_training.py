@@ -17,16 +17,16 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.bema_for_ref_model import BEMACallback
 from trl.experimental.bema_for_ref_model import DPOTrainer as DPOTrainerWithBEMA
 
-from dpo_lab.compute import Compute
-from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.models.causal_lm import adapted
-from dpo_lab.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.records import CandidateBatch
-from dpo_lab.references import REFERENCES, Reference, ReferenceSpec
-from dpo_lab.scoring import Scoring
-from dpo_lab.trainer import Hooks, Trainer
-from dpo_lab.trainer_settings import TrainerSettings
+from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.logps import Scoring
+from dpo_lab.training.compute import Compute
+from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.references import REFERENCES, Reference, ReferenceSpec
+from dpo_lab.training.settings import TrainerSettings
+from dpo_lab.training.trainer import Hooks, Trainer
 
 pytestmark = old_names
 

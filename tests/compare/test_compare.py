@@ -14,8 +14,8 @@ from dpo_lab.compare.figure import composed
 from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.matched import at_kl
 from dpo_lab.compare.reading import find_runs
+from dpo_lab.compare.study_folder import END, START
 from dpo_lab.compare.tables import rows_of
-from dpo_lab.tracking.study_folder import END, START
 
 
 def write_run(root: Path, name: str, *, beta: float, seed: int, kl: float, status: str = "done") -> Path:

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from written_runs import write_run
 
+from dpo_lab.artifacts.identity import HOUSEKEEPING, ROUNDING
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.intervals import Covers
 from dpo_lab.compare.notes import UPPER, marks
 from dpo_lab.compare.origins import conflict
-from dpo_lab.identity import HOUSEKEEPING, ROUNDING
 
 MADE = {"base": "b1", "tokenizer": "t1", "pairs": "p1"}
-CODE = {"dpo_lab.losses.dpo": "1111", "dpo_lab.trainer": "2222"}
+CODE = {"dpo_lab.losses.dpo": "1111", "dpo_lab.training.trainer": "2222"}
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_a_stage_may_differ_where_its_own_seed_does(tmp_path: Path, seed: str, m
 def test_what_split_rows_share_is_told_from_the_rest(tmp_path: Path) -> None:
     for beta in (0.1, 0.3):
         for seed in range(3):
-            code = {**CODE, "dpo_lab.trainer": "new" if seed == 2 and beta == 0.1 else "2222"}
+            code = {**CODE, "dpo_lab.training.trainer": "new" if seed == 2 and beta == 0.1 else "2222"}
             write_run(tmp_path, f"{beta}-{seed}", {"loss": {"beta": beta}}, seed=seed, facts={"code": code})
     comparison = compared([tmp_path], metrics=["kl"], baseline="0.3")
     assert [len(group.runs) for group in comparison.groups] == [2, 1, 3]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
 from dpo_lab.data.check import Check, opening, remarks
+from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
-from dpo_lab.messages import Message
 
 SMALL = st.sampled_from(["", "a", "b", "ab", "ba"])
 

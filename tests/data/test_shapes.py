@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from dpo_lab.data import Feedback
 from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally, read_feedback
 from dpo_lab.data.formats import Format
+from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.data.sources import Place
 from dpo_lab.data.values import BadRowError, beats
-from dpo_lab.messages import Message
 
 USER, REPLY = Message("user", "Hi!"), Message("assistant", "Hello.")
 ASKED = {"role": "user", "content": "Hi!"}

@@ -17,9 +17,9 @@ from losses.oracles.batch_coupled import splitmix
 from strategies import numbers_of
 from torch import Tensor
 
-from dpo_lab.aggregates import uniforms
 from dpo_lab.check.drawing import complete
 from dpo_lab.losses import PreferenceLoss
+from dpo_lab.losses.aggregates import uniforms
 from dpo_lab.losses.aot import AOTLoss
 from dpo_lab.losses.aot_unpaired import AOTUnpairedLoss, matched
 from dpo_lab.losses.beta_dpo import BetaDPOLoss

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpo_lab.check.drawing import comparisons, numbers_of_candidates, wide_pairs
-from dpo_lab.composing import composed
+from dpo_lab.cli.composing import composed
 from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.ipo import IPOLoss
 from dpo_lab.losses.mix import MixLoss
 from dpo_lab.losses.options import Margin
 from dpo_lab.losses.sft import SFTLoss
+from dpo_lab.pipeline.study import to_study
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
-from dpo_lab.runners.study import to_study
 
 Loss = type[PreferenceLoss]
 EXACT = {"rtol": 1e-12, "atol": 1e-12}

@@ -12,17 +12,17 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from xtransformers import VOCAB, drawn
 
-from dpo_lab.generation import Decodes, WholeRows, sample
-from dpo_lab.layouts import EVERY, Layout, SharesPrompt
 from dpo_lab.models import causal_lm
 from dpo_lab.models.adapters import add_adapter
 from dpo_lab.models.causal_lm import CausalLM, LanguageModel, adapted
 from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.generation import Decodes, WholeRows, sample
 from dpo_lab.models.lora import Lora
 from dpo_lab.models.running import checkpoint_blocks
-from dpo_lab.scoring import Scoring, score
-from dpo_lab.self_check import trusted
-from dpo_lab.streams import stream
+from dpo_lab.scoring.layouts import EVERY, Layout, SharesPrompt
+from dpo_lab.scoring.logps import Scoring, score
+from dpo_lab.scoring.self_check import trusted
+from dpo_lab.seeding import stream
 
 WINDOWS = {"Qwen2, windows", "Mistral, a window", "Gemma 2", "Gemma 3"}
 """They count places in a row, so prompts do not share one."""

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from xtransformers import CONTEXT, VOCAB, drawn
 
 from dpo_lab.benchmark import Case
-from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.models.causal_lm import CausalLM
 from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
-from dpo_lab.scoring import Scoring, score
+from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.logps import Scoring, score
 
 
 def policy(dropout: float = 0.0) -> TransformerPolicy:

@@ -8,14 +8,14 @@ import pytest
 import torch
 from xtransformers import drawn
 
-from dpo_lab.generation import WholeRows
-from dpo_lab.layouts import EVERY, Layout
 from dpo_lab.models import MODELS
 from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.generation import WholeRows
 from dpo_lab.models.size import size_in_words
 from dpo_lab.models.transformer import FeedForward, Norm, Positions, TransformerPolicy, TransformerSpec
-from dpo_lab.scoring import score
-from dpo_lab.self_check import trusted
+from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.logps import score
+from dpo_lab.scoring.self_check import trusted
 
 SMALL = {"dim": 32, "depth": 2, "heads": 4, "context": 24}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -12,10 +12,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from dpo_lab.compare.comparison import Comparison
+from dpo_lab.compare.figures import figures, to_svg
 from dpo_lab.compare.page.samples import side_by_side
 from dpo_lab.compare.page.svg import inline
 from dpo_lab.compare.page.table import results
-from dpo_lab.compare.pictures import figures, to_svg
 from dpo_lab.compare.settings import differing
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import re
 from markupsafe import escape
 
 from dpo_lab.compare.figure import GREY
-from dpo_lab.compare.pictures.looks import OTHERS
-from dpo_lab.tracking.theme import INK, MUTED
+from dpo_lab.compare.figures.looks import OTHERS
+from dpo_lab.compare.figures.theme import INK, MUTED
 
 ROLES = {
     INK: "ink",

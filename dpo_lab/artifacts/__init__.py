@@ -1,0 +1,1 @@
+"""Artifacts: results of stages, stored under keys that say what made them."""

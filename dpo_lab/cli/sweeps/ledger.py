@@ -1,0 +1,143 @@
+"""How the jobs of a sweep stand. The run directories say so, wherever the runs are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dpo_lab.artifacts.json_files import to_text, write_atomically
+from dpo_lab.pipeline.resume import config_key
+from dpo_lab.pipeline.study import Study
+from dpo_lab.tracking import read_run
+from dpo_lab.tracking.run_directory import path_below
+
+
+class State(StrEnum):
+    """How a job stands."""
+
+    waiting = "waiting"
+    running = "running"
+    done = "done"
+    reused = "finished before"
+    failed = "failed"
+    preempted = "interrupted"
+    diverged = "diverged"
+
+    @property
+    def bad(self) -> bool:
+        return self in (State.failed, State.preempted, State.diverged)
+
+
+STATES = {"running": State.running, "done": State.done, "failed": State.failed}
+STATES |= {"preempted": State.preempted, "diverged": State.diverged}
+"""By the status in run.json."""
+
+
+@dataclass
+class Entry:
+    """A job: its override words, the key and the place of its run, and what has become of it."""
+
+    words: list[str]
+    key: str
+    folder: Path
+    """Where the runs of its study's name lie."""
+    lock: Path
+    state: State = State.waiting
+    run: Path | None = None
+    reason: str = ""
+
+
+@dataclass
+class Ledger:
+    """The jobs of a sweep."""
+
+    entries: list[Entry] = field(default_factory=list)
+    seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """Each run.json that has been read, as it was then."""
+    finished: dict[str, Path] = field(default_factory=dict)
+    """The newest finished run of each key that was there before the sweep."""
+    guard: RLock = field(default_factory=RLock)
+    """A display polls from a thread of its own."""
+
+    def add(self, words: Sequence[str], study: Study) -> Entry:
+        """A further job. It counts as finished before if a finished run of exactly this study is there, of those that train."""
+        folder = path_below(Path(study.runs), study.name)
+        if all(entry.folder != folder for entry in self.entries):
+            for path, facts in self._news(folder):
+                if facts.get("status") == State.done and (path / "summary.json").is_file():
+                    self.finished[str(facts.get("config_key"))] = path
+        key = config_key(study)
+        finished = self.finished.get(key) if study.runner.trains else None
+        entry = Entry(list(words), key, folder, lock_file(study, key), run=finished)
+        entry.state = State.waiting if entry.run is None else State.reused
+        if entry.run is not None and (bound := read_run(entry.run).get("bounded_by")):
+            entry.reason = f"stopped by {bound} where this machine was by then"
+        self.entries.append(entry)
+        return entry
+
+    def poll(self) -> None:
+        """Bring the entries up to date."""
+        with self.guard:
+            for folder in {entry.folder for entry in self.entries}:
+                for path, facts in self._news(folder):
+                    for entry in self.of(State.waiting, State.running):
+                        if entry.key == facts.get("config_key"):
+                            entry.run, entry.reason = path, str(facts.get("reason", ""))
+                            entry.state = STATES[facts["status"]]
+
+    def settle(self, words: Sequence[str], code: int | None) -> None:
+        """The job with these words was launched, and returned `code` (None: nothing): it is over, one way or the other."""
+        with self.guard:
+            self.poll()
+            for entry in (entry for entry in self.of(State.waiting, State.running) if entry.words == list(words)):
+                if entry.run is not None and not entry.run.is_dir():  # it was refused: that leaves no run
+                    entry.state, entry.run = State.waiting, None
+                if entry.state is State.running and entry.run is not None and is_free(entry.lock):
+                    entry.state, entry.reason = State.failed, "its process was killed"
+                    facts = {**read_run(entry.run), "status": entry.state.value, "reason": entry.reason}
+                    write_atomically(entry.run / "run.json", to_text(facts))
+                elif entry.state is State.waiting and code == 0:
+                    entry.state = State.done
+                elif entry.state is State.waiting:
+                    entry.state, entry.reason = State.failed, "it never began" if code is None else f"exit status {code}"
+
+    def of(self, *states: State) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state in states]
+
+    @property
+    def bad(self) -> list[Entry]:
+        return [entry for entry in self.entries if entry.state.bad]
+
+    def title(self, entry: Entry) -> str:
+        """What tells the job from the others: the words that not all have."""
+        shared = set(self.entries[0].words).intersection(*(other.words for other in self.entries))
+        return " ".join(word for word in entry.words if word not in shared) or " ".join(entry.words)
+
+    def _news(self, folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Runs whose run.json is new or has changed, the oldest first."""
+        for file in sorted(folder.glob("*/run.json")):
+            facts = file.stat()
+            stamp = (facts.st_mtime_ns, facts.st_ino)
+            if self.seen.get(file) != stamp:
+                self.seen[file] = stamp
+                yield file.parent, read_run(file.parent)
+
+
+def lock_file(study: Study, key: str) -> Path:
+    """Held by the process that runs the study as a job of a sweep; the lock dies with the process."""
+    return Path(study.runs) / ".sweeps" / f"{key}.lock"
+
+
+def is_free(lock: Path) -> bool:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False

@@ -1,0 +1,6 @@
+"""Tokenizers trained on the run's own text."""
+
+from dpo_lab.data.tokenizers import bpe, word
+from dpo_lab.data.tokenizers.base import TOKENIZERS, Tokenizer, TokenizerSpec
+
+__all__ = ["TOKENIZERS", "Tokenizer", "TokenizerSpec", "bpe", "word"]

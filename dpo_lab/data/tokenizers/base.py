@@ -1,0 +1,203 @@
+"""Text to token ids and back, by the `tokenizers` library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+from dpo_lab.data.messages import ASSISTANT, Message, Prompt, transcript
+from dpo_lab.data.tokenizers import files
+from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
+from dpo_lab.registry import Registry
+
+START, END, UNKNOWN = "<s>", "</s>", "<unk>"
+SPECIAL = [START, END, UNKNOWN]
+
+
+class Tokenizer:
+    """A trained tokenizer. Prompts begin with the start token, if there is one; finished completions end with the end token.
+
+    The text of a special token is never that token in plain text, and in a conversation only where the chat template put it.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        start: str | None = START,
+        end: str = END,
+        unknown: str | None = UNKNOWN,
+        chat_template: str | None = None,
+    ) -> None:
+        self.backend = backend
+        backend.encode_special_tokens = True  # "</s>" in a text is text
+        backend.no_padding()
+        backend.no_truncation()
+        self.names = {"bos_token": start, "eos_token": end, "unk_token": unknown}
+        self.start, self.unknown = (None if token is None else self._special(token) for token in (start, unknown))
+        self.end = self._special(end)
+        self.chat_template = chat_template
+
+    @property
+    def vocab_size(self) -> int:
+        return self.backend.get_vocab_size()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Whatever determines the ids of a text."""
+        return {"backend": self.backend.to_str(), "tokens": self.names, "chat_template": self.chat_template}
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text alone: no start token, no end token."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_prompt(self, prompt: Prompt) -> list[int]:
+        """Ids of what a completion is sampled after: the start token and the text, or the conversation up to the reply.
+
+        Raises ValueError for an empty prompt where there is no start token.
+        """
+        if isinstance(prompt, str):
+            return self._begun(self.encode(prompt))
+        if self._chat is None:
+            return self._begun(self.encode(transcript(prompt, reply=True)))
+        return self.encode_chat(prompt, reply=True)
+
+    def encode_candidates(self, prompt: Prompt, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Ids of the prompt, start token first, and of each completion, end token last.
+
+        Prompt and completion are tokenised together and cut where all candidates and the prompt still agree, so that no
+        token is one that the model would never see in running text. In a conversation a completion is what the assistant says
+        next, and ends with the token by which the chat template ends a turn; what the template writes after that is left out.
+        """
+        if not isinstance(prompt, str):
+            if self._chat is not None:
+                return self._chat_candidates(prompt, completions)
+            prompt, completions = transcript(prompt, reply=True), [f" {text}" for text in completions]
+        alone, *joint = self.encode_many([prompt, *(prompt + completion for completion in completions)])
+        cut = _agreeing([alone, *joint])
+        return self._begun(alone[:cut]), [[*ids[cut:], self.end] for ids in joint]
+
+    def encode_chat(self, messages: Sequence[Message], reply: bool = False) -> list[int]:
+        """Ids of a conversation as the chat template lays it out; `reply`: with the beginning of the assistant's next turn.
+
+        They are those of transformers' `apply_chat_template`, but that the text of a special token in a message stays text.
+        """
+        if self._chat is None:
+            raise ValueError("the tokenizer has no chat template")
+        text, marked = self._chat.render_marked(messages, self._hide, reply)
+        self.backend.encode_special_tokens = False
+        try:
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        finally:
+            self.backend.encode_special_tokens = True
+        ids: list[int] = []
+        for i, (first, after) in zip(encoding.ids, encoding.offsets, strict=True):
+            ids += self.encode(text[first:after]) if i in self._specials and OPAQUE in marked[first:after] else [i]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.decode_many([list(ids)])[0]
+
+    def decode_many(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each row of ids, without start and end tokens."""
+        hidden = {self.start, self.end}
+        return self.backend.decode_batch([[i for i in row if i not in hidden] for row in rows], skip_special_tokens=False)
+
+    def spelled(self, ids: Sequence[int]) -> str:
+        """Text of the ids, start and end tokens included."""
+        return self.backend.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
+        """What each id adds to the text; those that only begin a character add nothing, the one that completes it all of it."""
+        found, before = [], self.spelled(after)
+        for end in range(1, len(ids) + 1):
+            text = self.spelled([*after, *ids[:end]])
+            whole = end == len(ids) or not text.endswith("\N{REPLACEMENT CHARACTER}")
+            found.append(text[len(before) :] if whole else "")
+            before = text if whole else before
+        return found
+
+    def save(self, directory: Path) -> None:
+        """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
+        files.write(directory, self.backend, self.names, self.chat_template)
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """The tokenizer in a directory of ours or of Hugging Face's. Raises ValueError for one that cannot be used."""
+        backend, names, chat_template = files.read(directory)
+        return cls(backend, names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token"), chat_template)
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        if self.start is not None:
+            return [self.start, *ids]
+        if not ids:
+            raise ValueError("an empty prompt, and the tokenizer has no start token: nothing would predict the first token")
+        return ids
+
+    def _chat_candidates(self, prompt: tuple[Message, ...], completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        alone = self.encode_chat(prompt, reply=True)
+        joint = [self.encode_chat([*prompt, Message(ASSISTANT, text)]) for text in completions]
+        cut = _agreeing([alone, *joint])
+        if cut == 0:
+            raise ValueError("the chat template puts nothing before the assistant's words that would predict the first token")
+        return alone[:cut], [self._ended(ids[cut:]) for ids in joint]
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
+        if self.end in ids:
+            return ids[: ids.index(self.end) + 1]
+        last = max((i for i, token in enumerate(ids) if token in self._specials), default=None)
+        return [*ids, self.end] if last is None else ids[: last + 1]
+
+    def _hide(self, text: str) -> str:
+        """The text with the text of special tokens made opaque."""
+        return self._special_texts.sub(lambda found: OPAQUE * len(found.group()), text)
+
+    @cached_property
+    def _chat(self) -> ChatTemplate | None:
+        if self.chat_template is None:
+            return None
+        return ChatTemplate(self.chat_template, {name: token for name, token in self.names.items() if token is not None})
+
+    @cached_property
+    def _specials(self) -> frozenset[int]:
+        return frozenset(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
+    def _special_texts(self) -> re.Pattern[str]:
+        """The longest first: one may begin with another. In any case: some tokenizers normalise before they look for them."""
+        added = self.backend.get_added_tokens_decoder().values()
+        texts = sorted((token.content for token in added if token.special), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, texts)) or "(?!)", re.IGNORECASE)
+
+    def _special(self, token: str) -> int:
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return found
+
+
+def _agreeing(rows: Sequence[Sequence[int]]) -> int:
+    """How many ids all rows begin with."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
+
+
+@dataclass
+class TokenizerSpec:
+    """How a tokenizer is made from the training text."""
+
+    name: str
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        raise NotImplementedError
+
+
+TOKENIZERS: Registry[TokenizerSpec] = Registry("tokenizer")

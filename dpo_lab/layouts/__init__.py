@@ -1,6 +1,0 @@
-"""Ways to lay the tokens of a batch out, in which each token is scored once."""
-
-from dpo_lab.layouts.base import Layout, Part, Plan, SharesPrompt, SplitsHead, Work
-from dpo_lab.layouts.choose import EVERY, planned, work_of
-
-__all__ = ["EVERY", "Layout", "Part", "Plan", "SharesPrompt", "SplitsHead", "Work", "planned", "work_of"]

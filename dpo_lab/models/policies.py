@@ -1,0 +1,140 @@
+"""A policy on disk: model.safetensors, config.yaml with its architecture, tokenizer.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dpo_lab.artifacts.safe_config import component, read_config
+from dpo_lab.artifacts.store import (
+    MANIFEST,
+    DamagedError,
+    digest,
+    file_digest,
+    remembered_digest,
+    verify_directory,
+    write_directory,
+)
+from dpo_lab.artifacts.tensors import storable
+from dpo_lab.data.tokenizers import Tokenizer
+from dpo_lab.models.base import MODELS, ModelSpec
+from dpo_lab.models.checkpoint import CheckpointSpec
+from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.pretrained import PretrainedSpec
+from dpo_lab.models.size import fixed_weights
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+
+
+@dataclass
+class Policy:
+    """A network with all that is needed to build it again and to feed it text."""
+
+    spec: ModelSpec
+    module: nn.Module
+    tokenizer: Tokenizer
+
+    def save(self, path: Path) -> None:
+        """Write a policy directory; it appears whole or not at all."""
+        write_directory(path, self.write_files)
+
+    def write_files(self, directory: Path) -> None:
+        asked_by_transformers = {"format": "pt"}
+        save_file(storable(self.module.state_dict()), directory / WEIGHTS, metadata=asked_by_transformers)
+        self.describe(directory)
+
+    def describe(self, directory: Path) -> None:
+        """Write all that a policy directory holds beside the weights."""
+        spec = self.spec.write(self.module, directory)
+        OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(spec)}), directory / CONFIG)
+        self.tokenizer.save(directory)
+
+    def copy(self, device: torch.device | None = None) -> nn.Module:
+        """The same network again, sharing nothing but weights that no training moves: those under an adapter."""
+        return independent_copy(self.module, {id(weight): weight for weight in fixed_weights(self.module)}).to(device)
+
+
+def policy_directory(path: Path) -> Path:
+    """`path` itself, or the policy directory in it if it is a run directory."""
+    return path / "policy" if (path / "policy").is_dir() else path
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy in a policy directory, or in the run directory that holds one.
+
+    Raises ValueError where there is none, or where a file is missing or altered.
+    """
+    directory = policy_directory(path)
+    try:
+        verify_directory(directory)
+        spec = component(MODELS, read_config(directory / CONFIG), directory / CONFIG, "model")
+        tokenizer = _tokenizer(directory)
+        module = spec.rebuild(directory, tokenizer.vocab_size)
+        _fill(module, directory / WEIGHTS)
+    except (DamagedError, ValueError) as error:
+        raise ValueError(f"model.path: {error}; it is no complete policy: name another run or policy directory") from error
+    return Policy(spec, module, tokenizer)
+
+
+def _tokenizer(directory: Path) -> Tokenizer:
+    try:
+        return Tokenizer.load(directory)
+    except Exception as error:  # the library raises plain Exceptions
+        raise ValueError(f"{directory}: no readable tokenizer ({str(error)[:100]})") from error
+
+
+def _fill(module: nn.Module, file: Path) -> None:
+    """Weights from a safetensors file, the only kind that is read: it holds numbers and nothing that could be run."""
+    try:
+        module.load_state_dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: no safetensors file ({error})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{file}: not the weights of this model ({' '.join(str(error).split())[:150]} ...)") from error
+
+
+def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
+    """The policy that a model choice names, and a key that stands for it; None: it is to be fitted. Errors as `load_policy`."""
+    directory = spec.weights()
+    if directory is None:
+        return None
+    opened = spec.open()
+    if opened is not None:
+        return Policy(spec, opened.module, opened.tokenizer), opened.key
+    return load_policy(directory), file_digest(policy_directory(directory) / MANIFEST)[:16]
+
+
+def files_key(path: Path) -> str:
+    """Stands for the files of the policy in a run, a policy directory or a Hugging Face model's directory: names and sha256.
+
+    Of our own the manifest is enough, which holds the sums of all others.
+    """
+    directory = policy_directory(path)
+    if (directory / MANIFEST).is_file():
+        return file_digest(directory / MANIFEST)
+    return digest({file.name: remembered_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
+
+
+def maker_of(path: Path) -> type[ModelSpec]:
+    """The kind of model that the policy in a run, a policy directory or a Hugging Face model's directory is of.
+
+    Raises ValueError where nothing says it.
+    """
+    directory = policy_directory(path)
+    if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
+        return PretrainedSpec
+    return MODELS[str(OmegaConf.select(read_config(directory / CONFIG), "model.name"))]
+
+
+def policy_of_any_make(path: Path) -> tuple[Policy, str]:
+    """The policy in a run, a policy directory or a Hugging Face model's directory, and its key. Errors as `load_policy`."""
+    ours = (policy_directory(path) / MANIFEST).is_file() or not (path / "config.json").is_file()
+    found = starting_policy((CheckpointSpec if ours else PretrainedSpec)(path=str(path)))
+    assert found is not None
+    return found

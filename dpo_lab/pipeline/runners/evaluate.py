@@ -1,0 +1,74 @@
+"""Judge a finished policy again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dpo_lab.models.copying import freeze
+from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
+from dpo_lab.pipeline.context import Context
+from dpo_lab.pipeline.pairs_of_file import scored
+from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.varying import Vary
+
+if TYPE_CHECKING:
+    from dpo_lab.pipeline.study import Study
+
+
+@RUNNERS.register
+@dataclass
+class EvaluateRunner(RunnerSpec):
+    """Judge the policy of the run at `model.path` against that run's own reference, on its own held-out prompts.
+
+    Data, reward and evaluation are as that run's config.yaml has them; the fields here replace what they name.
+    """
+
+    name: str = "evaluate"
+    num_prompts: int | None = None
+    seed: int | None = None
+    pairs: str = ""
+    """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "accept")
+
+    def __post_init__(self) -> None:
+        if self.num_prompts is not None and self.num_prompts < 2:
+            raise ValueError(f"runner.num_prompts must be at least 2, got {self.num_prompts}")
+
+    def check(self, study: Study) -> None:
+        if study.model.weights() is None:
+            raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+
+    def reads_of(self, study: Study) -> Study | None:
+        from dpo_lab.pipeline.finished import FinishedTraining
+
+        weights = study.model.weights()
+        return None if weights is None else FinishedTraining.at(weights).study
+
+    def run(self, context: Context) -> dict[str, Any]:
+        from dpo_lab.pipeline.finished import FinishedTraining
+
+        weights = context.study.model.weights()
+        assert weights is not None, "checked"
+        run = FinishedTraining.at(weights)
+        theirs = run.study
+        settings = theirs.evaluation
+        if self.num_prompts is not None:
+            settings = replace(settings, num_prompts=self.num_prompts)
+        if self.seed is not None:
+            settings = replace(settings, seed=self.seed)
+        study = replace(
+            theirs, vary=Vary.training, evaluation=settings, compute=context.study.compute, store=context.study.store
+        )
+        stages = Stages(replace(context, study=study))
+        if self.pairs:
+            return scored(replace(context, study=study), self.pairs, run, stages)
+        policy = run.policy.module.to(study.compute.torch_device)
+        run.check_base(stages.base[0])
+        judge = stages.judge(freeze(stages.base[0].module))
+        with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
+            judgement = judge.judge(policy, settings.num_prompts)
+        context.run.write_samples(judgement.rows)
+        return {**judgement.summary(), "best_of_n": judge.best_of_n(settings.sizes)}

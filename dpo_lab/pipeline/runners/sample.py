@@ -1,0 +1,66 @@
+"""Let a policy speak."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dpo_lab.models.policies import starting_policy
+from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
+from dpo_lab.pipeline.context import Context
+from dpo_lab.preferences.base import padded
+from dpo_lab.preferences.sampled import draw, texts_of
+
+if TYPE_CHECKING:
+    from dpo_lab.pipeline.study import Study
+
+
+@RUNNERS.register
+@dataclass
+class SampleRunner(RunnerSpec):
+    """Completions of one prompt by the policy at `model.path`."""
+
+    name: str = "sample"
+    prompt: str = ""
+    num_samples: int = 4
+    max_tokens: int = 32
+    temperature: float = 1.0
+
+    trains: ClassVar[bool] = False
+    reads: ClassVar[tuple[str, ...] | None] = ("model", "seed")
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or self.max_tokens < 1:
+            raise ValueError(
+                f"runner.num_samples and runner.max_tokens must be at least 1, got {self.num_samples} and {self.max_tokens}"
+            )
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"runner.temperature must be >= 0 and finite, got {self.temperature}")
+
+    def check(self, study: Study) -> None:
+        if study.model.weights() is None:
+            raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
+
+    def run(self, context: Context) -> dict[str, Any]:
+        found = starting_policy(context.study.model)
+        assert found is not None, "checked"
+        policy, _ = found
+        device = context.study.compute.torch_device
+        starts = padded([policy.tokenizer.encode_prompt(self.prompt)])
+        samples = draw(
+            policy.module.to(device),
+            policy.tokenizer,
+            None,
+            *starts,
+            self.num_samples,
+            self.max_tokens,
+            temperature=self.temperature,
+            seed=context.study.seed,
+            purpose="sample",
+        )
+        texts = [texts[0] for texts in texts_of(samples, policy.tokenizer)]
+        for text in texts:
+            context.console.note(text)
+        context.run.write_samples([{"prompt": self.prompt, "policy": text} for text in texts])
+        return {"num_samples": len(texts)}

@@ -1,0 +1,130 @@
+"""Training a policy against its reference: the trainer and what it reports to, from the beginning or from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dpo_lab.artifacts.identity import differences
+from dpo_lab.artifacts.store import digest
+from dpo_lab.artifacts.tensors import tensor_digest
+from dpo_lab.evaluation.displacement import Displacement, resumed
+from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.models.policies import Policy
+from dpo_lab.pipeline.context import Context
+from dpo_lab.records import CandidateBatch
+from dpo_lab.scoring.logps import Scoring
+from dpo_lab.tracking import read_metrics, read_run
+from dpo_lab.training.guards import Record
+from dpo_lab.training.objective import Objective
+from dpo_lab.training.references import Reference
+from dpo_lab.training.result import Outcome
+from dpo_lab.training.train_state import set_weights, weights_of
+from dpo_lab.training.trainer import Hooks, Trainer
+
+
+def train_policy(
+    context: Context,
+    judge: Judge,
+    policy: nn.Module,
+    reference: Reference,
+    train: CandidateBatch,
+    held_out: CandidateBatch | None,
+    base: Policy,
+) -> tuple[Trainer, Outcome]:
+    """The trainer when it is done with `policy`, a network like `base`'s."""
+    study, run, settings = context.study, context.run, context.study.trainer
+    displacement = None if held_out is None else Displacement(held_out)
+    check_made_from(context, base, train)
+    with (
+        context.timed("training"),
+        context.stopping.between_steps(),
+        context.console.progress(settings.num_steps, "training") as bar,
+    ):
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            run.log(step, "train", metrics, pairs=step * settings.batch_size)
+            bar.update(step, metrics)
+
+        def evaluate(step: int) -> Mapping[str, float]:
+            metrics: dict[str, float] = {}
+            if held_out is not None and displacement is not None:
+                logps = trainer.objective.scored(held_out)
+                metrics = trainer.objective.judged(logps, held_out)
+                metrics |= displacement.since_start(logps, metrics)
+            metrics |= judge.judge(policy, study.evaluation.num_prompts_during).metrics
+            run.log(step, "eval", metrics, pairs=step * settings.batch_size)
+            return metrics
+
+        def rehearse() -> None:
+            if held_out is not None:
+                trainer.objective.rehearse(held_out)
+            judge.rehearse(policy)
+
+        def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
+            context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)
+
+        def describe(directory: Path) -> None:
+            run.flush()  # a run that goes on from here does not log again what came before
+            Policy(base.spec, policy, base.tokenizer).describe(directory)
+
+        def guarded(records: Mapping[str, Record]) -> None:
+            run.update(guards={what: asdict(record) for what, record in records.items()})
+
+        resume = None
+        if context.checkpoint is not None:
+            resume = context.checkpoint.state()
+            if held_out is not None:
+                first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
+                apart = Scoring((reference.scoring or Scoring()).layouts, study.compute.head_portion)  # with a count of its own
+                sizes = settings.micro_batch_size, settings.micro_batch_tokens
+                at_start = Objective(
+                    policy, study.loss, replace(reference, scoring=apart), study.compute, *sizes, scoring=apart
+                )
+                displacement = resumed(held_out, first, at_start.scored)
+            set_weights(policy, context.checkpoint.weights())
+
+        trainer = Trainer(
+            policy=policy,
+            loss=study.loss,
+            reference=reference,
+            data=train,
+            optimizers=study.optimizer.build(policy),
+            schedule=study.schedule,
+            settings=settings,
+            compute=study.compute,
+            seed=study.seed,
+            hooks=Hooks(log, evaluate, checkpoint, lambda: context.stopping.asked, context.console.warn, guarded, rehearse),
+            starts_at_reference=study.reference.weights() is None,
+            scoring=reference.scoring or Scoring(),
+            resume=resume,
+        )
+        try:
+            outcome = trainer.fit()
+        finally:
+            context.checkpoints.finish()
+    return trainer, outcome
+
+
+def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
+    """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
+    made_from = {
+        "base": digest_of(weights_of(base.module)),
+        "tokenizer": digest(base.tokenizer.fingerprint()),
+        "pairs": digest_of(train.tensors()),
+    }
+    then = read_run(context.run.path).get("made_from")
+    if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
+        raise ValueError(
+            f"{context.run.path} cannot be gone on with, as it was made from other things ({'; '.join(changed)}): "
+            "resume=never starts a new run"
+        )
+    context.run.update(made_from=made_from, artifacts=context.store.used)
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of every bit of the tensors, by name."""
+    return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

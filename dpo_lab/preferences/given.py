@@ -1,0 +1,161 @@
+"""Candidates as the data gives them."""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from dpo_lab.data.base import Feedback
+from dpo_lab.data.messages import plain
+from dpo_lab.data.tokenizers import Tokenizer
+from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec, certain_utilities, noun
+from dpo_lab.preferences.writing import TokenColumn, write_columns
+
+LONG_PROMPT = "left out, prompt over max_prompt_tokens"
+LONG_COMPLETION = "left out, completion over max_tokens"
+EQUAL = "left out, equal after tokenisation"
+CUT_PROMPT = "with the beginning of the prompt cut off"
+CUT_COMPLETION = "with a completion cut off, which then has no end token"
+
+
+class OnLong(Enum):
+    """What to do about a prompt or a completion that is too long. drop: leave its row out, and count it."""
+
+    drop = "drop"
+    truncate = "truncate"
+    error = "error"
+
+
+@CANDIDATES.register
+@dataclass
+class GivenCandidates(CandidatesSpec):
+    """The data's own pairs, rankings or labelled completions."""
+
+    name: str = "given"
+    max_prompt_tokens: int = 64
+    on_long_prompt: OnLong = OnLong.drop
+    """truncate: from the left, but for the start token."""
+    on_long_completion: OnLong = OnLong.drop
+    """truncate: from the right; what is cut off does not end there, and gets no end token."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_prompt_tokens < 1:
+            raise ValueError(f"candidates.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
+
+    def write(self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path) -> dict[str, int]:
+        """Write the rows as tokens, a CandidateBatch in a safetensors file, and say how many were cut or left out, and why.
+
+        Only a few bytes of each row are held in memory. Raises ValueError where none is left, and for rows that do not all
+        hold the same.
+        """
+        counts = dict.fromkeys((LONG_PROMPT, LONG_COMPLETION, EQUAL, CUT_PROMPT, CUT_COMPLETION), 0)
+        with ExitStack() as stack:
+            rows = _Rows(lambda: TokenColumn(stack.enter_context(tempfile.TemporaryFile(dir=path.parent))))
+            for row in feedback:
+                tokens = self._encode(row, tokenizer, counts)
+                if tokens is not None:
+                    rows.add(row, *tokens)
+            if not rows.columns:
+                raise ValueError(self._nothing_left(feedback, counts))
+            rows.write(path)
+        return counts
+
+    def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
+        """Ids of the prompt and of its completions, cut where they may be; None for a row left out. Both are counted."""
+        prompt, completions = tokenizer.encode_candidates(row.prompt, row.completions)
+        longest = max(map(len, completions))
+        cuts = []
+        if len(prompt) > self.max_prompt_tokens:
+            if not self._may_cut(self.on_long_prompt, row, f"prompt of {len(prompt)} tokens", "max_prompt_tokens"):
+                counts[LONG_PROMPT] += 1
+                return None
+            prompt = _last(prompt, self.max_prompt_tokens, tokenizer.start)
+            cuts.append(CUT_PROMPT)
+        if longest > self.max_tokens:
+            if not self._may_cut(self.on_long_completion, row, f"completion of {longest} tokens", "max_tokens"):
+                counts[LONG_COMPLETION] += 1
+                return None
+            completions = [ids[: self.max_tokens] for ids in completions]
+            cuts.append(CUT_COMPLETION)
+        if len(set(map(tuple, completions))) < len(completions):
+            counts[EQUAL] += 1
+            return None
+        for cut in cuts:
+            counts[cut] += 1
+        return prompt, completions
+
+    def _may_cut(self, on_long: OnLong, row: Feedback, what: str, limit: str) -> bool:
+        if on_long is OnLong.error:
+            setting = f"candidates.{limit}={getattr(self, limit)}"
+            raise ValueError(f"a {what}, over {setting}, in the row that begins {plain(row.prompt)[:60]!r}")
+        return on_long is OnLong.truncate
+
+    def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int]) -> str:
+        size = len(next(iter(feedback)).completions)
+        left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        ways = ["raise candidates.max_tokens or candidates.max_prompt_tokens"] if len(feedback) > counts[EQUAL] else []
+        ways += ["choose a tokenizer that tells them apart, such as tokenizer=byte"] if counts[EQUAL] else []
+        return f"of {len(feedback)} {noun(size)} none is left ({why}); {'; '.join(ways)}"
+
+
+def _last(ids: list[int], count: int, start: int | None) -> list[int]:
+    """The last so many ids, the start token among them if it stood in front."""
+    if ids[0] != start:
+        return ids[-count:]
+    return [start, *ids[len(ids) - count + 1 :]]
+
+
+@dataclass
+class _Rows:
+    """Rows as they are kept: tokens in columns on disk, what is said of them as numbers."""
+
+    column: Callable[[], TokenColumn]
+    columns: list[TokenColumn] = field(default_factory=list)
+    """Of the prompts, then of each candidate."""
+    confidence: array[float] = field(default_factory=lambda: array("f"))
+    said: dict[str, array[float]] = field(default_factory=dict)
+    """The optional facts, of those that the first row has."""
+
+    def add(self, row: Feedback, prompt: list[int], completions: list[list[int]]) -> None:
+        facts = {"scores": row.scores, "margin": row.margin, "desirable": row.desirable}
+        if not self.columns:
+            self.columns = [self.column() for _ in range(1 + len(completions))]
+            self.said = {name: array("f") for name, value in facts.items() if value is not None}
+        if 1 + len(completions) != len(self.columns):
+            sizes = sorted({len(completions), len(self.columns) - 1})
+            raise ValueError(f"every row of the data must have equally many completions, found rows with {sizes}")
+        for name, value in facts.items():
+            if (value is not None) != (name in self.said):
+                raise ValueError(f"some rows of the data have {name} and some have none: give it in all rows or in none")
+            if value is not None:
+                self.said[name].extend(value if isinstance(value, tuple) else (float(value),))
+        self.confidence.append(row.confidence)
+        for column, ids in zip(self.columns, (prompt, *completions), strict=True):
+            column.append(ids)
+
+    def write(self, path: Path) -> None:
+        prompts, *candidates = self.columns
+        count = len(prompts.lengths)
+        said: dict[str, Any] = {"ids": np.arange(count), "confidence": np.array(self.confidence, dtype=np.float32)}
+        given = {name: np.array(values, dtype=np.float32) for name, values in self.said.items()}
+        if "scores" in given:
+            said["scores"] = rearrange(given["scores"], "(b k) -> k b", b=count)
+            if len(candidates) > 2:  # of a pair the data says itself who wins
+                said["utilities"] = certain_utilities(torch.from_numpy(said["scores"])).numpy()
+        if "margin" in given:
+            said["margin"] = given["margin"]
+        if "desirable" in given:
+            said["desirable"] = rearrange(given["desirable"] > 0, "b -> 1 b")
+        write_columns(path, prompts, candidates, said)

@@ -1,6 +1,0 @@
-"""References: frozen copy, cached scores, none, and copies that follow the policy."""
-
-from dpo_lab.references import moving
-from dpo_lab.references.base import REFERENCES, Reference, ReferenceSpec
-
-__all__ = ["REFERENCES", "Reference", "ReferenceSpec", "moving"]

@@ -1,6 +1,0 @@
-"""Sweeps: many runs by one command. Which have been run, which still have to be, where, and what became of them."""
-
-from dpo_lab.sweeps.ledger import Ledger
-from dpo_lab.sweeps.task import Task
-
-__all__ = ["Ledger", "Task"]

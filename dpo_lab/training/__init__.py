@@ -1,0 +1,1 @@
+"""Training: the trainer, its objective, optimisers, references, guards and checkpoints."""

@@ -1,0 +1,133 @@
+"""How long a policy trains, in what portions, and what is watched on the way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import Enum
+
+from dpo_lab.training.guards import GuardSettings
+
+DEFAULT_BATCH = 64
+
+IN_A_BASE_FIT = frozenset(
+    {
+        *("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs"),
+        *("clip", "dropout", "log_every", "preflight", "guards.non_finite"),
+    }
+)
+"""The settings that mean something while a base policy is fitted."""
+
+
+class Kept(Enum):
+    """Which step's weights are the result of a training."""
+
+    last = "last"
+    best = "best"
+
+
+@dataclass
+class TrainerSettings:
+    """How long, in what portions, and what is watched on the way. An interval of None means never."""
+
+    batch_size: int = DEFAULT_BATCH
+    """Prompts in one optimiser step; at most as many as there are to train on."""
+    micro_batch_size: int | None = None
+    """Prompts in one forward and backward pass, and in one of an evaluation. None: the whole batch, and in an evaluation 8192
+    tokens. Changes memory and speed, not the result.
+    """
+    micro_batch_tokens: int | None = None
+    """Instead: so many tokens in one pass, prompts kept whole with all their completions, like lengths
+    together. A single prompt that has more runs alone.
+    """
+    length_window: int | None = None
+    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
+    max_steps: int | None = 100
+    max_pairs: int | None = None
+    """Counted in prompts: with two candidates each is a pair."""
+    max_minutes: float | None = None
+    """Training stops at whichever of the three comes first. What a time holds depends on the machine: run.json says so."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient."""
+    dropout: bool = False
+    """Keep dropout on in the policy's scored pass. Its loss then no longer starts at the loss's constant."""
+    log_every: int = 10
+    eval_every: int | None = None
+    best_metric: str = "loss"
+    """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
+    patience: int | None = None
+    """Stop after so many evaluations without a better one."""
+    policy: Kept = Kept.last
+    """Whose weights are judged in the end and become policy/: those of the last step, or of the best evaluation."""
+    checkpoint_every: int | None = None
+    """Steps from one checkpoint to the next, beside those at every evaluation and in the end."""
+    keep_last: int = 2
+    """Newest checkpoints that are kept, beside the best: where the newest is damaged, the one before it is gone on from."""
+    keep_every: int | None = None
+    """Checkpoints of steps that so many divide are kept for good."""
+
+    preflight: bool | None = None
+    """Try the longest batch first, for memory. Changes no result. None: on an accelerator."""
+    guards: GuardSettings = field(default_factory=GuardSettings)
+
+    def __post_init__(self) -> None:
+        sizes = ("batch_size", "micro_batch_size", "micro_batch_tokens", "length_window", "max_steps", "max_pairs", "keep_last")
+        intervals = ("log_every", "eval_every", "patience", "checkpoint_every", "keep_every")
+        for name in sizes + intervals:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, got {value}")
+        if self.micro_batch_size is not None and self.micro_batch_tokens is not None:
+            raise ValueError(
+                "trainer.micro_batch_size and trainer.micro_batch_tokens say the same in two ways: set one of them"
+            )
+        if self.max_steps is None and self.max_pairs is None:
+            raise ValueError("trainer.max_steps or trainer.max_pairs must be set: the schedule needs to know the end")
+        if self.patience is not None and self.eval_every is None:
+            raise ValueError("trainer.patience counts evaluations on the way, and there are none: set trainer.eval_every")
+        for name, limit in (("max_minutes", self.max_minutes), ("clip", self.clip)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"trainer.{name} must be > 0, got {limit}")
+
+    def check_base_fit(self) -> None:
+        """Raises ValueError for a setting that means nothing while a base policy is fitted."""
+        usual = type(self)()
+        own = {f.name: (getattr(self, f.name), getattr(usual, f.name)) for f in fields(self) if f.name != "guards"}
+        own |= {f"guards.{f.name}": (getattr(self.guards, f.name), getattr(usual.guards, f.name)) for f in fields(self.guards)}
+        if self.max_minutes is not None:
+            raise ValueError(
+                "base.trainer.max_minutes: how far a fit comes in a time depends on the machine, and a base policy is kept "
+                "under its settings, which must say all of it: use base.trainer.max_steps or base.trainer.max_pairs"
+            )
+        for name, (value, default) in own.items():
+            if value != default and name not in IN_A_BASE_FIT:
+                raise ValueError(
+                    f"base.trainer.{name} means nothing there: while a base policy is fitted there are no evaluations, no "
+                    "checkpoints, no pairs and no reference; leave it out"
+                )
+
+    def check_rows(self, count: int, what: str, setting: str = "trainer") -> str:
+        """A sentence for the user where a batch holds some of the `count` rows more than once, "" where none does.
+
+        Raises ValueError where it is larger than the default, too: that many rows were meant to be there.
+        """
+        if self.batch_size <= count:
+            return ""
+        found = f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on"
+        if self.batch_size > DEFAULT_BATCH:
+            raise ValueError(f"{found}: set {setting}.batch_size={count} or less")
+        return f"{found}: every step sees some of them more than once"
+
+    def checkpoint_due(self, step: int) -> bool:
+        return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
+
+    @property
+    def portions(self) -> tuple[int | None, int | None]:
+        """Prompts, or tokens, that bound a pass, with gradients or without."""
+        return self.micro_batch_size, self.micro_batch_tokens
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the schedule spans."""
+        limits = [self.max_steps, None if self.max_pairs is None else math.ceil(self.max_pairs / self.batch_size)]
+        return min(limit for limit in limits if limit is not None)

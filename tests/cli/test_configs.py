@@ -1,0 +1,184 @@
+"""Every choice in conf/ composes and builds, and says only what the code does not say already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from dpo_lab.cli.composing import CONF, composed, validate
+from dpo_lab.cli.planning import planned
+from dpo_lab.pipeline.study import CHOICES, to_study
+from dpo_lab.registry import Registry
+
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+FILES = sorted(file.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml"))
+OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file and not file.startswith("experiment/")]
+LEXICON = ["reward=lexicon", "++reward.values={a: 1}"]
+NEEDS = {
+    "candidates/sampled": LEXICON,
+    "reward/lexicon": LEXICON[1:],
+    "reference/none": ["loss=sft"],
+    "loss/tdpo1": ["reference=frozen"],
+    "loss/tdpo2": ["reference=frozen"],
+}
+"""What a choice cannot do without."""
+
+
+def built_in(kind: str) -> set[str]:
+    """Names of the package's own components: tests and plugins may have registered more."""
+    return {name for name, cls in Registry.all[kind].items() if cls.__module__.startswith("dpo_lab.")}
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that is no mapping, and of empty mappings."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def contents(file: Path) -> dict[str, Any]:
+    """A YAML file without its defaults list, where choices are made and no values given."""
+    loaded = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items() if key not in ("defaults", "hydra")}
+
+
+def chosen(experiment: str) -> list[str]:
+    """The choices in the defaults list of an experiment, as override words."""
+    entries = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")).get("defaults", [])  # type: ignore[union-attr]
+    pairs = [next(iter(entry.items())) for entry in entries if isinstance(entry, dict)]
+    return [f"{key.removeprefix('override').strip().removeprefix('/')}={value}" for key, value in pairs]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_builds(option: str) -> None:
+    group, name = option.split("/")
+    study = to_study(composed([f"{group}={name}", *NEEDS.get(option, [])]))
+    component = getattr(study, group)
+    assert type(component) is Registry.all[group][name]
+    assert component.name == name
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith(("optimizer/", "schedule/"))])
+def test_the_base_fit_has_the_same_choices(option: str) -> None:
+    group, name = option.split("/")
+    study = to_study(composed([f"{group}@base.{group}={name}"]))
+    assert getattr(study.base, group).name == name
+
+
+def test_without_any_word_the_configuration_builds() -> None:
+    assert to_study(composed([])).loss.name == "dpo"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(experiment: str) -> None:
+    study = to_study(composed([f"+experiment={experiment}"]))
+    assert study.name == experiment, "runs/<name> is where its runs are looked for"
+
+
+@pytest.mark.parametrize("kind", sorted(set(CHOICES.values())))
+def test_components_and_yaml_files_have_the_same_names(kind: str) -> None:
+    assert {file.stem for file in (CONF / kind).glob("*.yaml")} == built_in(kind)
+
+
+def test_every_group_is_a_registry_or_the_experiments() -> None:
+    groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
+    assert groups == {*CHOICES.values(), "experiment"}
+    assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_begins_with_a_comment(file: str) -> None:
+    first, second, *_ = (CONF / file).read_text().splitlines()
+    if first.startswith("# @package"):  # Hydra wants that line to come first
+        first = second
+    assert first.startswith("# ")
+    assert len(first) > 8
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_says_its_question_and_its_time(experiment: str) -> None:
+    header = [line for line in (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert header[0] == "# @package _global_"
+    assert header[1].startswith("# Question: ")
+    assert "Time: " in " ".join(header)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_repeats_no_default_of_its_class(option: str) -> None:
+    group, name = option.split("/")
+    defaults = dict(leaves(OmegaConf.to_container(OmegaConf.structured(Registry.all[group][name]), enum_to_str=True)))
+    repeated = [key for key, value in leaves(contents(CONF / f"{option}.yaml")) if key and defaults.get(key, ...) == value]
+    assert not repeated
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_repeats_no_default(experiment: str) -> None:
+    """A value in an experiment differs from what its choices, or the experiment it extends, give without it."""
+    defaults = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml").defaults
+    extended = [f"+experiment={name}" for name in defaults if name in EXPERIMENTS]
+    plain = OmegaConf.to_container(composed([*extended, *chosen(experiment)]), enum_to_str=True)
+    before = dict(leaves(plain))
+    written = list(leaves(contents(CONF / "experiment" / f"{experiment}.yaml")))
+    repeated = [key for key, value in written if before.get(key, ...) == value or value == {}]
+    assert not repeated
+
+
+def test_config_yaml_chooses_and_sets_nothing() -> None:
+    assert contents(CONF / "config.yaml") == {}
+
+
+def test_every_experiment_has_its_folder_and_every_folder_its_experiment() -> None:
+    root = CONF.parent / "experiments"
+    folders = {folder.name for folder in root.iterdir() if folder.is_dir()}
+    scripts = {name for name in folders if (root / name / f"{name}.py").is_file()}  # no run of one configuration
+    assert folders - scripts == set(EXPERIMENTS)
+    assert [name for name in folders if not (root / name / "README.md").is_file()] == []
+
+
+def test_a_study_that_is_ready_to_run_passes_the_check() -> None:
+    validate(["+experiment=quickstart"])
+
+
+SWEEPS = [name for name in EXPERIMENTS if "sweeper:" in (CONF / "experiment" / f"{name}.yaml").read_text()]
+
+
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_every_job_of_a_sweep_composes_and_its_losses_are_known(experiment: str) -> None:
+    found = planned([f"+experiment={experiment}"], multirun=True).jobs
+    assert len(found) > 1
+    assert len({tuple(words) for words in found}) == len(found)
+    for words in {tuple(word for word in words if not word.startswith("seed=")) for words in found}:
+        to_study(composed(words))
+
+
+@pytest.mark.parametrize("experiment", SWEEPS)
+def test_a_sweep_without_multirun_says_so_and_one_of_its_jobs_runs_alone(experiment: str) -> None:
+    with pytest.raises(ValueError, match=r"is a sweep over .*: add -m to run its \d+ jobs"):
+        planned([f"+experiment={experiment}"], multirun=False)
+    one = planned([f"+experiment={experiment}"], multirun=True).jobs[-1]
+    assert planned(one, multirun=False).jobs == [one]
+
+
+def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
+    found = planned(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], multirun=True).jobs
+    assert [sorted(words) for words in found] == [
+        ["+experiment=loss_shootout", f"loss={loss}", "seed=7"] for loss in ("dpo", "ipo")
+    ]
+
+
+def test_the_shootout_has_every_loss_of_pairs() -> None:
+    swept = {
+        word.removeprefix("loss=")
+        for words in planned(["+experiment=loss_shootout"], True).jobs
+        for word in words
+        if "loss=" in word
+    }
+    rankings_that_are_dpo_for_pairs = {"plackett_luce", "lipo_lambda"}
+    assert swept == built_in("loss") - rankings_that_are_dpo_for_pairs

@@ -1,0 +1,133 @@
+"""A layout that would be wrong for a model is found out before it is used, and one that is broken, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from strategies import ForwardOnly
+from torch import Tensor
+from xtransformers import EXACT, OPTIONS, drawn, model, network
+
+from dpo_lab.models.transformer import TransformerPolicy
+from dpo_lab.scoring.attention import Trees
+from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.layouts.branches import BranchesPart
+from dpo_lab.scoring.layouts.packed import PackedPart
+from dpo_lab.scoring.layouts.prefix import PrefixPart
+from dpo_lab.scoring.logps import Scoring, score
+from dpo_lab.scoring.self_check import differences, trusted
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_exactly_the_layouts_that_are_right_for_a_model_pass(option: str, dtype: torch.dtype) -> None:
+    if option == "dynamic bias" and dtype == torch.float64:
+        pytest.skip("x-transformers cannot run it in float64")
+    net = network(option).to(dtype)
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    training, state = net.training, torch.random.get_rng_state()
+    found = differences(TransformerPolicy(net), EVERY, net)
+    assert {layout for layout, reason in found.items() if reason is None} == EXACT[option]
+    assert all(tensor.equal(weights[name]) and tensor.dtype == weights[name].dtype for name, tensor in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert net.training == training
+    assert torch.random.get_rng_state().equal(state)
+
+
+@pytest.mark.parametrize("option", ["rotary", "memory keys and values", "shifted tokens"])
+@pytest.mark.parametrize("layout", [Layout.auto, *EVERY])
+def test_a_layout_that_does_not_pass_is_replaced_with_a_reason(option: str, layout: Layout) -> None:
+    said: list[str] = []
+    found = trusted(model(option), layout, said.append)
+    wanted = set(EVERY) if layout is Layout.auto else {layout}
+    assert set(found) == (wanted & EXACT[option] or {Layout.rows})
+    refused = wanted - EXACT[option]
+    assert len(said) == len(refused)
+    assert all(
+        any(line.startswith(f"compute.layout={one.value} is not used with this model: ") for line in said) for one in refused
+    )
+
+
+def test_a_model_without_shared_prompts_gets_rows_without_a_word() -> None:
+    assert trusted(ForwardOnly(model("rotary")), Layout.auto, pytest.fail) == (Layout.rows,)
+
+
+def test_a_context_too_short_to_try_a_layout_is_reason_enough() -> None:
+    said: list[str] = []
+    assert trusted(model("rotary", context=3), Layout.auto, said.append) == (Layout.rows,)
+    assert len(said) == 3
+    assert "its context has no room" in said[0]
+
+
+def changed(part: type, **mutations: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        states = part.states  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            part, "states", lambda self, network: states(replace(self, **{n: f(self) for n, f in mutations.items()}), network)
+        )
+
+    return apply
+
+
+def positions_go_on(self: BranchesPart) -> Tensor:
+    return torch.arange(self.tokens.shape[1]).expand_as(self.tokens)
+
+
+def one_after_the_other(self: PackedPart) -> Tensor:
+    return torch.arange(len(self.tokens))
+
+
+def leaking(self: PackedPart) -> Trees:
+    """The last candidate goes on from the one before."""
+    trees = [replace(tree, ends=(*tree.ends[:-2], tree.ends[-1])) for tree in self.trees.trees]
+    return replace(self.trees, trees=tuple(trees))
+
+
+def rests(field: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    return lambda self: [replace(rest, **{field: change(getattr(rest, field))}) for rest in self.rests]
+
+
+MUTANTS: dict[str, tuple[Layout, Callable[[pytest.MonkeyPatch], None]]] = {
+    "positions that do not start again": (Layout.branches, changed(BranchesPart, positions=positions_go_on)),
+    "candidates that see each other": (Layout.branches, changed(BranchesPart, branch=lambda self: self.branch * 0)),
+    "candidates that do not see the prompt": (Layout.branches, changed(BranchesPart, branch=lambda self: self.branch + 1)),
+    "the logits one place later": (Layout.branches, changed(BranchesPart, predicting=lambda self: self.predicting + 1)),
+    "positions that go on in a packed row": (Layout.packed, changed(PackedPart, positions=one_after_the_other)),
+    "candidates of a packed row that go on from each other": (Layout.packed, changed(PackedPart, trees=leaking)),
+    "the logits one place earlier": (
+        Layout.packed,
+        changed(PackedPart, predicting=lambda self: (self.predicting - 1).clamp(min=0)),
+    ),
+    "another prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners.flip(0)))),
+    "the first prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners * 0))),
+    "logits one place earlier": (
+        Layout.prefix,
+        changed(PrefixPart, rests=rests("predicting", lambda at: (at - 1).clamp(min=0))),
+    ),
+    "a prompt without its last shared token": (Layout.prefix, changed(PrefixPart, shared=lambda self: self.shared[:, :-1])),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_layout_is_found_out(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, apply = MUTANTS[mutant]
+    policy, batch = model("rotary"), drawn(2, shortest=4)
+    right = score(policy, batch)
+    apply(monkeypatch)
+    assert (score(policy, batch, Scoring([layout])) - right).abs().max() > 1e-3
+    assert set(trusted(policy, Layout.auto, lambda line: None)) == set(EVERY) - {layout}
+
+
+def test_gradients_that_stop_at_the_prompt_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = TransformerPolicy.read
+
+    def detached(self: TransformerPolicy, tokens: Tensor) -> Any:
+        with torch.no_grad():
+            return read(self, tokens)
+
+    monkeypatch.setattr(TransformerPolicy, "read", detached)
+    assert Layout.prefix not in trusted(model("rotary"), Layout.auto, lambda line: None)
