@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Generic, TypeVar
@@ -38,13 +39,16 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 class Registry(Mapping[str, type[T]], Generic[T]):
     """Classes of one kind by name. Reading it like a dict gives the class.
 
+    What registers itself in a file of the folder `package` is found there: a new component needs no import elsewhere.
     Registering also publishes the schema to Hydra, in group `schema/<kind>`, for YAML files to start from.
     """
 
     all: ClassVar[dict[str, Registry[Any]]] = {}
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
+        self.package = package
+        self._waiting = True
         self._classes: dict[str, type[T]] = {}
         Registry.all[kind] = self
 
@@ -64,18 +68,36 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         ConfigStore.instance().store(group=f"schema/{self.kind}", name=name, node=schema)
         return cls
 
+    def discover(self) -> None:
+        """Import the modules of the folder, once; of folders below it, those that its modules import."""
+        if self._waiting:
+            self._waiting = False  # before the imports: a module may ask for its siblings
+            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__, f"{self.package}."):
+                if not module.ispkg:
+                    importlib.import_module(module.name)
+
+    @classmethod
+    def discover_all(cls) -> None:
+        """Import every component of this package, so that Hydra knows their schemas."""
+        for registry in list(cls.all.values()):
+            registry.discover()
+
     def __getitem__(self, name: str) -> type[T]:
+        self.discover()
         if name not in self._classes:
             raise ValueError(f"there is no {self.kind} '{name}'.{suggestion(name, self._classes)}")
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
+        self.discover()
         return name in self._classes
 
     def __iter__(self) -> Iterator[str]:
+        self.discover()
         return iter(sorted(self._classes))
 
     def __len__(self) -> int:
+        self.discover()
         return len(self._classes)
 
 

@@ -18,7 +18,7 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> Registry[object]:
     """A registry that leaves no trace in the lab's own."""
     monkeypatch.setattr(Registry, "all", dict(Registry.all))
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
-    return Registry("shape")
+    return Registry("shape", "dpo_lab.data.tokenizers")
 
 
 @dataclass

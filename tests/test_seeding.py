@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from processes import QUICKSTART, runs_of
 
 import dpo_lab
-from dpo_lab import streams
+from dpo_lab import seeding as streams
 from dpo_lab.cli.main import run_command
 from dpo_lab.seeding import Item, permutation, philox, stream, streams_of_prompts, uniform
 

@@ -23,7 +23,7 @@ from dpo_lab.pipeline.base import RunnerSpec
 from dpo_lab.pipeline.resume import AUTO, NEVER
 from dpo_lab.pipeline.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
 from dpo_lab.pipeline.varying import let_all_follow
-from dpo_lab.registry import suggestion
+from dpo_lab.registry import Registry, suggestion
 
 VERSION_BASE = "1.3"
 READ_BY_ALL = ("runner", "compute", "name", "runs", "store", "resume", "user_modules", "experiment", "hydra")
@@ -107,6 +107,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:
     if folders:
         words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)}]"]
+    Registry.discover_all()
     with _outside_any_job(), initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:
             return how(list(words))

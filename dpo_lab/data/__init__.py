@@ -1,6 +1,5 @@
 """Sources of text."""
 
-from dpo_lab.data import imdb, pairs, synthetic
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback
 
-__all__ = ["DATA", "Corpus", "DataSource", "Feedback", "imdb", "pairs", "synthetic"]
+__all__ = ["DATA", "Corpus", "DataSource", "Feedback"]

@@ -102,4 +102,4 @@ def share_of(text: str, salt: str = "") -> float:
     return int.from_bytes(hashlib.sha256((salt + text).encode()).digest()[:8], "big") / 2**64
 
 
-DATA: Registry[DataSource] = Registry("data")
+DATA: Registry[DataSource] = Registry("data", "dpo_lab.data")

@@ -202,4 +202,4 @@ def default_of(cls: type, name: str) -> Any:
     return setting.default_factory() if callable(setting.default_factory) else setting.default
 
 
-LOSSES: Registry[PreferenceLoss] = Registry("loss")
+LOSSES: Registry[PreferenceLoss] = Registry("loss", "dpo_lab.losses")

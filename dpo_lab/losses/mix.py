@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from dpo_lab.losses import bco, dpo, sft  # noqa: F401  # the default parts must be there to be found by name
 from dpo_lab.losses.base import LOSSES, Laws, PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.registry import suggestion

@@ -52,4 +52,4 @@ class ModelSpec:
         raise ValueError(f"model={self.name} has no files that other tools read")
 
 
-MODELS: Registry[ModelSpec] = Registry("model")
+MODELS: Registry[ModelSpec] = Registry("model", "dpo_lab.models")

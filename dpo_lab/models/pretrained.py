@@ -62,7 +62,7 @@ class PretrainedSpec(ModelSpec):
         return path
 
     def open(self) -> Opened:
-        from dpo_lab.models.reading import read_tokenizer
+        from dpo_lab.models.hugging_face.reading import read_tokenizer
 
         path = self.weights()
         assert path is not None
@@ -83,7 +83,7 @@ class PretrainedSpec(ModelSpec):
         return self._network(path, self.gguf_file, key)
 
     def write(self, module: nn.Module, directory: Path) -> ModelSpec:
-        from dpo_lab.models.reading import write_config
+        from dpo_lab.models.hugging_face.reading import write_config
 
         if self.lora.rank is None:  # a directory that needs no other
             write_config(module, directory)
@@ -92,7 +92,7 @@ class PretrainedSpec(ModelSpec):
         return replace(self, path=str(Path(self.path).expanduser().absolute()), trust_remote_code=False)
 
     def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
-        from dpo_lab.models.adapters import merge_adapter, write_adapter
+        from dpo_lab.models.hugging_face.adapters import merge_adapter, write_adapter
 
         net: Any = module.net
         if self.lora.rank is not None and not merge:
@@ -103,9 +103,9 @@ class PretrainedSpec(ModelSpec):
         net.save_pretrained(directory)
 
     def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
-        from dpo_lab.models.adapters import add_adapter
-        from dpo_lab.models.causal_lm import adapted
-        from dpo_lab.models.reading import read_network
+        from dpo_lab.models.hugging_face.adapters import add_adapter
+        from dpo_lab.models.hugging_face.causal_lm import adapted
+        from dpo_lab.models.hugging_face.reading import read_network
 
         net = read_network(path, gguf_file, self.dtype.value, trust_remote_code)
         if self.lora.rank is not None:

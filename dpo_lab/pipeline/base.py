@@ -48,4 +48,4 @@ class RunnerSpec:
         raise NotImplementedError
 
 
-RUNNERS: Registry[RunnerSpec] = Registry("runner")
+RUNNERS: Registry[RunnerSpec] = Registry("runner", "dpo_lab.pipeline.runners")

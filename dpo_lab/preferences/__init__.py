@@ -1,6 +1,5 @@
 """Candidates: given with the data, or sampled and labelled."""
 
-from dpo_lab.preferences import given, sampled
 from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec
 
-__all__ = ["CANDIDATES", "CandidatesSpec", "given", "sampled"]
+__all__ = ["CANDIDATES", "CandidatesSpec"]

@@ -39,7 +39,7 @@ class CandidatesSpec:
             raise ValueError(f"candidates.max_tokens must be at least 1, got {self.max_tokens}")
 
 
-CANDIDATES: Registry[CandidatesSpec] = Registry("candidates")
+CANDIDATES: Registry[CandidatesSpec] = Registry("candidates", "dpo_lab.preferences")
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]:

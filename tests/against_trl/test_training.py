@@ -18,7 +18,7 @@ from trl.experimental.bema_for_ref_model import BEMACallback
 from trl.experimental.bema_for_ref_model import DPOTrainer as DPOTrainerWithBEMA
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.models.causal_lm import adapted
+from dpo_lab.models.hugging_face.causal_lm import adapted
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import EVERY, Layout
 from dpo_lab.scoring.logps import Scoring

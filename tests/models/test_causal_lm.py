@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from xtransformers import VOCAB, drawn
 
-from dpo_lab.models import causal_lm
-from dpo_lab.models.adapters import add_adapter
-from dpo_lab.models.causal_lm import CausalLM, LanguageModel, adapted
 from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.generation import Decodes, WholeRows, sample
+from dpo_lab.models.hugging_face import causal_lm
+from dpo_lab.models.hugging_face.adapters import add_adapter
+from dpo_lab.models.hugging_face.causal_lm import CausalLM, LanguageModel, adapted
 from dpo_lab.models.lora import Lora
 from dpo_lab.models.running import checkpoint_blocks
 from dpo_lab.scoring.layouts import EVERY, Layout, SharesPrompt

@@ -14,7 +14,7 @@ from strategies import ForwardOnly, RecurrentTable, models, tiny_transformer
 from torch import Tensor, nn
 from x_transformers import AutoregressiveWrapper, Decoder, TransformerWrapper
 
-from dpo_lab import generation
+from dpo_lab.models import generation
 from dpo_lab.models.generation import Decodes, Decoding, _draw, sample
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 from dpo_lab.seeding import stream, streams_of_prompts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from strategies import batches, tiny_transformer
 from torch import Tensor, nn
 
-from dpo_lab import measuring
+from dpo_lab.training import compute_logps as measuring
 from dpo_lab.losses import PairLoss
 from dpo_lab.losses.options import Weighting
 from dpo_lab.models.copying import freeze

@@ -77,7 +77,7 @@ class Task:
     def prepare(self) -> None:
         """Make the user's own components known to this process."""
         load_user_modules(self.user_modules)
-        for kind, registry in Registry.all.items():  # those without a YAML file are options of their group all the same
+        for kind, registry in list(Registry.all.items()):  # those without a YAML file are options of their group all the same
             for name, cls in registry.items():
                 if not any((folder / kind / f"{name}.yaml").is_file() for folder in [CONF, *self.folders]):
                     ConfigStore.instance().store(group=kind, name=name, node=cls)

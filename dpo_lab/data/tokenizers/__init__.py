@@ -1,6 +1,5 @@
 """Tokenizers trained on the run's own text."""
 
-from dpo_lab.data.tokenizers import bpe, word
 from dpo_lab.data.tokenizers.base import TOKENIZERS, Tokenizer, TokenizerSpec
 
-__all__ = ["TOKENIZERS", "Tokenizer", "TokenizerSpec", "bpe", "word"]
+__all__ = ["TOKENIZERS", "Tokenizer", "TokenizerSpec"]

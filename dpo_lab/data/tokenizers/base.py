@@ -200,4 +200,4 @@ class TokenizerSpec:
         raise NotImplementedError
 
 
-TOKENIZERS: Registry[TokenizerSpec] = Registry("tokenizer")
+TOKENIZERS: Registry[TokenizerSpec] = Registry("tokenizer", "dpo_lab.data.tokenizers")

@@ -43,4 +43,4 @@ class RewardSpec:
         raise NotImplementedError
 
 
-REWARDS: Registry[RewardSpec] = Registry("reward")
+REWARDS: Registry[RewardSpec] = Registry("reward", "dpo_lab.preferences.rewards")

@@ -32,7 +32,7 @@ class OptimizerSpec:
         raise NotImplementedError
 
 
-OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer")
+OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer", "dpo_lab.training.optim")
 
 
 @OPTIMIZERS.register

@@ -32,7 +32,7 @@ class ScheduleSpec:
         raise NotImplementedError
 
 
-SCHEDULES: Registry[ScheduleSpec] = Registry("schedule")
+SCHEDULES: Registry[ScheduleSpec] = Registry("schedule", "dpo_lab.training.optim")
 
 
 @SCHEDULES.register

@@ -95,7 +95,7 @@ class Reference:
         self.memory = {name: tensor for (kind, _, name), tensor in parts.items() if kind == "memory"}
 
 
-REFERENCES: Registry[ReferenceSpec] = Registry("reference")
+REFERENCES: Registry[ReferenceSpec] = Registry("reference", "dpo_lab.training.references")
 
 
 @dataclass

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dpo_lab.artifacts.tensors import each_once
-from dpo_lab.models.caches import buffering, continuing, recording
+from dpo_lab.models.hugging_face.caches import buffering, continuing, recording
 from dpo_lab.scoring.attention import Trees, attending_among
 from dpo_lab.scoring.layouts import Work
 from dpo_lab.scoring.logps import evaluating
