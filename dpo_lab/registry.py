@@ -76,6 +76,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                 if not module.ispkg:
                     importlib.import_module(module.name)
 
+    @property
+    def registered(self) -> list[type[T]]:
+        """The classes so far, without looking for more."""
+        return list(self._classes.values())
+
     @classmethod
     def discover_all(cls) -> None:
         """Import every component of this package, so that Hydra knows their schemas."""

@@ -165,13 +165,17 @@ def is_code(top: str) -> bool:
 
     What has registered a component is, wherever it is installed.
     """
-    return top in (PACKAGE, "__main__") or _is_loose(top) or top in _registered(sum(map(len, Registry.all.values())))
+    return (
+        top in (PACKAGE, "__main__")
+        or _is_loose(top)
+        or top in _registered(sum(len(registry.registered) for registry in Registry.all.values()))
+    )
 
 
 @cache
 def _registered(count: int) -> set[str]:
     """The top-level packages of all components, of which there are `count`."""
-    return {cls.__module__.partition(".")[0] for registry in Registry.all.values() for cls in registry.values()}
+    return {cls.__module__.partition(".")[0] for registry in Registry.all.values() for cls in registry.registered}
 
 
 @cache
