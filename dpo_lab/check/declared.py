@@ -93,7 +93,7 @@ def convex(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
 @law(promises, k=(2,), uncertain=False)
 def swap_linear(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """L(chosen, rejected) - L(rejected, chosen) is proportional to the difference of the two rewards."""
-    if loss.aggregate is Aggregate.sampled:
+    if loss.options.aggregate is Aggregate.sampled:
         return  # the other order draws other tokens
     differences, margins = [], []
     for by in (0.0, 3.0):
