@@ -75,11 +75,9 @@ def test_records_enums_and_paths_are_digested_by_what_they_hold() -> None:
 
 
 def test_a_digest_is_the_same_in_another_process() -> None:
-    command = f"{LOAD}\nprint(artifacts.digest({{'a': [1, 2.5, None], 'b': 'é'}}))"
+    command = "from dpo_lab.artifacts import store as artifacts\nprint(artifacts.digest({'a': [1, 2.5, None], 'b': 'é'}))"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
-    found = subprocess.run(
-        [sys.executable, "-c", command, artifacts.__file__], capture_output=True, text=True, check=True, env=environment
-    )
+    found = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, env=environment)
     assert found.stdout.strip() == digest({"b": "é", "a": [1, 2.5, None]})
 
 
@@ -258,16 +256,10 @@ def test_a_build_that_raises_leaves_the_store_ready_for_the_next(tmp_path: Path)
     verify_directory(path)
 
 
-# The module alone, without torch: a process of it starts in a tenth of a second.
-LOAD = """
-import importlib.util, pathlib, sys, time
-spec = importlib.util.spec_from_file_location("artifacts", sys.argv[1])
-artifacts = importlib.util.module_from_spec(spec)
-sys.modules["artifacts"] = artifacts
-spec.loader.exec_module(artifacts)
-"""
-GET = f"""{LOAD}
-root, seconds = pathlib.Path(sys.argv[2]), float(sys.argv[3])
+GET = """
+import pathlib, sys, time
+from dpo_lab.artifacts import store as artifacts
+root, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 
 def build(directory):
     with (root / "builds").open("a") as log:
@@ -280,13 +272,13 @@ def build(directory):
 store = artifacts.Store(root / "store", on_event=lambda kind, key, what: print(what, flush=True))
 print("ready", flush=True)
 sys.stdin.readline()
-path, key = store.get("toy", {{"size": 1}}, build)
+path, key = store.get("toy", {"size": 1}, build)
 print((path / "first").read_text(), (path / "second").read_text(), sorted(artifacts.verify_directory(path)["files"]))
 """
 
 
 def start(root: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", GET, artifacts.__file__, str(root), str(seconds)]
+    command = [sys.executable, "-c", GET, str(root), str(seconds)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()
