@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import comparisons, trainer, transformer
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainers import comparisons, trainer, transformer
 
 from dpo_lab import scoring
 from dpo_lab.losses import LOSSES

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import ForwardOnly, batches, oracle_score, tiny_transformer
-from test_logps import comparison
 from torch import Tensor, nn
 from xtransformers import CONTEXT, EXACT, VOCAB, drawn, model
 
