@@ -32,7 +32,7 @@ class AOTLoss(PairLoss):
     couples_batch = True
     reads_confidence = False
     unsupported: ClassVar = {
-        "divergence": "it compares differences of the policy with the reference's of other pairs, and so never forms a log-ratio",
+        "divergence": "it compares differences of the policy with the reference's of other pairs: it never forms a log-ratio",
         "weighting": "a weight belongs to a pair, and ranking takes the pairs apart",
         "margin": "a margin belongs to a pair, and ranking takes the pairs apart",
     }

@@ -110,11 +110,11 @@ def with_options(cls: type[C]) -> type[C]:
     if not added:
         return cls  # a subclass of one that has them
 
-    def __post_init__(self: Any) -> None:
+    def check_and_hold(self: Any) -> None:
         self.options = LossOptions(**{option.name: getattr(self, option.name) for option in fields(LossOptions)})
         cls.__post_init__(self)  # type: ignore[attr-defined]
 
-    namespace = {"__post_init__": __post_init__, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    namespace = {"__post_init__": check_and_hold, "__module__": cls.__module__, "__doc__": cls.__doc__}
     made = make_dataclass(cls.__name__, added, bases=(cls,), namespace=namespace)
     made.__qualname__ = cls.__qualname__
     return made

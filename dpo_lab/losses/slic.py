@@ -19,9 +19,9 @@ class SLiCLoss(PairLoss):
     """relu(delta - diff) + nll, diff of log-probabilities. SLiC-HF, Zhao et al. 2023, arXiv:2305.10425.
 
     Pairs beyond delta nats are left alone. `nll` is the paper's lambda, on the chosen completion in place of a separate target;
-    it is what holds the policy. It weighs the mean per token, where the paper's likelihood term is a sum; with the sum, loss=mix
-    and loss.parts=[{name: slic, nll: 0}, {name: sft, aggregate: sum, weight: 0.1}] are the paper's equation. Other libraries
-    call the hinge of DPO's log-ratios SLiC too: that is loss=hinge.
+    it is what holds the policy. It weighs the mean per token, where the paper's likelihood term is a sum; with the sum,
+    loss=mix and loss.parts=[{name: slic, nll: 0}, {name: sft, aggregate: sum, weight: 0.1}] are the paper's equation. Other
+    libraries call the hinge of DPO's log-ratios SLiC too: that is loss=hinge.
     """
 
     name: str = "slic"

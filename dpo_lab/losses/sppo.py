@@ -14,7 +14,7 @@ from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
 @LOSSES.register
 @dataclass
 class SPPOLoss(PairLoss):
-    """(chosen - 1 / (2 beta))^2 + (rejected + 1 / (2 beta))^2, of the two log-ratios. Wu et al. 2024, arXiv:2405.00675, eq. 4.7.
+    """(chosen - 1 / (2 beta))^2 + (rejected + 1 / (2 beta))^2, of both log-ratios. Wu et al. 2024, arXiv:2405.00675, eq. 4.7.
 
     Regresses each log-ratio on its win rate; made for rounds of completions that the policy sampled. eta is 1 / beta there. Of
     pairs that are right with probability P the gradient is that of log-ratios regressed on (P - 1/2) / beta and its negative.
