@@ -68,10 +68,11 @@ class PreferenceLoss:
             if name in self.unsupported and getattr(self, name) != default_of(type(self), name):
                 raise ValueError(f"loss.{name} cannot be used with loss={self.name}: {self.unsupported[name]}")
 
-    def require(self, setting: str, holds: bool, what: str) -> None:
+    def require(self, setting: str, holds: bool, what: str, because: str = "") -> None:
         """Raises ValueError where a setting is not what it must be."""
         if not holds:
-            raise ValueError(f"loss.{setting} must {what}, got {getattr(self, setting)}")
+            reason = f": {because}" if because else ""
+            raise ValueError(f"loss.{setting} must {what}, got {getattr(self, setting)}{reason}")
 
     def __call__(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, " b"]:
         """The loss of each prompt. `state` is that of a loss which has one, as `initial_state` and `observe` give it."""

@@ -23,14 +23,14 @@ class DiscoPOPLoss(PairLoss):
 
     name: str = "discopop"
     tau: float = 0.05
-    """Width of the passage in rewards, in (0, 1]: above 1 the exponential outgrows its gate on lost pairs."""
+    """Width of the passage in rewards, in (0, 1]."""
 
     # At a margin of 0 the mixture's gate turns faster than its parts fall: there it pushes the margin down.
     laws = Laws.of("shift_invariant ratios_only scaling rowwise nonnegative", raises_margin=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("tau", 0 < self.tau <= 1, "be in (0, 1]")
+        self.require("tau", 0 < self.tau <= 1, "be in (0, 1]", "above 1 the exponential outgrows its gate on lost pairs")
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         x = self.beta * diff

@@ -25,14 +25,15 @@ class EXOLoss(PairLoss):
 
     name: str = "exo"
     epsilon: float = 1e-3
-    """Probability that a label is wrong, in (0, .5); the divergence from a label that is certain is infinite."""
+    """Probability that a label is wrong, in (0, .5)."""
 
     laws = Laws.of("shift_invariant ratios_only scaling rowwise nonnegative")
     unsupported: ClassVar = {"label_smoothing": "loss.epsilon is its probability that a label is wrong"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("epsilon", 0 < self.epsilon < 0.5, "be in (0, 0.5)")
+        certain = "the divergence from a label that is certain is infinite" if self.epsilon == 0 else ""
+        self.require("epsilon", 0 < self.epsilon < 0.5, "be in (0, 0.5)", certain)
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         x = self.beta * diff

@@ -19,8 +19,8 @@ from dpo_lab.cli.composing import composed
 from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.ipo import IPOLoss
-from dpo_lab.losses.mix import MixLoss
 from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.mix import MixLoss
 from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.pipeline.study import to_study
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
