@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from dpo_lab.cli.composing import CONF, composed, validate
 from dpo_lab.cli.planning import planned
+from dpo_lab.cli.sweeps import Task
 from dpo_lab.pipeline.study import CHOICES, to_study
 from dpo_lab.registry import Registry
 
@@ -26,6 +27,12 @@ NEEDS = {
     "loss/tdpo2": ["reference=frozen"],
 }
 """What a choice cannot do without."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def of_the_throughput_studies() -> None:
+    """Their runner, as the command line imports it for them."""
+    Task([], user_modules=["experiments.throughput.benchmark"]).prepare()
 
 
 def built_in(kind: str) -> set[str]:
