@@ -23,7 +23,8 @@ from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMAL
 from safetensors.torch import load_file
 from torch import nn
 
-from dpo_lab.artifacts.store import file_digest, verify_directory
+from dpo_lab.artifacts.digests import file_digest
+from dpo_lab.artifacts.directory import verify_directory
 from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import CONF, run_command
 from dpo_lab.evaluation.evaluator import Judge

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from dpo_lab.artifacts.json_files import to_line, write_atomically
-from dpo_lab.artifacts.machine import hardware, versions
+from dpo_lab.artifacts.provenance import hardware, versions
 from dpo_lab.benchmark.base import CONTENDERS
 from dpo_lab.benchmark.cases import Case
 from dpo_lab.benchmark.figure import draw
