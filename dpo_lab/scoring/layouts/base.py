@@ -32,9 +32,7 @@ class Layout(Enum):
     rows = "rows"
     branches = "branches"
     packed = "packed"
-    prefix = (
-        "auto"  # Removed, for packed or branches were faster in every case measured. Configurations that name it still load.
-    )
+    prefix = "auto"  # noqa: PIE796
 
 
 @runtime_checkable
