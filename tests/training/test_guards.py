@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 from torch import Tensor, nn
+from trainers import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 
 from dpo_lab.losses import LOSSES
 from dpo_lab.scoring.micro_batches import longest_rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from dpo_lab.artifacts.json_files import to_line, write_atomically
-from dpo_lab.artifacts.machine import hardware, versions
+from dpo_lab.artifacts.provenance import hardware, versions
 from dpo_lab.compare.study_folder import check_folder, place_table
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
