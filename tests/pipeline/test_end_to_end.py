@@ -30,8 +30,8 @@ from dpo_lab.evaluation.evaluator import Judge
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
-from dpo_lab.pipeline.runners import preference
 from dpo_lab.pipeline.foreseen import evaluated_names, kind_of
+from dpo_lab.pipeline.runners import preference
 from dpo_lab.pipeline.study import study_from_file
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from strategies import batches, tiny_transformer
 from torch import Tensor, nn
 
-from dpo_lab.training import compute_logps as measuring
 from dpo_lab.losses import PairLoss
 from dpo_lab.losses.options import Weighting
 from dpo_lab.models.copying import freeze
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import score
+from dpo_lab.training import compute_logps as measuring
 from dpo_lab.training.compute_logps import log_collision, measure
 from dpo_lab.training.references import REFERENCES, Reference
 
