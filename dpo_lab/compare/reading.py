@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dpo_lab.artifacts.identity import decisive
+from dpo_lab.artifacts.fingerprint import decisive
 from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.tracking import read_metrics, read_run, read_summary
 from dpo_lab.tracking.tensorboard import flatten

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpo_lab.artifacts.store import DamagedError, verify_directory
+from dpo_lab.artifacts.directory import DamagedError, verify_directory
 from dpo_lab.pipeline.context import Context
 from dpo_lab.training.checkpoints import Checkpoint
 from dpo_lab.training.result import TrainResult

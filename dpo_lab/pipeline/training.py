@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dpo_lab.artifacts.identity import differences
-from dpo_lab.artifacts.store import digest
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.evaluation.displacement import Displacement, resumed
 from dpo_lab.evaluation.evaluator import Judge
@@ -117,7 +117,7 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
         "pairs": digest_of(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
-    if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
+    if context.checkpoint is not None and then is not None and (changed := describe_values(then, made_from)):
         raise ValueError(
             f"{context.run.path} cannot be gone on with, as it was made from other things ({'; '.join(changed)}): "
             "resume=never starts a new run"

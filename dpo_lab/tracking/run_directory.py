@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dpo_lab.artifacts.directory import flush
 from dpo_lab.artifacts.json_files import append, read_lines, to_line, to_text, write_atomically
-from dpo_lab.artifacts.machine import provenance
-from dpo_lab.artifacts.store import flush
+from dpo_lab.artifacts.provenance import provenance
 from dpo_lab.tracking.tensorboard import TensorBoard
 
 MAX_LABEL = 80

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from dpo_lab.artifacts.identity import is_seed
+from dpo_lab.artifacts.fingerprint import is_seed
 
 NOTES = logging.getLogger(__name__)
 P = ParamSpec("P")

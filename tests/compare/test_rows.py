@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from written_runs import write_run
 
-from dpo_lab.artifacts.identity import HOUSEKEEPING, ROUNDING
+from dpo_lab.artifacts.fingerprint import HOUSEKEEPING, ROUNDING
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.intervals import Covers

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.artifacts.machine import git_state
+from dpo_lab.artifacts.provenance import git_state
 from dpo_lab.tracking.run_directory import (
     RunDirectory,
     Status,

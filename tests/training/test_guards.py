@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 from torch import Tensor, nn
+from trainers import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 
 from dpo_lab.losses import LOSSES
 from dpo_lab.scoring.micro_batches import longest_rows
@@ -167,7 +167,7 @@ def test_a_first_evaluation_beyond_the_kl_ends_the_run_before_any_step() -> None
 
 
 def test_a_guard_that_lags_finds_the_same_step_when_it_catches_up() -> None:
-    numbers = [{"loss": torch.tensor([value, 1.0]), "grad_norm": torch.tensor([1.0, 1.0])} for value in (1.0, math.nan, 1.0)]
+    numbers = [{"loss": torch.tensor([value, 1.0]), "grad_norm": torch.tensor([1.0, 1.0])} for value in (1.0, math.inf, 1.0)]
     prompt, late = Guard(GuardSettings()), Guard(GuardSettings(), lags=True)
     assert prompt.check_step(1, torch.arange(2), numbers[0], {})
     with pytest.raises(DivergenceError) as at_once:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 HOUSEKEEPING = frozenset(
@@ -32,13 +32,22 @@ ROUNDING = frozenset(
 """Settings that change the order in which numbers are added, and so their last bits. (`compute.precision` changes more.)"""
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings with their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
 def is_seed(setting: str) -> bool:
-    """Whether a dotted setting is the seed of something, or says what a seed varies."""
+    """Whether a dotted setting is a seed, or says what a seed varies."""
     return setting.rpartition(".")[2] == "seed" or setting == "vary"
 
 
 def decisive(settings: Mapping[str, Any], seeds: bool = False) -> dict[str, Any]:
-    """The flat, dotted `settings` that decide a run's numbers up to rounding: without seeds, unless they are asked for.
+    """Those of the flat, dotted `settings` that decide a run's numbers up to rounding; the seeds only if asked for.
 
     Runs that agree in them are repetitions of one experiment.
     """

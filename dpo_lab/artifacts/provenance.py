@@ -1,4 +1,4 @@
-"""Where numbers come from: the command, the code, the versions and the machine. Never the environment: it holds secrets."""
+"""A run's provenance: command, git commit, library versions and hardware. Never the environment: it holds secrets."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that decide the numbers; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 def hardware() -> dict[str, Any]:
