@@ -138,7 +138,7 @@ def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
     assert facts["started"]
     assert set(facts["versions"]) >= {"python", "torch", "dpo_lab"}
     assert set(facts["hardware"]) >= {"cpu", "cores", "memory_gib"}
-    assert set(facts["layouts"]) <= {"rows", "prefix", "branches"}
+    assert set(facts["layouts"]) <= {"rows", "branches", "packed"}
     assert sum(facts["layouts"].values()) >= 8, "every step scores a batch"
     assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
     for kind, keys in facts["artifacts"].items():
