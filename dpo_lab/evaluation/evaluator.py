@@ -73,7 +73,9 @@ class Evaluator:
         shown = zip(prompts_of(samples, self.tokenizer), texts, texts_of(first, self.tokenizer)[0], strict=True)
         rows = [
             {
-                "prompt": prompt, "policy": text, "reference": reference_text,
+                "prompt": prompt,
+                "policy": text,
+                "reference": reference_text,
                 **{name: float(values[i]) for name, values in per_prompt.items()},
             }
             for i, (prompt, text, reference_text) in enumerate(shown)
