@@ -20,7 +20,7 @@ OF_REWARDS = (
     *("reward/policy", "reward/reference", "proxy/policy", "proxy/reference"),
     *("positive/policy", "positive/reference", "win_rate"),
 )
-"""What a judge measures; of means also the standard error, as NAME_se."""
+"""Metrics of an evaluation; of means also the standard error, as NAME_se."""
 
 
 @dataclass

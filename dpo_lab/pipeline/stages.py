@@ -24,7 +24,7 @@ from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.data.messages import Prompt
 from dpo_lab.data.tokenizers import Tokenizer
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
 from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base_policy import fit_base
@@ -195,11 +195,11 @@ class Stages:
                     console.note(f"  {note}")
         return train, held_out
 
-    def judge(self, reference: nn.Module) -> Judge:
-        """The judge of policies that start from `reference`, on the held-out prompts."""
+    def evaluator(self, reference: nn.Module) -> Evaluator:
+        """The evaluator of policies that start from `reference`, on the held-out prompts."""
         study = self.context.study
         proxy, gold = self.scorers
-        return Judge(
+        return Evaluator(
             tokenizer=self.base[0].tokenizer,
             reference=reference,
             reference_samples=self.reference_samples,

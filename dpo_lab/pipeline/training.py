@@ -12,7 +12,7 @@ from dpo_lab.artifacts.digests import digest
 from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.evaluation.displacement import Displacement, resumed
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.context import Context
 from dpo_lab.records import CandidateBatch
@@ -21,20 +21,20 @@ from dpo_lab.tracking import read_metrics, read_run
 from dpo_lab.training.guards import Record
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import Reference
-from dpo_lab.training.result import Outcome
+from dpo_lab.training.result import TrainResult
 from dpo_lab.training.train_state import set_weights, weights_of
 from dpo_lab.training.trainer import Hooks, Trainer
 
 
 def train_policy(
     context: Context,
-    judge: Judge,
+    evaluator: Evaluator,
     policy: nn.Module,
     reference: Reference,
     train: CandidateBatch,
     held_out: CandidateBatch | None,
     base: Policy,
-) -> tuple[Trainer, Outcome]:
+) -> tuple[Trainer, TrainResult]:
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)
@@ -55,14 +55,14 @@ def train_policy(
                 logps = trainer.objective.scored(held_out)
                 metrics = trainer.objective.judged(logps, held_out)
                 metrics |= displacement.since_start(logps, metrics)
-            metrics |= judge.judge(policy, study.evaluation.num_prompts_during).metrics
+            metrics |= evaluator.evaluate(policy, study.evaluation.num_prompts_during).metrics
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
             return metrics
 
         def rehearse() -> None:
             if held_out is not None:
                 trainer.objective.rehearse(held_out)
-            judge.rehearse(policy)
+            evaluator.rehearse(policy)
 
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
             context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)

@@ -27,7 +27,7 @@ from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.artifacts.directory import verify_directory
 from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import CONF, run_command
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
@@ -138,7 +138,7 @@ def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
     assert facts["started"]
     assert set(facts["versions"]) >= {"python", "torch", "dpo_lab"}
     assert set(facts["hardware"]) >= {"cpu", "cores", "memory_gib"}
-    assert set(facts["layouts"]) <= {"rows", "prefix", "branches"}
+    assert set(facts["layouts"]) <= {"rows", "branches", "packed"}
     assert sum(facts["layouts"].values()) >= 8, "every step scores a batch"
     assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
     for kind, keys in facts["artifacts"].items():
@@ -260,7 +260,7 @@ def test_the_preflight_tries_evaluations_and_changes_no_number(
     quickstart: Finished, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rehearsed = list[str]()
-    for of in (Objective, Judge):
+    for of in (Objective, Evaluator):
 
         def rehearse(self: Any, given: Any, original: Any = of.rehearse, name: str = of.__name__) -> None:
             rehearsed.append(name)
@@ -268,7 +268,7 @@ def test_the_preflight_tries_evaluations_and_changes_no_number(
 
         monkeypatch.setattr(of, "rehearse", rehearse)
     assert numbers(here([*QUICKSTART, "trainer.preflight=true"])) == numbers(quickstart.path)
-    assert rehearsed == ["Objective", "Judge"]
+    assert rehearsed == ["Objective", "Evaluator"]
 
 
 def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:
