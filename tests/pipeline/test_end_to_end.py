@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dpo_lab.artifacts.store import file_digest, verify_directory
-from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import CONF, run_command
+from dpo_lab.cli.validation import validate
 from dpo_lab.evaluation.evaluator import Judge
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
