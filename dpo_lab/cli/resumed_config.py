@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dpo_lab.artifacts.identity import differences
+from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.pipeline.study import config_from_file
 
 
@@ -24,7 +24,7 @@ def config_of_run(config: DictConfig, words: Sequence[str]) -> DictConfig:
     own = {"resume": config.resume, "runs": str(run.absolute().parents[len(str(saved.name).split("/"))])}
     own["store"] = config.store if any(word.startswith("store=") for word in words) else saved.store
     before, asked = ({**_plain(settings), **own} for settings in (saved, config))
-    changed = differences(before, asked)
+    changed = describe_values(before, asked)
     if changed and any(word.partition("=")[0] not in {*own, "user_modules"} for word in words):
         more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise ValueError(f"resume: {run.name} has other settings ({'; '.join(changed[:4])}{more}): give resume=RUN alone")

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dpo_lab.artifacts.store import Store, digest, verify_directory
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.directory import verify_directory
+from dpo_lab.artifacts.store import Store
 from dpo_lab.pipeline.artifact_listing import shelved
 
 NUM_KEYS = 40
 WORK = f"""import pathlib, random, sys, time
-from dpo_lab.artifacts import store as artifacts
+from dpo_lab.artifacts.store import Store
 root, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 draw = random.Random(seed)
 
@@ -27,7 +29,7 @@ def build(number):
             time.sleep(0.005)
     return made
 
-store = artifacts.Store(root)
+store = Store(root)
 print("ready", flush=True)
 while True:
     number = draw.randrange({NUM_KEYS})

@@ -23,7 +23,8 @@ from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMAL
 from safetensors.torch import load_file
 from torch import nn
 
-from dpo_lab.artifacts.store import file_digest, verify_directory
+from dpo_lab.artifacts.digests import file_digest
+from dpo_lab.artifacts.directory import verify_directory
 from dpo_lab.cli.main import CONF, run_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.evaluation.evaluator import Judge
@@ -137,7 +138,7 @@ def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
     assert facts["started"]
     assert set(facts["versions"]) >= {"python", "torch", "dpo_lab"}
     assert set(facts["hardware"]) >= {"cpu", "cores", "memory_gib"}
-    assert set(facts["layouts"]) <= {"rows", "prefix", "branches"}
+    assert set(facts["layouts"]) <= {"rows", "branches", "packed"}
     assert sum(facts["layouts"].values()) >= 8, "every step scores a batch"
     assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
     for kind, keys in facts["artifacts"].items():
