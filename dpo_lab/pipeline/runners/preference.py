@@ -100,7 +100,7 @@ class PreferenceRunner(RunnerSpec):
 
 def remarks(study: Study, train: CandidateBatch) -> list[str]:
     """What a user would want to be told of the settings, given the data."""
-    found = study.loss.remarks()
+    found = study.loss.warnings()
     sure = train.preferences() if train.num_candidates > 1 else train.confidence
     if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
         found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
