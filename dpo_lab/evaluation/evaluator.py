@@ -17,7 +17,7 @@ from dpo_lab.evaluation.errors import prompt_clusters
 from dpo_lab.evaluation.ideal import frontier_of, ideal_share
 from dpo_lab.evaluation.policy import sample_metrics, win_rates
 from dpo_lab.preferences.rewards import Scorer
-from dpo_lab.preferences.sampled import draw, prompts_of, texts_of
+from dpo_lab.preferences.sampling import draw, prompts_of, texts_of
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating, score
 from dpo_lab.scoring.micro_batches import largest_portion, without_gradients

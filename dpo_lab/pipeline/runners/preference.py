@@ -15,8 +15,7 @@ from dpo_lab.pipeline.reference_model import reference_model
 from dpo_lab.pipeline.result import settled
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.training import train_policy
-from dpo_lab.preferences.base import noun
-from dpo_lab.preferences.sampled import SampledCandidates
+from dpo_lab.preferences.base import SampledSource, noun
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
@@ -93,7 +92,7 @@ class PreferenceRunner(RunnerSpec):
         }
         if best_of:
             summary["best_of_n"] = best_of
-        if labelled is not None and isinstance(study.candidates, SampledCandidates):
+        if labelled is not None and isinstance(study.candidates, SampledSource):
             # At another temperature they are not the reference's: its KL, and so its frontier, is at temperature 1.
             summary |= evaluator.ideal_frontier(evaluation, *([labelled] if study.candidates.temperature == 1 else []))
         return summary
