@@ -14,8 +14,8 @@ from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.models.copying import freeze
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.finished import FinishedTraining
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.trained_run import TrainedRun
 from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -26,7 +26,7 @@ from dpo_lab.training.objective import Objective
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins")
 
 
-def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -> dict[str, Any]:
+def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict[str, Any]:
     """The metrics of training on all pairs, rankings or single completions of a file: in the run's own loss, against its own
     reference, read as it read its data. What is too long is left out and counted.
 
