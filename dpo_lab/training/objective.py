@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating
 from dpo_lab.scoring.micro_batches import largest_micro_batch, split_by_tokens, split_for_inference
@@ -55,6 +55,11 @@ class Objective:
     compute: Compute
     scoring: Scoring = field(default_factory=Scoring)
     group: DataParallelGroup = field(default_factory=joined)
+    loss_state: State = field(default_factory=dict)
+    """What the loss carries from step to step; by default as before the first one."""
+
+    def __post_init__(self) -> None:
+        self.loss_state = self.loss_state or self.loss.initial_state()
 
     def fill_gradients(self, batch: CandidateBatch) -> StepOutputs:
         """Add the gradient of the mean loss over the batch's prompts to the policy's.
@@ -89,7 +94,8 @@ class Objective:
     def metrics(self, logps: Logps, pairs: CandidateBatch) -> dict[str, float]:
         """The metrics of comparisons that were scored."""
         batch = pairs.to(self.compute.torch_device)
-        return evaluation_metrics(self.loss, self.loss(logps, batch), logps, batch)
+        values = self.loss(logps, batch, self.loss_state)
+        return evaluation_metrics(self.loss, values, logps, batch, self.loss_state)
 
     def rehearse(self, pairs: CandidateBatch) -> None:
         """Run the micro-batch of `evaluate` that takes the most memory."""
@@ -124,9 +130,9 @@ class Objective:
             logps = self._score_one(batch)
             detached = _detached(logps)
             if self.loss.couples_batch:
-                self.loss.observe(detached, batch)
-            values = self.loss(logps, batch)
-            metrics = preference_metrics(self.loss, values.detach(), detached, batch)
+                self.loss_state = self.loss.observe(detached, batch, self.loss_state)
+            values = self.loss(logps, batch, self.loss_state)
+            metrics = preference_metrics(self.loss, values.detach(), detached, batch, self.loss_state)
             return [values.sum() / num_prompts], None, StepOutputs(metrics, values.detach(), detached)
 
         outputs = accumulate_gradients(forward, micro_batches, self.policy, self.workers)
@@ -139,10 +145,10 @@ class Objective:
         """
         with torch.random.fork_rng(), torch.no_grad():  # the second pass draws the same dropout
             logps = self._score_all(micro_batches, batch, self.group)
-        self.loss.observe(logps, batch)
+        self.loss_state = self.loss.observe(logps, batch, self.loss_state)
         read = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in read.items()}
-        values = self.loss(replace(logps, **leaves), batch)
+        values = self.loss(replace(logps, **leaves), batch, self.loss_state)
         gradients = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
         of_leaf = {name: gradient for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
@@ -154,7 +160,7 @@ class Objective:
 
         accumulate_gradients(forward, micro_batches, self.policy, self.workers)
         values = values.detach()
-        return StepOutputs(preference_metrics(self.loss, values, logps, batch), values, logps)
+        return StepOutputs(preference_metrics(self.loss, values, logps, batch, self.loss_state), values, logps)
 
     def _score_all(self, micro_batches: Sequence[MicroBatch], batch: CandidateBatch, group: DataParallelGroup) -> Logps:
         """Policy and reference on the whole batch, from its micro-batches here and in the group's other processes."""

@@ -46,8 +46,8 @@ class Mine(PairLoss):
         if self.weight <= 0:
             raise ValueError(f"loss.weight must be > 0, got {self.weight}")
 
-    def of_gap(self, gap):
-        return -self.weight * F.logsigmoid(self.beta * gap)
+    def per_pair(self, diff):
+        return -self.weight * F.logsigmoid(self.beta * diff)
 '''
 EXPERIMENT = """# @package _global_
 # Question: does my loss do better?
