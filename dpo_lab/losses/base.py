@@ -54,6 +54,8 @@ class PreferenceLoss:
     """A value depends on the other prompts of the step, which must then all be there in one call."""
     reads_confidence: ClassVar[bool] = True
     """False: takes the order of the candidates as certain."""
+    listwise: ClassVar[bool] = False
+    """Reads more than two candidates as one list, and not pair by pair."""
     min_candidates: ClassVar[int] = 2
     max_candidates: ClassVar[int | None] = None
     unsupported: ClassVar[Mapping[str, str]] = {}

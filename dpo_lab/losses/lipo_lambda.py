@@ -31,6 +31,7 @@ class LiPOLambdaLoss(PairLoss):
 
     name: str = "lipo_lambda"
     laws = Laws.of("shift_invariant ratios_only scaling monotone swap_linear rowwise nonnegative")
+    listwise = True
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return -F.logsigmoid(self.beta * diff)

@@ -30,6 +30,7 @@ class NCALoss(PreferenceLoss):
 
     name: str = "nca"
     laws = Laws.of("ratios_only scaling convex rowwise nonnegative")
+    listwise = True
     unsupported: ClassVar = {
         "divergence": "it scores each completion by itself, and the normaliser of other divergences only cancels between two",
         "label_smoothing": "its targets are soft already where the data is: give that confidences or utilities",

@@ -26,6 +26,7 @@ class PlackettLuceLoss(PreferenceLoss):
 
     name: str = "plackett_luce"
     laws = Laws.of("shift_invariant ratios_only scaling monotone convex swap_linear rowwise nonnegative")
+    listwise = True
     reads_confidence = False
     unsupported: ClassVar = {
         "label_smoothing": "a wrong label of a pair says nothing on which other order of the list is right",
