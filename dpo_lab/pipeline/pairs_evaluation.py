@@ -50,10 +50,9 @@ def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict
     layouts = trusted(module, study.compute.layout, context.console.note)
     if study.reference.weights() is not None:  # of whatever make
         layouts = (Layout.rows,)
-    scoring = Scoring(layouts, study.compute.head_portion)
+    scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
     reference = run.reference(base, key, Scoring(layouts))
-    sizes, carried = study.trainer.portions, run.loss_state(base)
-    objective = Objective(module, run.study.loss, reference, study.compute, *sizes, scoring=scoring, loss_state=carried)
+    objective = Objective(module, run.study.loss, reference, study.compute, scoring, loss_state=run.loss_state(base))
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
     for name in (name for name in SHOWN if name in metrics):

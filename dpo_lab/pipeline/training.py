@@ -52,8 +52,8 @@ def train_policy(
         def evaluate(step: int) -> Mapping[str, float]:
             metrics: dict[str, float] = {}
             if held_out is not None and displacement is not None:
-                logps = trainer.objective.scored(held_out)
-                metrics = trainer.objective.judged(logps, held_out)
+                logps = trainer.objective.score(held_out)
+                metrics = trainer.objective.metrics(logps, held_out)
                 metrics |= displacement.since_start(logps, metrics)
             metrics |= evaluator.evaluate(policy, study.evaluation.num_prompts_during).metrics
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
@@ -79,12 +79,10 @@ def train_policy(
             resume = context.checkpoint.state()
             if held_out is not None:
                 first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
-                apart = Scoring((reference.scoring or Scoring()).layouts, study.compute.head_portion)  # with a count of its own
-                sizes = settings.micro_batch_size, settings.micro_batch_tokens
-                at_start = Objective(
-                    policy, study.loss, replace(reference, scoring=apart), study.compute, *sizes, scoring=apart
-                )
-                displacement = resumed(held_out, first, at_start.scored)
+                layouts = (reference.scoring or Scoring()).layouts
+                apart = Scoring(layouts, study.compute.head_portion, *settings.micro_batch_limits)  # with a count of its own
+                at_start = Objective(policy, study.loss, replace(reference, scoring=apart), study.compute, apart)
+                displacement = resumed(held_out, first, at_start.score)
             set_weights(policy, context.checkpoint.weights())
 
         trainer = Trainer(

@@ -60,7 +60,7 @@ class PreferenceRunner(RunnerSpec):
         if study.reference.weights() is not None:  # of whatever make
             also = trusted(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)
