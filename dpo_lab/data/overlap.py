@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dpo_lab.data.base import Corpus, Feedback
-from dpo_lab.data.check import prompt_digest, row_digest
+from dpo_lab.data.statistics import prompt_digest, row_digest
 
 
 @dataclass

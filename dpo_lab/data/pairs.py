@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_of
-from dpo_lab.data.check import IN_EVAL, Check, nothing_to_learn, opening, prompt_digest, remarks, row_digest
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally
-from dpo_lab.data.formats import FIELDS, Format
+from dpo_lab.data.files.source import Place, paths_of
+from dpo_lab.data.formats.base import FIELDS, Format
 from dpo_lab.data.messages import Prompt, plain
-from dpo_lab.data.sources import Place, paths_of
+from dpo_lab.data.row_reader import FeedbackRows, OnBadRow, Tally
+from dpo_lab.data.statistics import IN_EVAL, Check, nothing_to_learn, opening, prompt_digest, remarks, row_digest
 from dpo_lab.registry import suggestion
 
 OURS = sorted({name for names in FIELDS.values() for name in names})

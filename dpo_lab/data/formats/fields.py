@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dpo_lab.data.conversations import conversation, is_conversation
+from dpo_lab.data.formats.conversations import conversation, is_conversation
+from dpo_lab.data.formats.values import BadRowError, required, text
 from dpo_lab.data.messages import ASSISTANT, Message, Prompt
-from dpo_lab.data.values import BadRowError, required, text
 
 
 def context_of(fields: Mapping[str, Any]) -> Any:

@@ -7,12 +7,12 @@ from enum import Enum
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import is_conversation, is_transcript
-from dpo_lab.data.fields import context_of
-from dpo_lab.data.pair_rows import read_chat_pair, read_text_pair, read_transcript_pair
-from dpo_lab.data.ranking_rows import read_ranking
-from dpo_lab.data.unpaired_rows import read_unpaired
-from dpo_lab.data.values import BadRowError, short
+from dpo_lab.data.formats.conversations import is_conversation, is_transcript
+from dpo_lab.data.formats.fields import context_of
+from dpo_lab.data.formats.pairs import read_chat_pair, read_text_pair, read_transcript_pair
+from dpo_lab.data.formats.rankings import read_ranking
+from dpo_lab.data.formats.unpaired import read_unpaired
+from dpo_lab.data.formats.values import BadRowError, short
 
 
 class Format(Enum):

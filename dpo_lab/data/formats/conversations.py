@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dpo_lab.data.formats.values import BadRowError, short, text
 from dpo_lab.data.messages import ASSISTANT, Message
-from dpo_lab.data.values import BadRowError, short, text
 
 ROLES = {
     ASSISTANT: ("assistant", "gpt", "chatgpt", "model", "bot", "chosen", "rejected", "function_call"),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lab.artifacts.digests import file_digest
-from dpo_lab.data.hub import HUB, dataset_digests, dataset_rows, open_dataset
-from dpo_lab.data.reading import Row, read_rows
+from dpo_lab.data.files.hub import HUB, dataset_digests, dataset_rows, open_dataset
+from dpo_lab.data.files.reading import Row, read_rows
 
 READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 

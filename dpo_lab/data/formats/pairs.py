@@ -7,10 +7,10 @@ from itertools import takewhile
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import conversation, from_transcript, split_last
-from dpo_lab.data.fields import context_of, prompt_of, with_system
+from dpo_lab.data.formats.conversations import conversation, from_transcript, split_last
+from dpo_lab.data.formats.fields import context_of, prompt_of, with_system
+from dpo_lab.data.formats.values import BadRowError, beats, is_number, number, numbers, required, short, text
 from dpo_lab.data.messages import ASSISTANT, Message, Prompt
-from dpo_lab.data.values import BadRowError, beats, is_number, number, numbers, required, short, text
 
 
 def read_text_pair(fields: Mapping[str, Any]) -> Feedback:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import is_conversation
-from dpo_lab.data.fields import answer, prompt_of
+from dpo_lab.data.formats.conversations import is_conversation
+from dpo_lab.data.formats.fields import answer, prompt_of
+from dpo_lab.data.formats.values import BadRowError, beats, number, numbers, required, short, text
 from dpo_lab.data.messages import Prompt
-from dpo_lab.data.values import BadRowError, beats, number, numbers, required, short, text
 
 WORDS = ("text", "response", "answer", "completion", "content", "value")
 SCORES = ("score", "overall_score", "rating", "reward")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import conversation, is_conversation, split_last
-from dpo_lab.data.fields import answer, prompt_of, with_system
-from dpo_lab.data.values import required, truth
+from dpo_lab.data.formats.conversations import conversation, is_conversation, split_last
+from dpo_lab.data.formats.fields import answer, prompt_of, with_system
+from dpo_lab.data.formats.values import required, truth
 
 
 def read_unpaired(fields: Mapping[str, Any]) -> Feedback:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lab.artifacts.digests import file_digest
-from dpo_lab.data.reading import Row, renamed
+from dpo_lab.data.files.reading import Row, renamed
 
 HUB = "hub:"
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.data import reading
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally, read_feedback
-from dpo_lab.data.reading import read_rows
-from dpo_lab.data.sources import Place
-from dpo_lab.data.values import BadRowError
+from dpo_lab.data.files import reading
+from dpo_lab.data.files.reading import read_rows
+from dpo_lab.data.files.source import Place
+from dpo_lab.data.formats.values import BadRowError
+from dpo_lab.data.row_reader import FeedbackRows, OnBadRow, Tally, read_feedback
 
 PAIR = b'{"prompt": "p", "chosen": "a", "rejected": "b"}'
 ROW: dict[str, Any] = {"prompt": "Wie geht's? 🙂\n", "chosen": " gut, danke", "rejected": ' "schlecht"'}

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.check import Check, opening, remarks
 from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.statistics import Check, opening, remarks
 
 SMALL = st.sampled_from(["", "a", "b", "ab", "ba"])
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally, read_feedback
-from dpo_lab.data.formats import Format
+from dpo_lab.data.files.source import Place
+from dpo_lab.data.formats.base import Format
+from dpo_lab.data.formats.values import BadRowError, beats
 from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
-from dpo_lab.data.sources import Place
-from dpo_lab.data.values import BadRowError, beats
+from dpo_lab.data.row_reader import FeedbackRows, OnBadRow, Tally, read_feedback
 
 USER, REPLY = Message("user", "Hi!"), Message("assistant", "Hello.")
 ASKED = {"role": "user", "content": "Hi!"}

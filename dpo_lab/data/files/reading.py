@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.data.cells import cells
-from dpo_lab.data.values import BadRowError
+from dpo_lab.data.files.csv_values import cells
+from dpo_lab.data.formats.values import BadRowError
 
 Row = tuple[str, dict[str, Any] | BadRowError]
 """Where it stands, as file:line, and its fields, or why it has none."""

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.feedback_rows import FeedbackRows, Tally
-from dpo_lab.data.formats import Format
-from dpo_lab.data.sources import Place
+from dpo_lab.data.files.source import Place
+from dpo_lab.data.formats.base import Format
+from dpo_lab.data.row_reader import FeedbackRows, Tally
 
 PAIR = {"prompt": "p", "chosen": " a", "rejected": " b"}
 SCORED = PAIR | {"score_chosen": 1, "score_rejected": 0.5}

@@ -9,10 +9,10 @@ from enum import Enum
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.formats import Format, detect, read_row, unread
+from dpo_lab.data.files.source import Place
+from dpo_lab.data.formats.base import Format, detect, read_row, unread
+from dpo_lab.data.formats.values import BadRowError, short
 from dpo_lab.data.messages import Message
-from dpo_lab.data.sources import Place
-from dpo_lab.data.values import BadRowError, short
 
 CANARY = "canary"
 LISTED = 10

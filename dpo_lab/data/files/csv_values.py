@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dpo_lab.data.conversations import is_conversation
-from dpo_lab.data.formats import JUDGED
+from dpo_lab.data.formats.base import JUDGED
+from dpo_lab.data.formats.conversations import is_conversation
 
 WITH_NUMBERS = (*JUDGED, "completions", "scores", "ranks", "ratings")
 
