@@ -1,4 +1,4 @@
-"""Rows with a list of completions of one prompt: best first, scored, ranked or rated."""
+"""The format of rankings: a list of completions of one prompt, best first, scored, ranked or rated."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from dpo_lab.data.formats.fields import answer, prompt_of
 from dpo_lab.data.formats.values import BadRowError, beats, number, numbers, required, short, text
 from dpo_lab.data.messages import Prompt
 
-WORDS = ("text", "response", "answer", "completion", "content", "value")
+TEXTS = ("text", "response", "answer", "completion", "content", "value")
 SCORES = ("score", "overall_score", "rating", "reward")
-"""In rankings whose completions are objects: where their text and score stand, the first that is there."""
+"""Where completions are objects: the fields that may hold their text and their score; the first that is there counts."""
 
 
 def read_ranking(fields: Mapping[str, Any]) -> Feedback:
-    prompt, given = prompt_of(fields), required(fields, "completions")
-    if not isinstance(given, list) or len(given) < 2:
-        raise BadRowError(f"'completions' must be a list of 2 or more, best first, found {short(given)}")
-    completions = tuple(_completion_of(item, f"completions[{i}]") for i, item in enumerate(given))
+    prompt, items = prompt_of(fields), required(fields, "completions")
+    if not isinstance(items, list) or len(items) < 2:
+        raise BadRowError(f"'completions' must be a list of 2 or more, best first, found {short(items)}")
+    completions = tuple(_completion_of(item, f"completions[{i}]") for i, item in enumerate(items))
     if fields.get("ratings") is not None:
         return _rated(prompt, completions, fields["ratings"])
     scores = None
     if fields.get("scores") is not None:
-        scores = numbers(fields["scores"], "scores", len(given))
+        scores = numbers(fields["scores"], "scores", len(items))
     elif fields.get("ranks") is not None:
-        scores = tuple(-rank for rank in numbers(fields["ranks"], "ranks", len(given)))
-    elif all(isinstance(item, Mapping) for item in given):
-        scores = _scores_of(given)
+        scores = tuple(-rank for rank in numbers(fields["ranks"], "ranks", len(items)))
+    elif all(isinstance(item, Mapping) for item in items):
+        scores = _scores_of(items)
     return Feedback(prompt, completions, scores=scores)
 
 
 def _completion_of(item: Any, name: str) -> str:
     if isinstance(item, Mapping) and not is_conversation(item):
-        found = next((word for word in WORDS if word in item), None)
-        if found is None:
-            raise BadRowError(f"'{name}' has none of {', '.join(WORDS)}; found {short(sorted(map(str, item)))}")
-        return text(item[found], f"{name}.{found}")
+        field = next((name for name in TEXTS if name in item), None)
+        if field is None:
+            raise BadRowError(f"'{name}' has none of {', '.join(TEXTS)}; found {short(sorted(map(str, item)))}")
+        return text(item[field], f"{name}.{field}")
     return answer(item, name)
 
 
 def _scores_of(items: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
-    """Scores, or negative ranks, that stand in all of the completions."""
+    """The score, or minus the rank, in each completion; None where some completion has none."""
     for name in (*SCORES, "rank"):
         if all(item.get(name) is not None for item in items):
             sign = -1 if name == "rank" else 1
@@ -52,12 +52,12 @@ def _scores_of(items: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
 
 
 def _rated(prompt: Prompt, completions: tuple[str, ...], ratings: Any) -> Feedback:
-    """By lists of individual ratings: the mean orders them, and of two the ratings say how sure that is."""
+    """A ranking by lists of individual ratings: by their means, and for two completions with the confidence they give."""
     if not isinstance(ratings, list) or len(ratings) != len(completions):
         raise BadRowError(
             f"'ratings' must be a list of {len(completions)} lists, one for each completion, found {short(ratings)}"
         )
-    given = [numbers(one, f"ratings[{i}]") for i, one in enumerate(ratings)]
-    if len(given) > 2:
-        return Feedback(prompt, completions, scores=tuple(sum(one) / len(one) for one in given))
-    return Feedback(prompt, completions, confidence=beats(*given))
+    per_completion = [numbers(values, f"ratings[{i}]") for i, values in enumerate(ratings)]
+    if len(per_completion) > 2:
+        return Feedback(prompt, completions, scores=tuple(sum(values) / len(values) for values in per_completion))
+    return Feedback(prompt, completions, confidence=beats(*per_completion))

@@ -1,4 +1,4 @@
-"""Rows with one completion and whether it is desirable."""
+"""The format of single completions: one completion, and whether it is desirable."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dpo_lab.data.formats.values import required, truth
 
 
 def read_unpaired(fields: Mapping[str, Any]) -> Feedback:
-    """The completion stands by itself, or is the last message of a conversation."""
+    """The completion is a field of its own, or the last message of a conversation."""
     label = truth(required(fields, "label"), "label")
-    given = fields.get("completion")
-    if given is not None and not (fields.get("prompt") is None and is_conversation(given)):
-        return Feedback(prompt_of(fields), (answer(given, "completion"),), desirable=label)
+    completion = fields.get("completion")
+    if completion is not None and not (fields.get("prompt") is None and is_conversation(completion)):
+        return Feedback(prompt_of(fields), (answer(completion, "completion"),), desirable=label)
     name = next((name for name in ("completion", "messages", "conversations") if fields.get(name) is not None), "completion")
-    history, said = split_last([conversation(required(fields, name), name)])
-    return Feedback(with_system(fields, history), said, desirable=label)
+    history, answers = split_last([conversation(required(fields, name), name)])
+    return Feedback(with_system(fields, history), answers, desirable=label)
