@@ -22,7 +22,7 @@ from dpo_lab.losses.ipo import IPOLoss
 from dpo_lab.losses.margins import Margin
 from dpo_lab.losses.mix import MixLoss
 from dpo_lab.losses.sft import SFTLoss
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 Loss = type[PreferenceLoss]
