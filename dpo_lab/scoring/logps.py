@@ -35,7 +35,7 @@ class Scoring:
     """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
     micro_batch_size: int | None = None
     micro_batch_tokens: int | None = None
-    """Prompts, or tokens, in one pass over data that is scored without gradients, see `portions.without_gradients`."""
+    """Prompts, or tokens, in one pass over data that is scored without gradients, see `portions.split_for_inference`."""
     used: Counter[Layout] = field(default_factory=Counter)
     """How many batches each layout has scored."""
 

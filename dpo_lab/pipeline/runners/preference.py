@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.foreseen import check_training
+from dpo_lab.pipeline.kept_policy import settled
 from dpo_lab.pipeline.reference_model import reference_model
-from dpo_lab.pipeline.result import settled
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.training import train_policy
+from dpo_lab.pipeline.upfront_checks import check_training
 from dpo_lab.preferences.base import SampledSource, noun
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -22,9 +23,6 @@ from dpo_lab.scoring.logps import Scoring
 from dpo_lab.scoring.self_check import trusted
 from dpo_lab.training.references import Reference
 from dpo_lab.training.result import Status
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 
 @RUNNERS.register
@@ -62,7 +60,7 @@ class PreferenceRunner(RunnerSpec):
         if study.reference.weights() is not None:  # of whatever make
             also = trusted(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)

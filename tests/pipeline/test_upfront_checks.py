@@ -10,7 +10,7 @@ import pytest
 
 from dpo_lab.cli.validation import validate
 from dpo_lab.losses import PreferenceLoss
-from dpo_lab.pipeline.foreseen import evaluated_names, kind_of
+from dpo_lab.pipeline.upfront_checks import metric_names, row_kind
 
 PAIR = {"prompt": "a b", "chosen": " c", "rejected": " d"}
 SINGLE = {"prompt": "a b", "completion": " c", "label": True}
@@ -68,12 +68,12 @@ def test_every_loss_can_say_what_it_will_measure(loss_class: type[PreferenceLoss
     words = ["+experiment=quickstart", f"loss={loss_class.name}", "reference=frozen", "candidates.labels=hard"]
     if not loss_class.max_candidates:
         study = validate(words)
-        kind = kind_of(study)
+        kind = row_kind(study)
         assert kind is not None
         assert kind.num_candidates == 8
-        assert evaluated_names(study, kind) >= {"loss", "rewards/margins", "displacement/chosen", "win_rate", "kl"}
+        assert metric_names(study, kind) >= {"loss", "rewards/margins", "displacement/chosen", "win_rate", "kl"}
     if loss_class.min_candidates == 1:
         study = validate([*words, "candidates.pairing=unpaired"])
-        names = evaluated_names(study, kind_of(study))
+        names = metric_names(study, row_kind(study))
         assert names >= {"loss", "rewards/chosen"}
         assert "rewards/accuracies" not in names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ def rows_of(logps: Logps, batch: CandidateBatch, rows: Int[Tensor, " n"]) -> tup
     by_prompt = {"prompt", "prompt_mask", "ids", "confidence", "margin"}
     tensors = batch.tensors()
     kept: dict[str, Any] = {name: tensor[rows] if name in by_prompt else tensor[:, rows] for name, tensor in tensors.items()}
-    return _each(logps, lambda of: of[:, rows]), replace(batch, **kept)
+    return _each(logps, lambda tensor: tensor[:, rows]), replace(batch, **kept)
 
 
 def swapped(logps: Logps, batch: CandidateBatch) -> tuple[Logps, CandidateBatch]:
@@ -28,14 +28,14 @@ def swapped(logps: Logps, batch: CandidateBatch) -> tuple[Logps, CandidateBatch]
     flipped: dict[str, Any] = {
         name: tensor.flip(0) for name, tensor in batch.tensors().items() if name in ("completions", "mask", "scores")
     }
-    return replace(_each(logps, lambda of: of.flip(0)), mismatched=logps.mismatched), replace(batch, **flipped)
+    return replace(_each(logps, lambda tensor: tensor.flip(0)), mismatched=logps.mismatched), replace(batch, **flipped)
 
 
 def scaled(logps: Logps, by: float) -> Logps:
     """All log-probabilities, and the divergences of them, times `by`."""
     names = ("policy", "reference", "kl")
-    found: dict[str, Any] = {name: by * getattr(logps, name) for name in names if getattr(logps, name) is not None}
-    return replace(logps, **found, mismatched=None if logps.mismatched is None else scaled(logps.mismatched, by))
+    times: dict[str, Any] = {name: by * getattr(logps, name) for name in names if getattr(logps, name) is not None}
+    return replace(logps, **times, mismatched=None if logps.mismatched is None else scaled(logps.mismatched, by))
 
 
 def lowered(
@@ -78,17 +78,21 @@ def collapsed(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch, candida
     }
     this = rearrange(torch.arange(len(logps.mask)) == candidate, "k -> k 1 1")
     first = logps.mask & (logps.mask.cumsum(dim=2) == 1)
-    found: dict[str, Any] = {
-        name: torch.where(this, rearrange(of, "k b -> k b 1") * first, getattr(logps, name))
-        for name, of in aggregates.items()
-        if of is not None
+    whole: dict[str, Any] = {
+        name: torch.where(this, rearrange(aggregate, "k b -> k b 1") * first, getattr(logps, name))
+        for name, aggregate in aggregates.items()
+        if aggregate is not None
     }
     mask = torch.where(this, first, logps.mask)
-    return replace(logps, **found, mask=mask), replace(batch, mask=mask)
+    return replace(logps, **whole, mask=mask), replace(batch, mask=mask)
+
+
+def converted(logps: Logps, dtype: torch.dtype) -> Logps:
+    """The same numbers in another precision."""
+    return _each(logps, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 def _each(logps: Logps, change: Callable[[Tensor], Tensor]) -> Logps:
-    found = {f.name: getattr(logps, f.name) for f in fields(Logps)}
-    changed: dict[str, Any] = {name: change(of) for name, of in found.items() if isinstance(of, Tensor)}
-    mismatched = None if logps.mismatched is None else _each(logps.mismatched, change)
-    return Logps(**{"reference": None, **changed}, mismatched=mismatched)
+    """The change made to every tensor, those of the mismatched completions included."""
+    changed: dict[str, Any] = {name: change(value) for name, value in vars(logps).items() if isinstance(value, Tensor)}
+    return replace(logps, **changed, mismatched=None if logps.mismatched is None else _each(logps.mismatched, change))

@@ -12,8 +12,9 @@ from dpo_lab.artifacts.directory import DamagedError, verify_directory
 from dpo_lab.losses.base import State
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.pipeline.reference_model import reference_model
-from dpo_lab.pipeline.study import Study, study_from_file
-from dpo_lab.pipeline.training import digest_of
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import study_from_file
+from dpo_lab.pipeline.training import tensors_digest
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.tracking import read_run, read_summary
 from dpo_lab.training.checkpoints import Checkpoint
@@ -23,13 +24,13 @@ from dpo_lab.training.train_state import below, loss_values, weights_of
 
 
 @dataclass
-class FinishedTraining:
+class TrainedRun:
     """The run at `path`."""
 
     path: Path
 
     @classmethod
-    def at(cls, weights: Path) -> FinishedTraining:
+    def at(cls, weights: Path) -> TrainedRun:
         """The run that a policy directory is of. Raises ValueError where that is no run."""
         run = weights.parent if weights.name == "policy" else weights
         if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
@@ -48,7 +49,7 @@ class FinishedTraining:
         """Raises ValueError where the run has begun from another policy than `base`, which its settings give now."""
         facts = read_run(self.path)
         then, kept = facts.get("made_from", {}).get("base"), facts.get("artifacts", {}).get("base", [])
-        if then not in (None, digest_of(weights_of(base.module))):
+        if then not in (None, tensors_digest(weights_of(base.module))):
             raise ValueError(
                 f"model.path: {self.path} began from another base policy than its settings give now, so it cannot be compared "
                 f"with where it began: store.accept={kept[0] if kept else 'base'} takes that one from the store"

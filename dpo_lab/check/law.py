@@ -11,7 +11,7 @@ from hypothesis.strategies import SearchStrategy
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.check.drawing import Drawn, Loss, cases
+from dpo_lab.check.strategies import Drawn, Loss, cases
 from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from dpo_lab.check.drawing import fixed
-from dpo_lab.check.laws import Law, law, values
+from dpo_lab.check.law import law, values
+from dpo_lab.check.strategies import fixed
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.losses.divergences import Divergence
 from dpo_lab.losses.margins import Margin
@@ -87,10 +87,3 @@ def needs_are_declared(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch
         margin=None,
     )
     values(loss, slim, bare)
-
-
-SETTINGS: tuple[Law, ...] = (
-    a_setting_works_or_is_refused,
-    confidence_is_read_as_declared,
-    needs_are_declared,
-)

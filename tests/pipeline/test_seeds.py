@@ -10,8 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.cli.composing import composed
-from dpo_lab.pipeline.study import Study, study_from_file, to_study
-from dpo_lab.pipeline.varying import Vary
+from dpo_lab.pipeline.seeds import Vary
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import study_from_file, to_study
 
 QUICK = ["+experiment=quickstart"]
 LORA = ["model=pretrained", "model.path=/some/where", "model.lora.rank=2"]

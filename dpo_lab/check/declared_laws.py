@@ -6,17 +6,17 @@ They are promises about the default settings, at any beta and any aggregate that
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.check.drawing import admitted, promises
-from dpo_lab.check.laws import EXACT, Law, law, prepared, same, seen, values
-from dpo_lab.check.moving import lowered, rows_of, scaled, swapped
-from dpo_lab.check.universal import at_reference, gradient_of
-from dpo_lab.losses import Laws, PreferenceLoss
+from dpo_lab.check.general_laws import at_reference, gradient_of
+from dpo_lab.check.law import EXACT, law, prepared, same, seen, values
+from dpo_lab.check.strategies import admitted, promises
+from dpo_lab.check.transforms import lowered, rows_of, scaled, swapped
+from dpo_lab.losses import PreferenceLoss
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 WIDE = 1e-8  # moves by some nats of log-probabilities of some hundred
@@ -139,10 +139,3 @@ def nonnegative(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> No
     """Never below 0."""
     least = values(loss, logps, batch).min()
     assert least >= -EXACT, f"a value of {least:.9g}"
-
-
-DECLARED: dict[str, Law] = {
-    found.name: found
-    for found in (shift_invariant, ratios_only, scaling, monotone, convex, swap_linear, raises_margin, rowwise, nonnegative)
-}
-assert set(DECLARED) == {promise.name for promise in fields(Laws)}, "every law that can be declared is tested"

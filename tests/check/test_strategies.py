@@ -7,8 +7,8 @@ import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.check.drawing import OPTIONS, comparisons, configured, numbers_of_candidates, sample, strengths, wide_pairs
-from dpo_lab.check.moving import collapsed, lowered, padded, rows_of, swapped
+from dpo_lab.check.strategies import OPTIONS, comparisons, configured, numbers_of_candidates, sample, strengths, wide_pairs
+from dpo_lab.check.transforms import collapsed, lowered, padded, rows_of, swapped
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.sft import SFTLoss

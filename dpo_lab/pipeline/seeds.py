@@ -26,7 +26,7 @@ class Vary(Enum):
     all = "all"
 
 
-def let_all_follow(config: DictConfig, words: Sequence[str]) -> None:
+def apply_vary(config: DictConfig, words: Sequence[str]) -> None:
     """With vary=all, set every other seed to the run's.
 
     Raises ValueError for one that the configuration or the override words set to something else.
@@ -43,7 +43,7 @@ def let_all_follow(config: DictConfig, words: Sequence[str]) -> None:
         OmegaConf.update(config, path, "${seed}")
 
 
-def check_all_follow(study: Any) -> None:
+def check_vary(study: Any) -> None:
     """Raises ValueError where a study with vary=all has another seed than the run's."""
     for path, value in _seeds(study):
         if path not in OWN and value != study.seed:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from torch import Tensor
 
-from dpo_lab.check.drawing import Draw, Drawn, Loss, comparisons, complete, configured, numbers_of_candidates
-from dpo_lab.check.laws import Law, law, prepared, same, values
-from dpo_lab.check.universal import gradient_of, rewards
+from dpo_lab.check.general_laws import gradient_of, rewards
+from dpo_lab.check.law import law, same, values
+from dpo_lab.check.strategies import Draw, Drawn, Loss, comparisons, complete, configured, numbers_of_candidates
+from dpo_lab.check.transforms import converted
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
 
@@ -40,23 +39,13 @@ def extremes(draw: Draw, loss_class: Loss, k: tuple[int, ...]) -> Drawn:
 @law(extremes)
 def finite_at_extremes(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """Values, rewards and (where the precision has them) gradients are finite at any beta and likelihood; values float32."""
-    found, compared = values(loss, logps, batch), rewards(loss, logps, batch)
-    for name, tensor in (("value", found), ("reward", compared)):
+    for name, tensor in (("value", values(loss, logps, batch)), ("reward", rewards(loss, logps, batch))):
         assert tensor.dtype == torch.float32, f"a {name} is {tensor.dtype}"
         assert tensor.isfinite().all(), f"a {name} is {tensor[~tensor.isfinite()][0]}"
-    exact = gradient_of(loss, widened(logps), batch)
+    exact = gradient_of(loss, converted(logps, torch.float64), batch)
     gradient = gradient_of(loss, logps, batch)
     wrong = ~gradient.isfinite() & (exact.abs() < torch.finfo(gradient.dtype).max) | (~gradient.isfinite() & exact.isnan())
     assert not wrong.any(), f"a gradient is {gradient[wrong][0]}, in float64 {exact[wrong][0]:.3g}"
-
-
-def widened(logps: Logps) -> Logps:
-    """The same numbers in float64."""
-    tensors: dict[str, Any] = {
-        name: tensor.double() for name, tensor in vars(logps).items() if isinstance(tensor, Tensor) and name != "mask"
-    }
-    mismatched = None if logps.mismatched is None else widened(logps.mismatched)
-    return replace(logps, **tensors, mismatched=mismatched)
 
 
 @st.composite
@@ -72,23 +61,7 @@ def halves(draw: Draw, loss_class: Loss, k: tuple[int, ...]) -> Drawn:
 @law(halves)
 def half_precision_is_for_storage(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """Log-probabilities in half precision are computed with in float32."""
-    tensors: dict[str, Any] = {
-        name: tensor.float() for name, tensor in vars(logps).items() if isinstance(tensor, Tensor) and name != "mask"
-    }
-    assert logps.mismatched is not None
-    others: dict[str, Any] = {
-        name: tensor.float() for name, tensor in vars(logps.mismatched).items() if isinstance(tensor, Tensor)
-    }
-    mismatched = replace(logps.mismatched, **others | {"mask": logps.mismatched.mask})
-    full = replace(logps, **tensors, mismatched=mismatched)
-    same(
-        values(loss, logps, batch),
-        values(loss, full, batch),
-        "the value from half precision, and from the same in float32",
-        0.0,
-    )
-    ready = prepared(loss, full, batch)
-    same(rewards(loss, logps, batch), ready.rewards(full, batch), "a reward from half precision", 0.0)
-
-
-NUMBERS: tuple[Law, ...] = (finite_at_extremes, half_precision_is_for_storage)
+    full = converted(logps, torch.float32)
+    what = "from half precision, and from the same in float32"
+    same(values(loss, logps, batch), values(loss, full, batch), f"the value {what}", 0.0)
+    same(rewards(loss, logps, batch), rewards(loss, full, batch), f"a reward {what}", 0.0)

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dpo_lab.check.drawing import fixed, numbers_of_candidates, sample
-from dpo_lab.check.laws import EXACT, Law, law, prepared, same, seen, values
-from dpo_lab.check.moving import collapsed, lowered, padded, rows_of
+from dpo_lab.check.law import EXACT, law, prepared, same, seen, values
+from dpo_lab.check.strategies import fixed, numbers_of_candidates, sample
+from dpo_lab.check.transforms import collapsed, lowered, padded, rows_of
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.losses.margins import Margin
 from dpo_lab.losses.options import Weighting
@@ -212,18 +212,3 @@ def only_observing_changes_state(loss: PreferenceLoss, logps: Logps, batch: Cand
         assert torch.equal(before, getattr(logps, name)), f"it changed logps.{name}"
     if not loss.couples_batch:
         assert after == state, "it observes, but does not declare couples_batch"
-
-
-VALUES: tuple[Law, ...] = (
-    value_at_the_reference,
-    no_constant_is_left_out,
-    gradient_of_finite_differences,
-    no_gradient_reaches_the_reference,
-    no_reference_where_none_is_needed,
-    padding_changes_nothing,
-    order_of_prompts,
-    parts_sum_to_the_whole,
-    rewards_are_per_candidate,
-    rewards_are_what_is_compared,
-    only_observing_changes_state,
-)

@@ -14,8 +14,8 @@ from dpo_lab.data.pairs import PairsSource
 from dpo_lab.data.statistics import overlap
 from dpo_lab.models.copying import freeze
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.finished import FinishedTraining
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.trained_run import TrainedRun
 from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -26,7 +26,7 @@ from dpo_lab.training.objective import Objective
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins")
 
 
-def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -> dict[str, Any]:
+def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict[str, Any]:
     """The metrics of training on all pairs, rankings or single completions of a file: in the run's own loss, against its own
     reference, read as it read its data. What is too long is left out and counted.
 
@@ -50,10 +50,9 @@ def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -
     layouts = trusted(module, study.compute.layout, context.console.note)
     if study.reference.weights() is not None:  # of whatever make
         layouts = (Layout.rows,)
-    scoring = Scoring(layouts, study.compute.head_portion)
+    scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
     reference = run.reference(base, key, Scoring(layouts))
-    sizes, carried = study.trainer.portions, run.loss_state(base)
-    objective = Objective(module, run.study.loss, reference, study.compute, *sizes, scoring=scoring, loss_state=carried)
+    objective = Objective(module, run.study.loss, reference, study.compute, scoring, loss_state=run.loss_state(base))
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
     for name in (name for name in SHOWN if name in metrics):

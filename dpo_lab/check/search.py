@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import HypothesisWarning
 
-from dpo_lab.check.drawing import Drawn, Loss, default, numbers_of_candidates, wide_pairs
-from dpo_lab.check.laws import Law
-from dpo_lab.check.moving import rows_of
+from dpo_lab.check.law import Law
+from dpo_lab.check.strategies import Drawn, Loss, default, numbers_of_candidates, wide_pairs
+from dpo_lab.check.transforms import rows_of
 
 
 class Verdict(Enum):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpo_lab.check.moving import rows_of
+from dpo_lab.check.transforms import rows_of
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.losses.divergences import Divergence
 from dpo_lab.losses.margins import Margin

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from dpo_lab.pipeline.study import Study
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.registry import suggestion
 from dpo_lab.training.metrics import means, preference_metrics
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 OF_SAMPLES = ("kl", "entropy", "distinct_2", "length/policy")
 OF_REWARDS = (
@@ -34,7 +31,7 @@ class Kind:
 
 def check_training(study: Study) -> None:
     """Raises ValueError for what would end a training after all the work before it, or would be left out of it unsaid."""
-    kind, trainer = kind_of(study), study.trainer
+    kind, trainer = row_kind(study), study.trainer
     context, longest = getattr(study.model, "context", None), study.candidates.max_tokens
     if context is not None and longest > context:
         raise ValueError(f"candidates.max_tokens={longest} exceeds model.context={context}: lower the one or raise the other")
@@ -56,12 +53,12 @@ def check_training(study: Study) -> None:
         )
     name = trainer.best_metric
     if name != "loss":
-        known = evaluated_names(study, kind)
+        known = metric_names(study, kind)
         if name not in known and name.removesuffix("_se") not in known:
             raise ValueError(f"trainer.best_metric: no evaluation of this run measures '{name}'.{suggestion(name, known)}")
 
 
-def kind_of(study: Study) -> Kind | None:
+def row_kind(study: Study) -> Kind | None:
     """None where only reading the data can tell."""
     if study.candidates.sampled:
         count = study.candidates.num_candidates
@@ -70,7 +67,7 @@ def kind_of(study: Study) -> Kind | None:
     return None if first is None else Kind(len(first.completions), first.scores is not None, first.margin is not None)
 
 
-def evaluated_names(study: Study, kind: Kind | None) -> set[str]:
+def metric_names(study: Study, kind: Kind | None) -> set[str]:
     """Every metric that an evaluation of this study may measure."""
     found = {*OF_SAMPLES, *(OF_REWARDS if study.reward.name != "none" else ())}
     for each in [kind] if kind is not None else _kinds(study):
