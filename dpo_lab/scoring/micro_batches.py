@@ -1,4 +1,4 @@
-"""How the prompts of a step are portioned into micro-batches, each prompt with all its candidates."""
+"""Micro-batches: the prompts of a batch, each with all its candidates, split so that a forward pass fits into memory."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from torch import Tensor
 from dpo_lab.records import CandidateBatch
 
 TOKENS_AT_ONCE = 8192
+"""In a pass that keeps nothing: with a large vocabulary the logits of more would fill memory."""
 
 
 def longest_rows(batch: CandidateBatch) -> Int[Tensor, " b"]:
-    """Of each prompt, how many tokens it has together with its longest completion."""
+    """Tokens of each prompt together with its longest completion."""
     return batch.prompt_mask.sum(dim=1) + reduce(batch.mask.sum(dim=2), "k b -> b", "max")
 
 
-def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
-    """The rows in portions of like length, longest first.
+def split_by_tokens(
+    batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None, workers: int = 1
+) -> list[Int[Tensor, " _"]]:
+    """The rows in micro-batches of like length, longest first.
 
-    So many workers are to run portions at once: what they hold together is at most `budget` tokens, padding included (None: any
-    number), and each has as many portions as the others, of about as many tokens. Tokens are counted as if every candidate had
-    its own copy of the prompt; a layout that shares prompts runs fewer. A single prompt that exceeds the budget is a portion of
-    its own.
+    `workers` micro-batches run at once: together they hold at most `budget` tokens, padding included (None: any number), and each
+    worker gets as many micro-batches as the others, of about as many tokens. Tokens are counted as if every candidate had its own
+    copy of the prompt; a layout that shares prompts runs fewer. A prompt that exceeds the budget is a micro-batch of its own.
     """
     lengths = batch.num_candidates * longest_rows(batch)[rows]
     order = torch.argsort(lengths, descending=True, stable=True)
@@ -33,7 +35,7 @@ def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None
     sizes = _sizes(in_order, most)
     if workers > 1 and len(sizes) < len(rows):
         wanted = min(-(-len(sizes) // workers) * workers, len(rows))
-        low = 0  # the smallest portions of which so many are enough are the most even
+        low = 0  # the smallest budget with so many micro-batches makes the most even ones
         while most - low > 1:
             middle = (low + most) // 2
             low, most = (low, middle) if len(_sizes(in_order, middle)) <= wanted else (middle, most)
@@ -41,26 +43,23 @@ def by_tokens(batch: CandidateBatch, rows: Int[Tensor, " n"], budget: int | None
     return list(rows[order].split(sizes))
 
 
-def without_gradients(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
-    """All rows, in portions for passes that keep nothing: so many prompts, or so many tokens (see `by_tokens`).
-
-    By default 8192 tokens: with a large vocabulary the logits of more would fill memory.
-    """
+def for_inference(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
+    """All rows, in micro-batches for passes without gradients: `size` prompts each, or `tokens` tokens, by default 8192."""
     rows = torch.arange(len(batch))
     if size is not None:
         return list(rows.split(size))
-    return by_tokens(batch, rows, TOKENS_AT_ONCE if tokens is None else tokens, workers)
+    return split_by_tokens(batch, rows, TOKENS_AT_ONCE if tokens is None else tokens, workers)
 
 
-def largest_portion(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> CandidateBatch:
-    """Of the portions `without_gradients` the one that is the most to hold."""
+def largest_for_inference(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> CandidateBatch:
+    """The micro-batch of `for_inference` that takes the most memory."""
     lengths = longest_rows(batch)
-    portions = without_gradients(batch, size, tokens, workers)
-    return batch.select(max(portions, key=lambda rows: len(rows) * int(lengths[rows].max())))
+    micro_batches = for_inference(batch, size, tokens, workers)
+    return batch.select(max(micro_batches, key=lambda rows: len(rows) * int(lengths[rows].max())))
 
 
 def _sizes(lengths: list[int], budget: int) -> list[int]:
-    """Rows in each portion, of lengths that fall."""
+    """Rows in each micro-batch, of lengths that fall."""
     sizes: list[int] = []
     while (first := sum(sizes)) < len(lengths):
         sizes.append(min(max(budget // max(lengths[first], 1), 1), len(lengths) - first))
