@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("torch", "x-transformers", "hydra-core", "dpo_lab")
 
 
@@ -54,6 +52,8 @@ def versions() -> dict[str, str | None]:
 
 def hardware() -> dict[str, Any]:
     """CPU name, cores this process may use, memory in GiB, names of the visible GPUs."""
+    import torch  # here: comparing runs must not pay for it
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"cpu": _cpu_name(), "cores": cores, "memory_gib": _memory_gib(), "gpus": gpus}

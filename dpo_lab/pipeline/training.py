@@ -21,7 +21,7 @@ from dpo_lab.tracking import read_metrics, read_run
 from dpo_lab.training.guards import Record
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import Reference
-from dpo_lab.training.result import Outcome
+from dpo_lab.training.result import TrainResult
 from dpo_lab.training.train_state import set_weights, weights_of
 from dpo_lab.training.trainer import Hooks, Trainer
 
@@ -34,7 +34,7 @@ def train_policy(
     train: CandidateBatch,
     held_out: CandidateBatch | None,
     base: Policy,
-) -> tuple[Trainer, Outcome]:
+) -> tuple[Trainer, TrainResult]:
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)

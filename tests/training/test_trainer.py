@@ -26,7 +26,7 @@ from dpo_lab.scoring.micro_batches import longest_rows
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.training.references import REFERENCES, Reference
-from dpo_lab.training.result import Outcome, Status
+from dpo_lab.training.result import Status, TrainResult
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks
 
@@ -193,7 +193,7 @@ def converged(loss: PreferenceLoss, data: CandidateBatch, lr: float, steps: int 
     outcome = trainer(
         policy, data, loss=loss, reference=scored_by(reference), lr=lr, batch_size=len(data), max_steps=steps, log_every=10**6
     ).fit()
-    assert outcome == Outcome(Status.done, steps)
+    assert outcome == TrainResult(Status.done, steps)
     with torch.no_grad():
         gaps = [score(model, data)[:, :, 0] for model in (policy, reference)]
     return gaps[0][0] - gaps[0][1], gaps[1][0] - gaps[1][1]
@@ -323,7 +323,7 @@ def test_training_stops_at_whichever_limit_comes_first(batch_size: int, steps: i
     hooks = Hooks(checkpoint=lambda kind, step, metrics: saved.append((kind, step)))
     fit = trainer(table(), comparisons(), batch_size=batch_size, max_steps=steps, max_pairs=pairs, hooks=hooks)
     limits = [*([steps] if steps else []), *([math.ceil(pairs / batch_size)] if pairs else [])]
-    assert fit.fit() == Outcome(Status.done, min(limits))
+    assert fit.fit() == TrainResult(Status.done, min(limits))
     assert saved == [("last", min(limits))]
 
 
@@ -410,7 +410,7 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_saves_it(evaluat
     hooks = report.hooks(iter([{"loss": 1.0}] * 9) if evaluated else None)
     fit = trainer(table(), comparisons(), max_steps=9, eval_every=2 if evaluated else None, hooks=hooks)
     hooks.stop = lambda: "SIGTERM" if fit.step >= 4 else ""
-    assert fit.fit() == Outcome(Status.preempted, 4, "SIGTERM")
+    assert fit.fit() == TrainResult(Status.preempted, 4, "SIGTERM")
     assert report.saved == ([("best", 0), ("last", 2)] if evaluated else []) + [("last", 4)]
     assert report.evaluated == ([0, 2, 4] if evaluated else [])
 
@@ -419,7 +419,7 @@ def test_a_request_to_stop_after_the_last_step_comes_too_late(report: Report) ->
     hooks = report.hooks()
     hooks.stop = lambda: "SIGTERM" if fit.step >= 3 else ""
     fit = trainer(table(), comparisons(), max_steps=3, hooks=hooks)
-    assert fit.fit() == Outcome(Status.done, 3)
+    assert fit.fit() == TrainResult(Status.done, 3)
 
 
 def test_checkpoints_come_at_evaluations_at_their_own_intervals_and_in_the_end(report: Report) -> None:

@@ -2,12 +2,22 @@
 
 from dpo_lab.artifacts.fingerprint.changes import as_file, describe_changes, describe_values
 from dpo_lab.artifacts.fingerprint.code import Code, code_of, component_classes
-from dpo_lab.artifacts.fingerprint.settings import HOUSEKEEPING, ROUNDING, decisive, flat, group_key, is_seed
+from dpo_lab.artifacts.fingerprint.settings import (
+    HOUSEKEEPING,
+    ROUNDING,
+    Scalar,
+    decisive,
+    flat,
+    group_key,
+    is_seed,
+    scalar_settings,
+)
 
 __all__ = [
     "HOUSEKEEPING",
     "ROUNDING",
     "Code",
+    "Scalar",
     "as_file",
     "code_of",
     "component_classes",
@@ -17,4 +27,5 @@ __all__ = [
     "flat",
     "group_key",
     "is_seed",
+    "scalar_settings",
 ]

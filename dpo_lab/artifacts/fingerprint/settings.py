@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
+
+Scalar = float | int | bool | str
 
 HOUSEKEEPING = frozenset(
     {
@@ -39,6 +43,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def scalar_settings(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A nested config as dotted names and scalars: None is left out, a list becomes JSON, anything else its text."""
+    return {name: _scalar(value) for name, value in flat(config) if value is not None}
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+        return value
+    return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
 
 
 def is_seed(setting: str) -> bool:
