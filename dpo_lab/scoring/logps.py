@@ -36,7 +36,7 @@ class Scoring:
     """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
     micro_batch_size: int | None = None
     micro_batch_tokens: int | None = None
-    """Prompts, or tokens, in one forward pass of a whole data set, see `micro_batches.for_inference`."""
+    """Prompts, or tokens, in one forward pass of a whole data set, see `micro_batches.inference_micro_batches`."""
     used: Counter[Layout] = field(default_factory=Counter)
     """How many batches each layout has scored."""
 
@@ -65,10 +65,10 @@ def score(model: nn.Module, batch: CandidateBatch, scoring: Scoring | None = Non
     pair is the chosen one. A completion's log-probability is the sum over its tokens: `score(model, batch).sum(dim=-1)`.
 
     Padding holds exactly 0. The result is float32 whatever the model computes in (float64 stays float64), and gradients flow
-    through it. By default every candidate runs in a row of its own; `Scoring(exact_layouts(model))` reads prompts once where the
-    model allows it. Raises ValueError for an empty prompt, and where prompt + completion exceed the model's context.
+    through it. By default every candidate runs in a row of its own; `Scoring(exact_layouts(model))` reads prompts once where
+    the model allows it. Raises ValueError for an empty prompt, and where prompt + completion exceed the model's context.
     """
-    return score_with(logps_of_logits, [model], batch, scoring)[0]
+    return score_with([model], batch, logps_of_logits, scoring)[0]
 
 
 def logps_of_logits(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tuple[Float[Tensor, " t"], ...]:
@@ -98,7 +98,7 @@ class _LogProbabilities(torch.autograd.Function):
 
 
 def score_with(
-    compute: LogitsFunction, models: Sequence[nn.Module], batch: CandidateBatch, scoring: Scoring | None = None
+    models: Sequence[nn.Module], batch: CandidateBatch, compute: LogitsFunction, scoring: Scoring | None = None
 ) -> tuple[Float[Tensor, "k b m"], ...]:
     """The numbers that `compute` makes of the models' logits at every completion token; 0 at padding. Errors as `score`.
 

@@ -23,9 +23,9 @@ def split_by_tokens(
 ) -> list[Int[Tensor, " _"]]:
     """The rows in micro-batches of like length, longest first.
 
-    `workers` micro-batches run at once: together they hold at most `budget` tokens, padding included (None: any number), and each
-    worker gets as many micro-batches as the others, of about as many tokens. Tokens are counted as if every candidate had its own
-    copy of the prompt; a layout that shares prompts runs fewer. A prompt that exceeds the budget is a micro-batch of its own.
+    `workers` micro-batches run at once: together they hold at most `budget` tokens, padding included (None: any number), and
+    each worker gets as many micro-batches as the others, of about as many tokens. Tokens are counted as if every candidate had
+    its own copy of the prompt; a layout that shares prompts runs fewer. A prompt that exceeds the budget runs alone.
     """
     lengths = batch.num_candidates * longest_rows(batch)[rows]
     order = torch.argsort(lengths, descending=True, stable=True)
@@ -43,7 +43,9 @@ def split_by_tokens(
     return list(rows[order].split(sizes))
 
 
-def for_inference(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> list[Int[Tensor, " _"]]:
+def inference_micro_batches(
+    batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1
+) -> list[Int[Tensor, " _"]]:
     """All rows, in micro-batches for passes without gradients: `size` prompts each, or `tokens` tokens, by default 8192."""
     rows = torch.arange(len(batch))
     if size is not None:
@@ -51,10 +53,10 @@ def for_inference(batch: CandidateBatch, size: int | None, tokens: int | None, w
     return split_by_tokens(batch, rows, TOKENS_AT_ONCE if tokens is None else tokens, workers)
 
 
-def largest_for_inference(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> CandidateBatch:
-    """The micro-batch of `for_inference` that takes the most memory."""
+def largest_micro_batch(batch: CandidateBatch, size: int | None, tokens: int | None, workers: int = 1) -> CandidateBatch:
+    """The micro-batch of `inference_micro_batches` that takes the most memory."""
     lengths = longest_rows(batch)
-    micro_batches = for_inference(batch, size, tokens, workers)
+    micro_batches = inference_micro_batches(batch, size, tokens, workers)
     return batch.select(max(micro_batches, key=lambda rows: len(rows) * int(lengths[rows].max())))
 
 

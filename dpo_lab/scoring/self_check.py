@@ -27,8 +27,8 @@ def exact_layouts(
 ) -> tuple[Layout, ...]:
     """The layouts that are exact for a model and may be used where `layout` is asked for: `Scoring(exact_layouts(model))`.
 
-    Exact are those whose scores and gradients on a random batch are those of the model's own logits, every candidate in a row of
-    its own. `warn` is called with the reason for each layout that is left out. A model that cannot share prompts gets rows
+    Exact are those whose scores and gradients on a random batch are those of the model's own logits, every candidate in a row
+    of its own. `warn` is called with the reason for each layout that is left out. A model that cannot share prompts gets rows
     without a word.
     """
     if not isinstance(model, SharesPrompt):

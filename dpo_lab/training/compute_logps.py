@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.scoring.logps import Logits, Scoring, log_probabilities, score, score_by
+from dpo_lab.scoring.logps import Logits, Scoring, logps_of_logits, score, score_with
 from dpo_lab.training.references.base import Reference
 
 POSITIONS_AT_ONCE = 2048
@@ -41,13 +41,13 @@ def measure(
         assert reference is not None, f"loss={loss.name} compares distributions with a reference"
         portion = min(scoring.head_portion or POSITIONS_AT_ONCE, POSITIONS_AT_ONCE)
         models = [policy, reference.model]
-        found = score_by(models, batch, _whole_distributions, replace(scoring, head_portion=portion))
+        found = score_with(models, batch, _whole_distributions, replace(scoring, head_portion=portion))
         return Logps(found[0], found[1], batch.mask, kl=found[2], collision=found[3], mismatched=mismatched)
     collision: Tensor | None = None
     if loss.needs_collision:
-        of_policy, collision = score_by([policy], batch, _with_collision, scoring)
+        of_policy, collision = score_with([policy], batch, _with_collision, scoring)
     else:
-        (of_policy,) = score_by([policy], batch, log_probabilities, scoring)
+        (of_policy,) = score_with([policy], batch, logps_of_logits, scoring)
     return Logps(
         of_policy, None if reference is None else reference(batch), batch.mask, collision=collision, mismatched=mismatched
     )
@@ -56,7 +56,7 @@ def measure(
 def _with_collision(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tuple[Float[Tensor, " t"], ...]:
     with torch.no_grad():
         collision = log_collision(logits[0])
-    return (*log_probabilities(logits, tokens), collision)
+    return (*logps_of_logits(logits, tokens), collision)
 
 
 def log_collision(logits: Logits) -> Float[Tensor, " t"]:

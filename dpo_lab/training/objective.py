@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating
-from dpo_lab.scoring.micro_batches import by_tokens, largest_portion, without_gradients
+from dpo_lab.scoring.micro_batches import inference_micro_batches, largest_micro_batch, split_by_tokens
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.compute_logps import measure
 from dpo_lab.training.cpu_workers import Descent, descend, in_order
@@ -63,10 +63,10 @@ class Objective:
         if self.micro_batch_size is not None:
             return list(mine.split(self.micro_batch_size))
         if self.workers == 1 or self.loss.couples_batch:
-            whole = [mine] if self.micro_batch_tokens is None else by_tokens(batch, mine, self.micro_batch_tokens)
+            whole = [mine] if self.micro_batch_tokens is None else split_by_tokens(batch, mine, self.micro_batch_tokens)
             if self.workers == 1 or len(whole) == 1:  # in portions a loss that couples the batch would need a second pass
                 return whole
-        return by_tokens(batch, mine, self.micro_batch_tokens, self.workers)
+        return split_by_tokens(batch, mine, self.micro_batch_tokens, self.workers)
 
     @property
     def workers(self) -> int:
@@ -105,13 +105,13 @@ class Objective:
         """Policy and reference on all the given comparisons."""
         batch = pairs.to(self.compute.torch_device)
         with evaluating(self.policy):
-            portions = without_gradients(pairs, self.micro_batch_size, self.micro_batch_tokens, self.workers)
+            portions = inference_micro_batches(pairs, self.micro_batch_size, self.micro_batch_tokens, self.workers)
             parts = [(rows, pairs.select(rows)) for rows in portions]
             return self._joined(parts, batch, Ranks(alone=True))
 
     def rehearse(self, pairs: CandidateBatch) -> None:
         """The largest pass of `evaluate`, for the sake of its memory."""
-        self.evaluate(largest_portion(pairs, self.micro_batch_size, self.micro_batch_tokens))
+        self.evaluate(largest_micro_batch(pairs, self.micro_batch_size, self.micro_batch_tokens))
 
     def measured(self, batch: CandidateBatch) -> Logps:
         """Policy and reference on a batch."""

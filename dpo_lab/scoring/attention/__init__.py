@@ -16,8 +16,8 @@ the first with candidates a and b, the second with c):
         c   . . . . . . . # # # .
         c   . . . . . . . # # # #
 
-Only the marked blocks are computed; no mask of the row's square exists. A rectangle and a triangle are joined exactly: both come
-with the log-sum-exp of their scores.
+Only the marked blocks are computed; no mask of the row's square exists. A rectangle and a triangle are joined exactly, by the
+log-sum-exps of their scores.
 
     sdpa_override   replaces `scaled_dot_product_attention` while a model runs, whatever model it is
     prefix_tree     where the prompts and candidates of a row are

@@ -129,9 +129,7 @@ def varlen_forward(
     query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """Result and log-sum-exp, n h d and h n."""
-    out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(
-        query, key, value, *sequences, 0.0, causal, False, scale=scale
-    )
+    out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(query, key, value, *sequences, 0.0, causal, False, scale=scale)
     return out, logsumexp
 
 

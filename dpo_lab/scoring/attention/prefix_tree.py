@@ -62,11 +62,6 @@ class PackedRow:
     def num_columns(self) -> int:
         return self.trees[-1].end
 
-    @property
-    def varlen_index(self) -> list[Tensor]:
-        """The tensors, as `tree_attention` takes them."""
-        return [self.text_offsets, self.later_columns, self.later_offsets, self.prompt_columns, self.prompt_offsets]
-
     def bounds(self) -> Int[Tensor, "trees _"]:
         """Begin, split and ends of every tree, in main memory; a tree with fewer candidates repeats its last end."""
         most = max(len(tree.ends) for tree in self.trees)

@@ -44,7 +44,7 @@ class _SdpaOverride(TorchFunctionMode):
         super().__init__()
         self.row = row
         self.bounds = bounds  # a number here would be compiled into a model that is, lengths in a tensor are not
-        self.devices = devices_with_kernels()
+        self.has_kernels = row.text_offsets.device.type in devices_with_kernels()
         self.called = False
         self._outer: Token[_SdpaOverride | None] | None = None
 
@@ -87,7 +87,7 @@ class _SdpaOverride(TorchFunctionMode):
         if torch.is_autocast_enabled(device):
             query, key, value = (t.to(torch.get_autocast_dtype(device)) for t in (query, key, value))
         with torch.autocast(device, enabled=False):
-            if dropout_p or device not in self.devices or not kernel_takes(query):
+            if dropout_p or not self.has_kernels or not kernel_takes(query):
                 return masked_attention(query, key, value, self.row, scale, dropout_p)
             return tree_attention(query, key, value, self.row, self.bounds, scale)
 

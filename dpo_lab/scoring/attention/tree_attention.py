@@ -26,7 +26,8 @@ def tree_attention(
 
     Raises ValueError where the queries have another number of columns than the row.
     """
-    result: Tensor = _attention(query, key, value, bounds, row.varlen_index, scale)[0]
+    index = [row.text_offsets, row.later_columns, row.later_offsets, row.prompt_columns, row.prompt_offsets]
+    result: Tensor = _attention(query, key, value, bounds, index, scale)[0]
     return result
 
 

@@ -17,7 +17,7 @@ from dpo_lab.scoring.attention.prefix_tree import PrefixTree
 def forward(
     query: Tensor, key: Tensor, value: Tensor, trees: Sequence[PrefixTree], index: Sequence[Tensor], scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Result and log-sum-exp, n h d and h n. `index`: see `PackedRow.varlen_index`."""
+    """Result and log-sum-exp, n h d and h n. `index`: the tensors of `PackedRow`, in their order."""
     texts, later, later_offsets, prompts, prompt_offsets = index
     text, candidates, prompt = longest(trees)
     result, logsumexp = varlen_forward(query, key, value, (texts, texts, text, text), True, scale)

@@ -24,8 +24,8 @@ own. CPU milliseconds of forward and backward, one thread (`experiments/throughp
     4 x 512,  8 x 4, 30/30                              2,707      1,596    1,507
     2 x 64,  32 x 2, 8/8                                   33         27       34
 
-`auto` counts the multiplications of each layout for each batch and takes the least. Which layouts are exact for a model is found
-out by trying (`scoring.self_check`).
+`auto` counts the multiplications of each layout for each batch and takes the cheapest. Which layouts are exact for a model is
+found out by trying (`scoring.self_check`).
 
     base        what a layout is: Layout, LayoutPlan, ForwardPass, and what a model offers
     cost        how multiplications are counted

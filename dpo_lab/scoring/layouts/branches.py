@@ -1,8 +1,8 @@
 """One row a prompt, its candidates one after the other behind it; a mask keeps them from seeing each other.
 
-    row         PPPaab
-    positions   012343
-    branch      000112      0 is the prompt: a token sees the prompt and its own branch, as far as they stand before it
+row         PPPaab
+positions   012343
+branch      000112      0 is the prompt: a token sees the prompt and its own branch, as far as they stand before it
 """
 
 from __future__ import annotations

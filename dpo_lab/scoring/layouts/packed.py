@@ -1,7 +1,7 @@
 """Prompts one after the other in a single row, the candidates of each behind it: nothing is padded and nothing masked.
 
-    PPPaabQQcdd     row
-    01234301223     positions: they start again with every prompt, and after the prompt with every candidate
+PPPaabQQcdd     row
+01234301223     positions: they start again with every prompt, and after the prompt with every candidate
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One row a candidate, its own copy of the prompt before it; rows of like length run together.
 
-    PPPaa       first pass        QQc.      second pass
-                                  PPPb
-                                  QQdd
+PPPaa       first pass        QQc.      second pass
+PPPb
+QQdd
 """
 
 from __future__ import annotations
