@@ -36,7 +36,7 @@ class Scoring:
     """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
     micro_batch_size: int | None = None
     micro_batch_tokens: int | None = None
-    """Prompts, or tokens, in one forward pass of a whole data set, see `micro_batches.inference_micro_batches`."""
+    """Prompts, or tokens, in one forward pass of a whole data set, see `micro_batches.split_for_inference`."""
     used: Counter[Layout] = field(default_factory=Counter)
     """How many batches each layout has scored."""
 

@@ -1,22 +1,22 @@
-"""The main run: train a policy on preferences against its reference, and judge it."""
+"""The main run: train a policy on preferences against its reference, and evaluate it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.foreseen import check_training
+from dpo_lab.pipeline.kept_policy import settled
 from dpo_lab.pipeline.reference_model import reference_model
-from dpo_lab.pipeline.result import settled
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.training import train_policy
-from dpo_lab.preferences.base import noun
-from dpo_lab.preferences.sampled import SampledCandidates
+from dpo_lab.pipeline.upfront_checks import check_training
+from dpo_lab.preferences.base import SampledSource, noun
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
@@ -24,14 +24,11 @@ from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.references import Reference
 from dpo_lab.training.result import Status
 
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
-
 
 @RUNNERS.register
 @dataclass
 class PreferenceRunner(RunnerSpec):
-    """Fit or load the base policy, get pairs, train against the reference, judge on held-out prompts."""
+    """Fit or load the base policy, get pairs, train against the reference, evaluate on held-out prompts."""
 
     name: str = "preference"
 
@@ -63,16 +60,16 @@ class PreferenceRunner(RunnerSpec):
         if study.reference.weights() is not None:  # of whatever make
             also = exact_layouts(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)
             train = study.reference.prepare(reference, train, reference_key, context.store, scoring)
             if held_out is not None:
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
-        judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
+        evaluator = stages.evaluator(start)  # KL is from where training began, wherever the reference has gone
         trainer, outcome = train_policy(
-            context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
+            context, evaluator, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
         context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
         context.console.note(f"layout: {scoring.summary()}")
@@ -81,27 +78,27 @@ class PreferenceRunner(RunnerSpec):
         step = settled(context, trainer, outcome)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
-            judgement = judge.judge(policy, study.evaluation.num_prompts)
-            best_of = judge.best_of_n(study.evaluation.sizes)
+            evaluation = evaluator.evaluate(policy, study.evaluation.num_prompts)
+            best_of = evaluator.best_of_n(study.evaluation.sizes)
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-        context.run.write_samples(judgement.rows)
+        context.run.write_samples(evaluation.rows)
         summary: dict[str, Any] = {
             "step": step,
             **({"ended": outcome.reason} if outcome.reason else {}),
-            **judgement.summary(),
+            **evaluation.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
         if best_of:
             summary["best_of_n"] = best_of
-        if labelled is not None and isinstance(study.candidates, SampledCandidates):
+        if labelled is not None and isinstance(study.candidates, SampledSource):
             # At another temperature they are not the reference's: its KL, and so its frontier, is at temperature 1.
-            summary |= judge.ideal(judgement, *([labelled] if study.candidates.temperature == 1 else []))
+            summary |= evaluator.ideal_frontier(evaluation, *([labelled] if study.candidates.temperature == 1 else []))
         return summary
 
 
 def remarks(study: Study, train: CandidateBatch) -> list[str]:
     """What a user would want to be told of the settings, given the data."""
-    found = study.loss.remarks()
+    found = study.loss.warnings()
     sure = train.preferences() if train.num_candidates > 1 else train.confidence
     if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
         found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
