@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from dpo_lab.cli.composing import CONF, Composer, composed
 from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.cli.validation import validate
-from dpo_lab.pipeline.study import CHOICES, to_study
+from dpo_lab.pipeline.study import CHOICES
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry, load_user_modules
 from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.schedules.linear import LinearSchedule

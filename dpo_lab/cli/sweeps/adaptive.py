@@ -22,8 +22,8 @@ from dpo_lab.cli.sweeps.grid import launch
 from dpo_lab.cli.sweeps.ledger import Entry, Ledger, State
 from dpo_lab.cli.sweeps.task import Task
 from dpo_lab.cli.validation import validated
-from dpo_lab.pipeline.resume import config_key
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import config_key
 from dpo_lab.seeding import number
 from dpo_lab.tracking import Console, read_summary
 
