@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.feedback_rows import FeedbackRows, Tally
-from dpo_lab.data.formats import Format
-from dpo_lab.data.sources import Place
+from dpo_lab.data.files.source import RowSource
+from dpo_lab.data.formats.base import Format
+from dpo_lab.data.row_reader import ReadReport, RowReader
 
 PAIR = {"prompt": "p", "chosen": " a", "rejected": " b"}
 SCORED = PAIR | {"score_chosen": 1, "score_rejected": 0.5}
@@ -26,11 +26,11 @@ GOOD |= {"pairs with margins": PAIR | {"margin": -2}, "scored rankings": RANKING
 
 def read(path: Path, lines: list[bytes]) -> tuple[Format, list[Feedback]]:
     path.write_bytes(b"\n".join(lines))
-    tally = Tally()
-    rows = list(FeedbackRows(Place("data.path", [str(path)], None, "train")).read(tally))
-    assert tally.format is not None
-    assert tally.rows == len(rows)
-    return tally.format, rows
+    report = ReadReport()
+    rows = list(RowReader(RowSource("data.path", [str(path)], None, "train")).read(report))
+    assert report.format is not None
+    assert report.num_rows == len(rows)
+    return report.format, rows
 
 
 def test_every_form_becomes_the_record_it_says(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_a_first_row_of_no_format_is_told_all_and_one_of_two_must_be_chosen(tmp_
     both = json.dumps(PAIR | COMPLETION).encode()
     with pytest.raises(ValueError, match=r"a:1: fields of text and of unpaired; say which with data\.format="):
         read(tmp_path / "a", [both])
-    rows = FeedbackRows(Place("data.path", [str(tmp_path / "a")], None, "train"), Format.unpaired)
-    assert list(rows.read(Tally())) == [Feedback("p", (" a",), desirable=True)]
+    rows = RowReader(RowSource("data.path", [str(tmp_path / "a")], None, "train"), Format.unpaired)
+    assert list(rows.read(ReadReport())) == [Feedback("p", (" a",), desirable=True)]
 
 
 def test_a_message_stays_short_whatever_the_row_holds(tmp_path: Path) -> None:

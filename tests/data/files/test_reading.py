@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.data import reading
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally, read_feedback
-from dpo_lab.data.reading import read_rows
-from dpo_lab.data.sources import Place
-from dpo_lab.data.values import BadRowError
+from dpo_lab.data.files import json_list
+from dpo_lab.data.files.reading import read_rows
+from dpo_lab.data.files.source import RowSource
+from dpo_lab.data.formats.values import BadRowError
+from dpo_lab.data.row_reader import OnBadRow, ReadReport, RowReader, read_feedback
 
 PAIR = b'{"prompt": "p", "chosen": "a", "rejected": "b"}'
 ROW: dict[str, Any] = {"prompt": "Wie geht's? 🙂\n", "chosen": " gut, danke", "rejected": ' "schlecht"'}
@@ -44,7 +44,7 @@ def test_a_json_list_is_the_same_however_much_of_it_is_read_at_a_time(
     path = tmp_path_factory.getbasetemp() / "list.json"
     path.write_text(json.dumps(items, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CHUNK", chunk)
+        patch.setattr(json_list, "CHUNK", chunk)
         found = [fields for _, fields in read_rows(path, "list.json", {})]
     assert len(found) == len(items)
     for item, fields in zip(items, found, strict=True):
@@ -145,14 +145,14 @@ def test_a_damaged_file_gives_rows_or_one_message(
     after = {"cut": b"", "insert": new + content[at:], "replace": new + content[at + len(new) :], "double": content[at // 2 :]}
     path = tmp_path_factory.getbasetemp() / f"fuzz-{name}"
     path.write_bytes(content[:at] + after[how])
-    rows = FeedbackRows(Place("data.path", [str(path)], None, "train"), on_bad_row=OnBadRow.skip if skip else OnBadRow.error)
-    tally = Tally()
+    rows = RowReader(RowSource("data.path", [str(path)], None, "train"), on_bad_row=OnBadRow.skip if skip else OnBadRow.error)
+    report = ReadReport()
     try:
-        found = list(rows.read(tally))
+        found = list(rows.read(report))
     except ValueError as error:
         message = str(error)
         message.encode()  # can be printed
         assert message.startswith(str(path))
         return
-    assert len(found) == tally.rows > 0
-    assert skip or tally.bad == 0
+    assert len(found) == report.num_rows > 0
+    assert skip or report.num_bad == 0

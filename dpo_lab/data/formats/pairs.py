@@ -1,4 +1,4 @@
-"""Rows with a chosen and a rejected side: as text, as messages, or as transcripts."""
+"""Formats of pairs: chosen and rejected as text, as messages, or as transcripts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from itertools import takewhile
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import conversation, from_transcript, split_last
-from dpo_lab.data.fields import context_of, prompt_of, with_system
+from dpo_lab.data.formats.conversations import conversation, from_transcript, split_last
+from dpo_lab.data.formats.fields import context_of, prompt_of, with_system
+from dpo_lab.data.formats.values import BadRowError, beats, is_number, number, numbers, required, short, text
 from dpo_lab.data.messages import ASSISTANT, Message, Prompt
-from dpo_lab.data.values import BadRowError, beats, is_number, number, numbers, required, short, text
 
 
 def read_text_pair(fields: Mapping[str, Any]) -> Feedback:
@@ -22,31 +22,31 @@ def read_text_pair(fields: Mapping[str, Any]) -> Feedback:
                 f"no 'prompt' field, and chosen and rejected do not begin alike; found {short(sorted(fields))}; "
                 "name the prompt's column with data.columns={prompt: ...}"
             )
-        return _judged(fields, with_system(fields, prompt), [side[len(prompt) :] for side in sides])
-    return _judged(fields, prompt_of(fields), sides)
+        return _labelled(fields, with_system(fields, prompt), [side[len(prompt) :] for side in sides])
+    return _labelled(fields, prompt_of(fields), sides)
 
 
-def _shared_words(one: str, other: str) -> str:
-    """What both begin with, up to the last white space in it."""
-    length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-    while length and not one[length - 1].isspace():
+def _shared_words(chosen: str, rejected: str) -> str:
+    """The longest common beginning, up to the last white space in it."""
+    length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
+    while length and not chosen[length - 1].isspace():
         length -= 1
-    return one[:length].rstrip()
+    return chosen[:length].rstrip()
 
 
 def read_chat_pair(fields: Mapping[str, Any]) -> Feedback:
-    given = context_of(fields)
+    prompt = context_of(fields)
     sides = [_side(required(fields, name), name) for name in ("chosen", "rejected")]
-    opened = all(side[0].role != ASSISTANT for side in sides)  # the sides hold the prompt themselves
+    sides_hold_prompt = all(side[0].role != ASSISTANT for side in sides)
     context: tuple[Message, ...] = ()
-    if isinstance(given, str) and not opened:
-        context = (Message("user", text(given, "prompt")),)
-    elif given is not None and not isinstance(given, str):
-        context = conversation(given, "prompt")
-        if opened and all(side[: len(context)] == context for side in sides):
+    if isinstance(prompt, str) and not sides_hold_prompt:
+        context = (Message("user", text(prompt, "prompt")),)
+    elif prompt is not None and not isinstance(prompt, str):
+        context = conversation(prompt, "prompt")
+        if sides_hold_prompt and all(side[: len(context)] == context for side in sides):
             context = ()
     history, answers = split_last([(*context, *side) for side in sides])
-    return _judged(fields, with_system(fields, history), answers)
+    return _labelled(fields, with_system(fields, history), answers)
 
 
 def _side(value: Any, name: str) -> tuple[Message, ...]:
@@ -56,17 +56,17 @@ def _side(value: Any, name: str) -> tuple[Message, ...]:
 def read_transcript_pair(fields: Mapping[str, Any]) -> Feedback:
     sides = [from_transcript(text(required(fields, name), name), name) for name in ("chosen", "rejected")]
     history, answers = split_last(sides)
-    return _judged(fields, with_system(fields, history), answers)
+    return _labelled(fields, with_system(fields, history), answers)
 
 
-def _judged(fields: Mapping[str, Any], prompt: Prompt, sides: Sequence[str]) -> Feedback:
-    """A pair with what is said of it: confidence or ratings, scores, margin."""
+def _labelled(fields: Mapping[str, Any], prompt: Prompt, sides: Sequence[str]) -> Feedback:
+    """The pair with its labels: confidence or ratings, scores, margin."""
     confidence = 1.0 if fields.get("confidence") is None else fields["confidence"]
     if not is_number(confidence, 0.5, 1.0):
         raise BadRowError(f"'confidence' must be a number in [0.5, 1], found {short(confidence)}")
     if any(fields.get(f"ratings_{side}") is not None for side in ("chosen", "rejected")):
-        ours, theirs = (numbers(required(fields, name), name) for name in ("ratings_chosen", "ratings_rejected"))
-        confidence = beats(ours, theirs)
+        chosen, rejected = (numbers(required(fields, name), name) for name in ("ratings_chosen", "ratings_rejected"))
+        confidence = beats(chosen, rejected)
     scores = None
     if any(fields.get(f"score_{side}") is not None for side in ("chosen", "rejected")):
         scores = tuple(number(required(fields, name), name) for name in ("score_chosen", "score_rejected"))

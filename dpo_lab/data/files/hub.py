@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lab.artifacts.digests import file_digest
-from dpo_lab.data.reading import Row, renamed
+from dpo_lab.data.files.reading import Row, renamed
 
 HUB = "hub:"
 
@@ -23,10 +23,9 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
     datasets.utils.logging.disable_progress_bar()
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            found = datasets.load_from_disk(str(folder))
-            found = found if isinstance(found, datasets.Dataset) else found[split]
-        else:
-            found = datasets.load_dataset(str(folder) if folder.is_dir() else name, subset, split=split)
+            saved = datasets.load_from_disk(str(folder))
+            return saved if isinstance(saved, datasets.Dataset) else saved[split]
+        return datasets.load_dataset(str(folder) if folder.is_dir() else name, subset, split=split)
     except Exception as error:  # the library raises whatever the network, the hub and the files lead to
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
@@ -35,11 +34,10 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
     finally:
         if shown:
             datasets.utils.logging.enable_progress_bar()
-    return found
 
 
 def dataset_rows(dataset: Any, name: str, columns: Mapping[str, str]) -> Iterator[Row]:
-    """The rows, read as they are asked for from the files that the library keeps."""
+    """The rows of a data set, read one by one from the files that the library keeps."""
     for number, fields in enumerate(dataset, start=1):
         yield f"{name} row {number}", renamed(fields, columns)
 

@@ -1,4 +1,4 @@
-"""Values of a row: each is what it should be, or the message says what was found instead."""
+"""Checked values of a row's fields: text, numbers, truth values. Anything else is a BadRowError that says what it is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from reprlib import Repr
 from typing import Any
 
-import torch
-
-LARGEST = torch.finfo(torch.float32).max
-"""Numbers become float32."""
+LARGEST = 3.4028234663852886e38
+"""The largest float32, which numbers become."""
 
 SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 60
@@ -23,12 +21,12 @@ class BadRowError(ValueError):
 
 
 def short(value: Any) -> str:
-    """The value as a message shows it, a few lines at most."""
+    """The value as a message shows it, abbreviated."""
     return SHORT.repr(value)
 
 
 def required(fields: Mapping[str, Any], name: str) -> Any:
-    """The field's value. Null is no value."""
+    """The field's value. Raises BadRowError where it is missing or null."""
     if fields.get(name) is None:
         what = "the field '{}' is null" if name in fields else "no '{}' field"
         raise BadRowError(f"{what.format(name)}; found {short(sorted(fields))}")
@@ -56,7 +54,7 @@ def is_number(value: Any, lowest: float, highest: float) -> bool:
 
 
 def numbers(value: Any, name: str, count: int | None = None) -> tuple[float, ...]:
-    """So many numbers, or any positive number of them."""
+    """A list of `count` numbers, or of at least one."""
     wanted = "of numbers, at least one" if count is None else f"of {count}, one for each completion"
     if not isinstance(value, list) or len(value) != (count or max(len(value), 1)):
         raise BadRowError(f"'{name}' must be a list {wanted}, found {short(value)}")
@@ -64,16 +62,16 @@ def numbers(value: Any, name: str, count: int | None = None) -> tuple[float, ...
 
 
 def truth(value: Any, name: str) -> bool:
-    """True or false, also as 1 and 0, or as words."""
-    plain = value.strip().lower() if isinstance(value, str) else value
-    if not isinstance(plain, bool | int | float | str) or plain not in (*TRUE, *FALSE):
+    """A truth value: true or false, 1 or 0, or a word for them."""
+    normalised = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(normalised, bool | int | float | str) or normalised not in (*TRUE, *FALSE):
         raise BadRowError(f"'{name}' must be true or false, found {short(value)}")
-    return plain in TRUE
+    return normalised in TRUE
 
 
-def beats(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """P(one of our ratings is higher than one of theirs), equal ones counting one half."""
-    if not ours or not theirs:
+def beats(first: Sequence[float], second: Sequence[float]) -> float:
+    """P(a rating of the first completion is higher than one of the second), equal ones counting one half."""
+    if not first or not second:
         raise BadRowError("a completion without ratings")
-    won = sum((a > b) + 0.5 * (a == b) for a in ours for b in theirs)
-    return won / (len(ours) * len(theirs))
+    won = sum((a > b) + 0.5 * (a == b) for a in first for b in second)
+    return won / (len(first) * len(second))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.check import Check, opening, remarks
 from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.statistics import FeedbackStatistics, data_warnings, split_text
 
 SMALL = st.sampled_from(["", "a", "b", "ab", "ba"])
 
@@ -22,40 +22,40 @@ SMALL = st.sampled_from(["", "a", "b", "ab", "ba"])
 @given(rows=st.lists(st.tuples(SMALL, SMALL, SMALL), max_size=12))
 def test_repeated_and_contradictory_pairs_are_counted(rows: list[tuple[str, str, str]]) -> None:
     rows = [row for row in rows if row[1] != row[2]]
-    check = Check()
+    statistics = FeedbackStatistics()
     again = contradictory = 0
     before: list[tuple[str, str, str]] = []
     for prompt, chosen, rejected in rows:
-        check.add(Feedback(prompt, (chosen, rejected)))
+        statistics.add(Feedback(prompt, (chosen, rejected)))
         again += (prompt, chosen, rejected) in before
         contradictory += (prompt, rejected, chosen) in before
         before.append((prompt, chosen, rejected))
-    assert (check.rows, check.again, check.contradictory) == (len(rows), again, contradictory)
-    assert len(check.prompts) == len({prompt for prompt, _, _ in rows})
+    assert (statistics.num_rows, statistics.num_repeated, statistics.num_contradictory) == (len(rows), again, contradictory)
+    assert len(statistics.prompts) == len({prompt for prompt, _, _ in rows})
     lengths = Counter((len(chosen) > len(rejected)) - (len(chosen) < len(rejected)) for _, chosen, rejected in rows)
-    assert (check.longer, check.shorter) == (lengths[1], lengths[-1])
+    assert (statistics.num_chosen_longer, statistics.num_chosen_shorter) == (lengths[1], lengths[-1])
 
 
 @given(rows=st.lists(st.tuples(SMALL, SMALL, st.booleans()), max_size=12))
 def test_labels_that_contradict_each_other_are_counted(rows: list[tuple[str, str, bool]]) -> None:
-    check, before, contradictory = Check(), set(), 0
+    statistics, before, contradictory = FeedbackStatistics(), set(), 0
     for prompt, completion, good in rows:
-        check.add(Feedback(prompt, (completion,), desirable=good))
+        statistics.add(Feedback(prompt, (completion,), desirable=good))
         contradictory += (prompt, completion, not good) in before
         before.add((prompt, completion, good))
-    assert check.contradictory == contradictory
-    assert check.undesirable == sum(not good for _, _, good in rows)
+    assert statistics.num_contradictory == contradictory
+    assert statistics.num_undesirable == sum(not good for _, _, good in rows)
 
 
 def test_remarks_are_made_of_what_there_is() -> None:
-    train, held_out = Check(), Check()
-    assert remarks("pairs", train, held_out) == []
+    train, held_out = FeedbackStatistics(), FeedbackStatistics()
+    assert data_warnings("pairs", train, held_out) == []
     train.add(Feedback("p", ("aa", "b"), scores=(0.0, 1.0)))
     train.add(Feedback("p", ("b", "aa"), scores=(1.0, 0.0)))
     train.add(Feedback("p", ("b", "aa"), scores=(1.0, 0.0)))
     held_out.add(Feedback("p", ("c", "d")))
     held_out.add(Feedback("q", ("c", "d")))
-    assert remarks("pairs", train, held_out) == [
+    assert data_warnings("pairs", train, held_out) == [
         "of the 3 pairs to train on, 1 repeat another one",
         "of the 3 pairs to train on, 2 contradict another one",
         "of the 3 pairs to train on, 1 score the rejected side higher",
@@ -98,4 +98,4 @@ def test_a_conversation_is_on_one_side_of_the_split_whatever_its_length(tmp_path
     assert not sides[0] & sides[1]
     assert len(sides[0] | sides[1]) == 30
     system = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "v"))
-    assert opening(system) == opening(system[:2]) != opening(system[1:])
+    assert split_text(system) == split_text(system[:2]) != split_text(system[1:])

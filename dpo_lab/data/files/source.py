@@ -1,4 +1,4 @@
-"""What data.path names: files, globs, folders, or a data set of the hub; and the rows of all of it in turn."""
+"""The files or data sets that data.path names, and their rows in order."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lab.artifacts.digests import file_digest
-from dpo_lab.data.hub import HUB, dataset_digests, dataset_rows, open_dataset
-from dpo_lab.data.reading import Row, read_rows
+from dpo_lab.data.files.hub import HUB, dataset_digests, dataset_rows, open_dataset
+from dpo_lab.data.files.reading import Row, read_rows
 
 READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
-class Place:
-    """Where rows are: files in order, or one split of a data set."""
+class RowSource:
+    """Files in order, or one split of data sets of the hub."""
 
     def __init__(self, setting: str, paths: Sequence[str], subset: str | None, split: str) -> None:
         """Raises ValueError, naming the setting, for what is not there."""
@@ -35,7 +35,7 @@ class Place:
 
     @cached_property
     def digests(self) -> list[Any]:
-        """Change with any byte of it; asked for several times before a run begins, and the files may be large."""
+        """Digests of all files. Kept, since they are asked for several times before a run begins and files may be large."""
         files = [file_digest(Path(file).expanduser()) for file in self.files]
         return [*files, *(dataset_digests(dataset) for dataset in self.datasets.values())]
 
@@ -45,24 +45,24 @@ class Place:
 
 
 def _files(setting: str, path: str) -> list[str]:
-    """The files that a path names, by name in order."""
+    """The files that a path, a folder or a glob names, by name in order."""
     full = Path(path).expanduser()
     if full.is_file():
         return [path]
     if full.is_dir():
-        found = sorted(str(file) for file in full.iterdir() if set(file.suffixes) & set(READABLE) and file.is_file())
-        if not found:
+        files = sorted(str(file) for file in full.iterdir() if set(file.suffixes) & set(READABLE) and file.is_file())
+        if not files:
             raise ValueError(f"{setting}: no file in {path} ends with {', '.join(READABLE)}")
-        return found
-    found = sorted(file for file in glob(str(full), recursive=True) if Path(file).is_file()) if has_magic(path) else []
-    if not found:
+        return files
+    files = sorted(file for file in glob(str(full), recursive=True) if Path(file).is_file()) if has_magic(path) else []
+    if not files:
         hint = f"; a data set of the hub is {setting}={HUB}{path}" if path.count("/") == 1 and not full.suffix else ""
         raise ValueError(f"{setting}: there is no file {path}{hint}")
-    return found
+    return files
 
 
 def paths_of(setting: str, value: Any) -> list[str]:
-    """One path or several. Raises ValueError for anything else."""
+    """One path or several, as a list. Raises ValueError for anything else."""
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise ValueError(f"{setting} must be a path or a list of paths, got {value!r}")

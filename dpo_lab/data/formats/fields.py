@@ -1,26 +1,27 @@
-"""Fields that rows of every format share: the prompt, a system message, what a completion says."""
+"""Fields that all formats share: the prompt, a system message, a completion's text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from dpo_lab.data.conversations import conversation, is_conversation
+from dpo_lab.data.formats.conversations import conversation, is_conversation
+from dpo_lab.data.formats.values import BadRowError, required, text
 from dpo_lab.data.messages import ASSISTANT, Message, Prompt
-from dpo_lab.data.values import BadRowError, required, text
 
 
 def context_of(fields: Mapping[str, Any]) -> Any:
+    """The prompt as it is in the row; None where there is none."""
     return next((fields[name] for name in ("prompt", "conversations") if fields.get(name) is not None), None)
 
 
 def with_system(fields: Mapping[str, Any], prompt: Prompt) -> Prompt:
-    """A field `system` makes the prompt a conversation that its words open, if there are any."""
+    """With a field `system`, the prompt as a conversation that begins with that system message, unless it is empty."""
     if fields.get("system") is None:
         return prompt
-    said = text(fields["system"], "system")
+    system = text(fields["system"], "system")
     messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    return (Message("system", said), *messages) if said and messages[0].role != "system" else messages
+    return (Message("system", system), *messages) if system and messages[0].role != "system" else messages
 
 
 def prompt_of(fields: Mapping[str, Any]) -> Prompt:
@@ -28,12 +29,12 @@ def prompt_of(fields: Mapping[str, Any]) -> Prompt:
     value = context_of(fields)
     if value is None:
         value = required(fields, "prompt")
-    found = text(value, "prompt") if isinstance(value, str) else conversation(value, "prompt")
-    return with_system(fields, found)
+    prompt = text(value, "prompt") if isinstance(value, str) else conversation(value, "prompt")
+    return with_system(fields, prompt)
 
 
 def answer(value: Any, name: str) -> str:
-    """What a completion says: text, or a single message of the assistant's."""
+    """A completion's text, which may be written as a single message of the assistant's."""
     if not is_conversation(value):
         return text(value, name)
     messages = conversation(value, name)

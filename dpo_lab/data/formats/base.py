@@ -1,4 +1,4 @@
-"""How feedback is written in rows: which fields say what. Told apart by the first row, or chosen with data.format."""
+"""The formats of rows: which fields hold what. Detected from the first row, or chosen with data.format."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import Enum
 from typing import Any
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.conversations import is_conversation, is_transcript
-from dpo_lab.data.fields import context_of
-from dpo_lab.data.pair_rows import read_chat_pair, read_text_pair, read_transcript_pair
-from dpo_lab.data.ranking_rows import read_ranking
-from dpo_lab.data.unpaired_rows import read_unpaired
-from dpo_lab.data.values import BadRowError, short
+from dpo_lab.data.formats.conversations import is_conversation, is_transcript
+from dpo_lab.data.formats.fields import context_of
+from dpo_lab.data.formats.pairs import read_chat_pair, read_text_pair, read_transcript_pair
+from dpo_lab.data.formats.rankings import read_ranking
+from dpo_lab.data.formats.unpaired import read_unpaired
+from dpo_lab.data.formats.values import BadRowError, short
 
 
 class Format(Enum):
-    """How rows are written.
+    """The format of a row.
 
     text: prompt, chosen, rejected are strings; without a prompt it is the words that both sides begin with. chat: they are
     messages, and the prompt may be part of both sides. transcript: both sides are "Human: ... Assistant: ..." from the
@@ -33,8 +33,9 @@ class Format(Enum):
 
 
 EXPECTED = "prompt, chosen, rejected (a pair), or prompt, completion, label, or prompt, completions (a ranking)"
-JUDGED = ("confidence", "score_chosen", "score_rejected", "ratings_chosen", "ratings_rejected", "margin")
-PAIR = ("prompt", "conversations", "chosen", "rejected", "system", *JUDGED)
+LABELS = ("confidence", "score_chosen", "score_rejected", "ratings_chosen", "ratings_rejected", "margin")
+"""Fields with numbers that label a pair."""
+PAIR = ("prompt", "conversations", "chosen", "rejected", "system", *LABELS)
 FIELDS = {
     Format.text: PAIR,
     Format.chat: PAIR,
@@ -42,38 +43,33 @@ FIELDS = {
     Format.ranking: ("prompt", "conversations", "completions", "system", "scores", "ranks", "ratings"),
     Format.unpaired: ("prompt", "conversations", "messages", "completion", "system", "label"),
 }
-"""The fields that are read; others are counted and named."""
+"""The fields that each format reads; others are counted and named."""
 
 
 def detect(fields: Mapping[str, Any]) -> Format:
-    """The format of a row by its fields. Raises BadRowError where they are of none, or of two."""
-    found = []
+    """The format of a row by its fields. Raises BadRowError where they fit none, or two."""
+    fitting = []
     if "chosen" in fields or "rejected" in fields:
-        found.append(_of_pair(fields))
+        fitting.append(_pair_format(fields))
     if "completions" in fields:
-        found.append(Format.ranking)
+        fitting.append(Format.ranking)
     if "completion" in fields or ("label" in fields and ("messages" in fields or "conversations" in fields)):
-        found.append(Format.unpaired)
-    if len(found) > 1:
-        raise BadRowError(f"fields of {' and of '.join(f.name for f in found)}; say which with data.format=")
-    if not found:
+        fitting.append(Format.unpaired)
+    if len(fitting) > 1:
+        raise BadRowError(f"fields of {' and of '.join(f.name for f in fitting)}; say which with data.format=")
+    if not fitting:
         raise BadRowError(
             f"expected {EXPECTED}; found {short(sorted(fields))}; name the columns with data.columns={{prompt: ...}}"
         )
-    return found[0]
+    return fitting[0]
 
 
-def _of_pair(fields: Mapping[str, Any]) -> Format:
+def _pair_format(fields: Mapping[str, Any]) -> Format:
     context = context_of(fields)
     sides = [fields.get(name) for name in ("chosen", "rejected")]
     if is_conversation(context) or any(isinstance(side, list | Mapping) for side in sides):
         return Format.chat
     return Format.transcript if context is None and all(map(is_transcript, sides)) else Format.text
-
-
-def read_row(form: Format, fields: Mapping[str, Any]) -> Feedback:
-    """A row of that format. Raises BadRowError with what is wrong with it."""
-    return READERS[form](fields)
 
 
 READERS: dict[Format, Callable[[Mapping[str, Any]], Feedback]] = {
@@ -83,6 +79,11 @@ READERS: dict[Format, Callable[[Mapping[str, Any]], Feedback]] = {
     Format.ranking: read_ranking,
     Format.unpaired: read_unpaired,
 }
+
+
+def read_row(form: Format, fields: Mapping[str, Any]) -> Feedback:
+    """The feedback in a row of that format. Raises BadRowError with what is wrong with it."""
+    return READERS[form](fields)
 
 
 def unread(form: Format, fields: Mapping[str, Any]) -> Iterator[str]:

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally, read_feedback
-from dpo_lab.data.formats import Format
+from dpo_lab.data.files.source import RowSource
+from dpo_lab.data.formats.base import Format
+from dpo_lab.data.formats.values import BadRowError, beats
 from dpo_lab.data.messages import Message
 from dpo_lab.data.pairs import PairsSource
-from dpo_lab.data.sources import Place
-from dpo_lab.data.values import BadRowError, beats
+from dpo_lab.data.row_reader import OnBadRow, ReadReport, RowReader, read_feedback
 
 USER, REPLY = Message("user", "Hi!"), Message("assistant", "Hello.")
 ASKED = {"role": "user", "content": "Hi!"}
@@ -168,20 +168,20 @@ SHAPES: dict[str, tuple[Format, dict[str, Any], Feedback]] = {
 }
 
 
-def read(path: Path, rows: list[Any], **options: Any) -> tuple[list[Feedback], Tally]:
+def read(path: Path, rows: list[Any], **options: Any) -> tuple[list[Feedback], ReadReport]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tally = Tally()
-    return list(FeedbackRows(Place("data.path", [str(path)], None, "train"), **options).read(tally)), tally
+    report = ReadReport()
+    return list(RowReader(RowSource("data.path", [str(path)], None, "train"), **options).read(report)), report
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_shape_is_seen_and_becomes_the_record_it_says(name: str, tmp_path: Path) -> None:
     form, row, expected = SHAPES[name]
-    found, tally = read(tmp_path / "rows.jsonl", [row] * 2)
+    found, report = read(tmp_path / "rows.jsonl", [row] * 2)
     assert found == [expected] * 2
-    assert tally.format is form
+    assert report.format is form
     assert read(tmp_path / "rows.jsonl", [row], format=form)[0] == [expected]
-    assert tally.reordered == 2 * (expected.completions[0] in ("b", "c"))
+    assert report.num_reordered == 2 * (expected.completions[0] in ("b", "c"))
 
 
 BAD_CHATS = {
@@ -217,18 +217,18 @@ def test_sides_that_do_not_begin_alike_need_a_prompt_and_the_message_says_how(tm
     row = {"question": "What?", "chosen": "Yes.", "rejected": "No."}
     with pytest.raises(ValueError, match=r"no 'prompt' field, .* data\.columns={prompt: \.\.\.}"):
         read(tmp_path / "rows.jsonl", [row])
-    found, tally = read(tmp_path / "rows.jsonl", [row | {"prompt": "old", "id": 3}], columns={"prompt": "question"})
+    found, report = read(tmp_path / "rows.jsonl", [row | {"prompt": "old", "id": 3}], columns={"prompt": "question"})
     assert found == [Feedback("What?", ("Yes.", "No."))]
-    assert dict(tally.unread) == {"id": 1}
+    assert dict(report.unread) == {"id": 1}
 
 
 def test_bad_rows_are_left_out_counted_and_listed_where_that_is_wanted(tmp_path: Path) -> None:
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
     rows = [{"nothing": 1}, good, good | {"chosen": None}, *[good | {"confidence": 2}] * 20, good]
-    found, tally = read(tmp_path / "rows.jsonl", rows, on_bad_row=OnBadRow.skip)
+    found, report = read(tmp_path / "rows.jsonl", rows, on_bad_row=OnBadRow.skip)
     assert found == [Feedback("p", ("a", "b"))] * 2
-    assert (tally.bad, tally.rows) == (22, 2)
-    notes = "\n".join(tally.notes(Place("data.path", [str(tmp_path / "rows.jsonl")], None, "train")))
+    assert (report.num_bad, report.num_rows) == (22, 2)
+    notes = "\n".join(report.notes(RowSource("data.path", [str(tmp_path / "rows.jsonl")], None, "train")))
     assert "22 bad rows left out:" in notes
     assert "rows.jsonl:1: expected prompt, chosen, rejected" in notes
     assert "rows.jsonl:3: the field 'chosen' is null" in notes
@@ -303,10 +303,10 @@ def test_a_data_set_that_the_librarys_own_folder_holds_is_read(tmp_path: Path) -
     source = PairsSource(path=f"hub:{tmp_path / 'saved'}")
     assert source.fingerprint() == PairsSource(path=f"hub:{tmp_path / 'saved'}").fingerprint()
     datasets.DatasetDict({"test": datasets.Dataset.from_list(PAIRS[:3])}).save_to_disk(str(tmp_path / "splits"))
-    found = Place("data.path", [f"hub:{tmp_path / 'splits'}"], None, "test")
-    assert list(FeedbackRows(found).read(Tally())) == EXPECTED[:3]
+    found = RowSource("data.path", [f"hub:{tmp_path / 'splits'}"], None, "test")
+    assert list(RowReader(found).read(ReadReport())) == EXPECTED[:3]
     with pytest.raises(ValueError, match=r"data\.path: cannot load the split 'train' of hub:.*splits"):
-        Place("data.path", [f"hub:{tmp_path / 'splits'}"], None, "train")
+        RowSource("data.path", [f"hub:{tmp_path / 'splits'}"], None, "train")
 
 
 def test_paths_that_name_nothing_are_refused(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_paths_that_name_nothing_are_refused(tmp_path: Path) -> None:
         ("somebody/prompts", r"there is no file somebody/prompts; a data set of the hub is data\.path=hub:somebody/prompts"),
     ):
         with pytest.raises(ValueError, match=message):
-            Place("data.path", [path], None, "train")
+            RowSource("data.path", [path], None, "train")
     for value in (3, [], [""], ["a", 3]):
         with pytest.raises(ValueError, match=r"data\.path must be a path or a list of paths|data\.path is not set"):
             PairsSource(path=value).load()
