@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.statistics import overlap
 from dpo_lab.models.copying import freeze
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages
@@ -20,7 +20,7 @@ from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.objective import Objective
 
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins")
@@ -47,7 +47,7 @@ def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict
     base, key = stages.base
     run.check_base(base)
     module = freeze(policy.module.to(study.compute.torch_device))
-    layouts = trusted(module, study.compute.layout, context.console.note)
+    layouts = exact_layouts(module, study.compute.layout, context.console.note)
     if study.reference.weights() is not None:  # of whatever make
         layouts = (Layout.rows,)
     scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpo_lab.check.drawing import comparisons, numbers_of_candidates, wide_pairs
+from dpo_lab.check.strategies import comparisons, numbers_of_candidates, wide_pairs
 from dpo_lab.cli.composing import composed
 from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss

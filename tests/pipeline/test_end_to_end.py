@@ -318,7 +318,7 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
         compiled.append(model)
 
     monkeypatch.setattr(running, "compile_parts", compile_quickly)
-    monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))
+    monkeypatch.setattr(preference, "exact_layouts", lambda *given: (Layout.packed,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
         path = here([*QUICKSTART, "compute.compile=true"])
