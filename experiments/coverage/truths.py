@@ -17,9 +17,9 @@ from dpo_lab.data.synthetic import SyntheticSource
 from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.policies import Policy, load_policy
-from dpo_lab.preferences.base import padded
+from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.rewards.lexicon import LexiconReward
-from dpo_lab.preferences.sampled import draw
+from dpo_lab.preferences.sampling import draw
 from dpo_lab.records import CandidateBatch
 from dpo_lab.seeding import number
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from carried import Carried
 from einops import rearrange
 from torch import Tensor, nn
 from transformers.trainer import Trainer as HFTrainer
 
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.training.compute_logps import measure
+from dpo_lab.training.compute_logps import compute_logps
 from dpo_lab.training.metrics import means, preference_metrics
 from dpo_lab.training.references import REFERENCES, Reference
 
@@ -92,17 +93,20 @@ def logps_of(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch) -> Logps
     reference = None
     if loss.needs_reference:
         reference = Reference(REFERENCES["frozen"](), Logits(trainer.ref_model))
-    return measure(Logits(trainer.model), batch, loss, reference)
+    return compute_logps(Logits(trainer.model), batch, loss, reference)
 
 
 def ours(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch, observed: bool = False) -> Found:
     """`observed`: the batch is first taken into the loss's state, as training does."""
     logps = logps_of(trainer, loss, batch)
+    carried = Carried(loss)
     if observed:
-        loss.observe(logps, batch)
-    return Found.of(loss(logps, batch).mean(), trainer.model)
+        carried.observe(logps, batch)
+    return Found.of(carried(logps, batch).mean(), trainer.model)
 
 
 def metrics_of(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch) -> dict[str, float]:
-    logps = logps_of(trainer, loss, batch)
-    return means(preference_metrics(loss, loss(logps, batch), logps, batch))
+    logps, carried = logps_of(trainer, loss, batch), Carried(loss)
+    if loss.couples_batch:
+        carried.observe(logps, batch)
+    return means(preference_metrics(loss, carried(logps, batch), logps, batch, carried.state))

@@ -32,8 +32,8 @@ class Honest(PairLoss):
         shift_invariant=True, ratios_only=True, scaling=True, monotone=True, convex=True, rowwise=True, nonnegative=True
     )
 
-    def of_gap(self, gap):
-        return torch.relu(1 - self.beta * gap) ** 2
+    def per_pair(self, diff):
+        return torch.relu(1 - self.beta * diff) ** 2
 
 
 @LOSSES.register
@@ -43,8 +43,8 @@ class Boastful(Honest):
 
     name: str = "boastful"
 
-    def of_gap(self, gap):
-        return (1 - self.beta * gap) ** 2
+    def per_pair(self, diff):
+        return (1 - self.beta * diff) ** 2
 '''
 
 
@@ -112,6 +112,19 @@ def test_words_that_cannot_be_understood_are_one_line(
     assert said.err.count("\n") == 1
     for part in parts:
         assert part in said.err
+
+
+@pytest.mark.parametrize("word", ["plot=false", "plot=true"])
+def test_hypothesis_is_asked_for_where_it_is_missing(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("dpo_lab.check.", "hypothesis."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    assert main(["loss=dpo", word]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "pip install 'dpo_lab[check]'" in said.err
 
 
 def test_the_picture_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,9 @@ from dpo_lab.models.copying import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference
+from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks, Trainer
 
@@ -123,4 +124,4 @@ def trained(name: str, micro_batch_size: int | None) -> Trained:
         policy, prepared(loss, b=8), loss=loss, batch_size=4, micro_batch_size=micro_batch_size, hooks=hooks, clip=1.0
     )
     fit.fit()
-    return {k: v.detach().clone() for k, v in policy.state_dict().items()}, logged, dict(loss.state)
+    return {k: v.detach().clone() for k, v in policy.state_dict().items()}, logged, dict(fit.objective.loss_state)

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from written_runs import write_run
 
 from dpo_lab.artifacts.directory import write_directory
-from dpo_lab.cli.composing import composed, validate
+from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
+from dpo_lab.cli.validation import validate
 from dpo_lab.compare.comparison import compared
 from dpo_lab.compare.exports import to_csv, to_latex
 from dpo_lab.compare.study_folder import place_table
@@ -29,7 +30,7 @@ from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.pipeline.report import _markdown
-from dpo_lab.pipeline.study import study_from_file, to_study
+from dpo_lab.pipeline.study_config import study_from_file, to_study
 
 SECRET = "hunter2"
 QUICK = "+experiment=quickstart"

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.artifacts.digests import digest
-from dpo_lab.cli.main import composed
-from dpo_lab.pipeline.study import study_from_file, to_study
+from dpo_lab.cli.composing import composed
+from dpo_lab.pipeline.study_config import study_from_file, to_study
 
 STUDIES = {
     "quickstart": ["+experiment=quickstart"],

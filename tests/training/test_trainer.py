@@ -22,11 +22,12 @@ from dpo_lab.models.policies import Policy
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import score
-from dpo_lab.scoring.micro_batches import longest_rows
+from dpo_lab.scoring.micro_batches import row_lengths
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference
 from dpo_lab.training.result import Status, TrainResult
+from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks
 
@@ -300,7 +301,7 @@ def test_a_gradient_that_is_no_number_ends_the_run() -> None:
     class Cusp(PreferenceLoss):
         name: str = "cusp"
 
-        def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        def values(self, logps: Logps, batch: CandidateBatch, state: object) -> Float[Tensor, " b"]:
             return (logps.logratios()[0] * 0).sqrt()
 
     policy = table()
@@ -477,6 +478,6 @@ def test_training_by_length_reads_every_row_once_an_epoch_in_batches_of_like_len
     fit._rows = lambda step: seen.append(rows(step).tolist()) or rows(step)  # type: ignore[method-assign, func-returns-value]
     fit.fit()
     assert sorted(row for batch in seen for row in batch) == list(range(12))
-    lengths = longest_rows(data)
+    lengths = row_lengths(data)
     ranges = sorted((int(lengths[batch].min()), int(lengths[batch].max())) for batch in map(torch.tensor, seen))
     assert all(one[1] <= other[0] for one, other in pairwise(ranges))
