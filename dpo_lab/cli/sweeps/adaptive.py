@@ -45,7 +45,7 @@ class Search:
     """Trials of one study, the finished ones of earlier commands included."""
 
     def __init__(self, task: Task, launcher: Launcher, goal: Goal, words: Sequence[str], folder: Path) -> None:
-        overrides = parsed(words)
+        overrides = parsed(words, task.composer)
         self.task, self.launcher, self.goal, self.console, self.ledger = task, launcher, goal, Console(), Ledger()
         self.swept = [override for override in overrides if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
