@@ -38,7 +38,7 @@ def train_policy(
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)
-    check_made_from(context, base, train)
+    check_start(context, base, train)
     with (
         context.timed("training"),
         context.stopping.between_steps(),
@@ -107,12 +107,12 @@ def train_policy(
     return trainer, outcome
 
 
-def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
+def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
     """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
     made_from = {
-        "base": digest_of(weights_of(base.module)),
+        "base": tensors_digest(weights_of(base.module)),
         "tokenizer": digest(base.tokenizer.fingerprint()),
-        "pairs": digest_of(train.tensors()),
+        "pairs": tensors_digest(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
     if context.checkpoint is not None and then is not None and (changed := describe_values(then, made_from)):
@@ -123,6 +123,6 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
     context.run.update(made_from=made_from, artifacts=context.store.used)
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Of every bit of the tensors, by name."""
     return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.scoring.logps import Logits, Scoring, log_probabilities, score, score_by
+from dpo_lab.scoring.logps import Logits, Scoring, logps_of_logits, score, score_with
 from dpo_lab.training.references.base import Reference
 
 POSITIONS_AT_ONCE = 2048
@@ -41,10 +41,10 @@ def compute_logps(
         assert reference is not None, f"loss={loss.name} compares distributions with a reference"
         at_once = min(scoring.head_portion or POSITIONS_AT_ONCE, POSITIONS_AT_ONCE)
         models = [policy, reference.model]
-        logps, ref_logps, kl, collision = score_by(models, batch, _both_and_kl, replace(scoring, head_portion=at_once))
+        logps, ref_logps, kl, collision = score_with(models, batch, _both_and_kl, replace(scoring, head_portion=at_once))
         return Logps(logps, ref_logps, batch.mask, kl=kl, collision=collision, mismatched=mismatched)
-    compute = _with_collision if loss.needs_collision else log_probabilities
-    logps, *rest = score_by([policy], batch, compute, scoring)
+    compute = _with_collision if loss.needs_collision else logps_of_logits
+    logps, *rest = score_with([policy], batch, compute, scoring)
     ref = None if reference is None else reference(batch)
     return Logps(logps, ref, batch.mask, collision=rest[0] if rest else None, mismatched=mismatched)
 
@@ -52,7 +52,7 @@ def compute_logps(
 def _with_collision(logits: Sequence[Logits], tokens: Int[Tensor, " t"]) -> tuple[Float[Tensor, " t"], ...]:
     with torch.no_grad():
         collision = log_collision(logits[0])
-    return (*log_probabilities(logits, tokens), collision)
+    return (*logps_of_logits(logits, tokens), collision)
 
 
 def log_collision(logits: Logits) -> Float[Tensor, " t"]:

@@ -291,7 +291,7 @@ def test_too_little_memory_shows_before_the_first_evaluation_and_says_what_to_lo
         largest[preflight] = (evaluated[0], policy.largest)
     assert largest[True][0] == largest[True][1] == largest[False][1], "the longest of all steps comes first"
     assert largest[False][0] == 0
-    fit.policy = Small(transformer(), largest[True][1] - 1)
+    policy.tokens = largest[True][1] - 1
     fit.settings = replace(fit.settings, preflight=True)
     evaluated.clear()
     with pytest.raises(ValueError, match=r"out of memory in a step of 6 .* trainer\.micro_batch_size=1 .*checkpoint"):

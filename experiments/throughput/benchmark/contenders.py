@@ -17,7 +17,7 @@ from dpo_lab.models.copying import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import REFERENCES, Reference
 from experiments.throughput.benchmark.base import CONTENDERS, Contender, Setting, Step
@@ -35,7 +35,7 @@ class Lab(Contender):
     def prepare(self, setting: Setting) -> Step:
         compute = setting.compute
         setting.policy.train(setting.trainer.dropout)
-        layouts = trusted(setting.policy, compute.layout, lambda reason: None)
+        layouts = exact_layouts(setting.policy, compute.layout, lambda reason: None)
         scoring = Scoring(layouts, compute.head_portion, *setting.trainer.micro_batch_limits)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
         running.set_up(setting.policy, compute.compile, compute.checkpointing)
