@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dpo_lab.cli.composing import CONF, Composer, composed
+from dpo_lab.cli import CONF
+from dpo_lab.cli.composing import Composer, composed
 from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.pipeline.study import CHOICES
