@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.overlap import overlap
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.statistics import overlap
 from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages

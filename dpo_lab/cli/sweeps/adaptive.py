@@ -45,7 +45,7 @@ class Search:
     """Trials of one study, the finished ones of earlier commands included."""
 
     def __init__(self, task: Task, launcher: Launcher, goal: Goal, words: Sequence[str], folder: Path) -> None:
-        overrides = parsed(words)
+        overrides = parsed(words, task.composer)
         self.task, self.launcher, self.goal, self.console, self.ledger = task, launcher, goal, Console(), Ledger()
         self.swept = [override for override in overrides if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
@@ -160,6 +160,8 @@ class Search:
     def _word(self, trial: Trial, override: Override) -> str:
         """A setting with the value that the sampler proposes for it."""
         key, values = override.get_key_element(), override.value()
+        if override.is_choice_sweep():  # a pattern, too
+            return f"{key}={trial.suggest_categorical(key, list(override.sweep_string_iterator()))}"
         assert isinstance(values, Sweep)
         whole = isinstance(OmegaConf.select(self.defaults, key.lstrip("+")), int)
         log = "log" in values.tags

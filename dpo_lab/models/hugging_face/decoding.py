@@ -63,9 +63,9 @@ class CachedDecoding:
 class Preallocated(DynamicLayer):
     """Keys and values of one layer in buffers of full width, of which attention sees the part that is filled.
 
-    What transformers brings was tried (a Llama of 4 x 256, CPU milliseconds a token, ours / StaticCache / DynamicCache): 64 rows
-    after prompts of 32: 13.4 / 13.3 / 13.4, 32 after 192: 10.1 / 10.2 / 11.5, 16 after 640: 10.0 / 10.0 / 12.4. DynamicCache
-    copies all keys for every token; StaticCache attends to empty columns too, so it needs a mask always and has other last bits.
+    What transformers brings was tried. A Llama of 4 x 256, CPU milliseconds a token, ours / StaticCache / DynamicCache: 64 rows
+    after prompts of 32: 13.4 / 13.3 / 13.4; 32 after 192: 10.1 / 10.2 / 11.5; 16 after 640: 10.0 / 10.0 / 12.4. DynamicCache
+    copies all keys for every token. StaticCache attends to empty columns too: it needs a mask always and has other last bits.
     """
 
     def __init__(self, width: int) -> None:

@@ -1,4 +1,4 @@
-"""References: frozen copy, cached scores, none, and copies that follow the policy."""
+"""References, one file each: what the policy is compared with."""
 
 from dpo_lab.training.references.base import REFERENCES, LiveReference, Reference, ReferenceSpec
 

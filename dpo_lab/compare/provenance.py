@@ -1,0 +1,167 @@
+"""The provenance of runs beside their settings: code, library versions, base policy and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dpo_lab.compare.runs import FinishedRun
+
+STAGE_SEEDS = {
+    "tokenizer": ("data.seed",),
+    "base": ("data.seed", "base.seed"),
+    "pairs": ("data.seed", "base.seed", "candidates.seed"),
+}
+"""The seeds that decide a stage's result."""
+IN_WORDS = {"tokenizer": "tokenizers", "base": "base policies", "pairs": "pairs"}
+DIGITS = 4
+NAMED = 5
+
+
+def conflicts(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+    """How the provenance of two runs differs, by kind, in words; empty if they may share a row.
+
+    What only one of them records is no conflict.
+    """
+    found = {}
+    modules = different_modules(one, other)
+    if modules:
+        found["code"] = f"code ({_listed(_short(modules))})"
+    elif modules is None and _commit(one) != _commit(other):
+        found["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
+    elif modules is None and one.facts.get("code") and other.facts.get("code"):
+        found["code"] = "code (of before each module was recorded, and after)"
+    packages = different(one.facts.get("versions"), other.facts.get("versions"))
+    if packages:
+        found["versions"] = f"versions of {_listed(packages)}"
+    if one.decided == other.decided:
+        found |= _stages(one, other)
+    return found
+
+
+def provenance_key(run: FinishedRun) -> str:
+    """A key that is equal for runs which have no conflict with one another and conflict with the same others."""
+    seeds = [run.settings.get(seed) for seed in STAGE_SEEDS["pairs"]]
+    facts = [run.facts.get(name) for name in ("code", "versions", "made_from")]
+    return json.dumps([*facts, _commit(run), run.decided, seeds], sort_keys=True, default=str)
+
+
+def _stages(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+    """The first stage whose result differs although its seeds are the same; later ones differ because of it."""
+    for stage in different(one.facts.get("made_from"), other.facts.get("made_from"), order=STAGE_SEEDS):
+        seeds = STAGE_SEEDS.get(stage, ())
+        if all(one.settings.get(seed) == other.settings.get(seed) for seed in seeds):
+            return {stage: f"{IN_WORDS.get(stage, stage)} under the same settings"}
+    return {}
+
+
+def different_modules(one: FinishedRun, other: FinishedRun) -> list[str] | None:
+    """The modules whose digests differ; None if the runs do not record them in the same way."""
+    a, b = one.facts.get("code"), other.facts.get("code")
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return different(a, b)
+    if isinstance(a, str) and isinstance(b, str):
+        return [] if a == b else ["the package"]
+    return None
+
+
+def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = ()) -> list[str]:
+    """The keys that both mappings have with different values."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return []
+    keys = [key for key in one if key in other and one[key] != other[key]]
+    places = list(order)
+    return sorted(keys, key=lambda key: (places.index(key) if key in places else len(places), key))
+
+
+def provenance_label(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], kinds: Iterable[str]) -> str:
+    """A short label of a part's code, versions or stages: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
+    run = part[0]
+    everyone = [each for some in parts for each in some]
+    found = []
+    for kind in sorted(kinds):
+        if kind == "code":
+            modules = sorted({module for other in everyone for module in different_modules(run, other) or []})
+            code = run.facts.get("code")
+            text = json.dumps([code.get(module) for module in modules or sorted(code)] if isinstance(code, Mapping) else code)
+            digest = code if isinstance(code, str) else hashlib.sha256(text.encode()).hexdigest()
+            found.append(f"code {digest[:DIGITS]}")
+        elif kind == "git":
+            found.append(f"git {_commit_in_words(run)}")
+        elif kind == "versions":
+            versions = run.facts.get("versions") or {}
+            packages = sorted({name for each in everyone for name in different(versions, each.facts.get("versions"))})
+            found += [f"{name} {versions[name]}" for name in packages]
+        else:
+            found.append(f"{kind} {str((run.facts.get('made_from') or {}).get(kind))[:DIGITS]}")
+    return ", ".join(found)
+
+
+def warnings_between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
+    """Warnings that the rows of a table differ in code or library versions, not only in settings."""
+    firsts = list(
+        {json.dumps([row[0].facts.get(name) for name in ("code", "versions", "git")]): row[0] for row in rows}.values()
+    )
+    pairs = [(a, b) for i, a in enumerate(firsts) for b in firsts[:i]]
+    found = []
+    modules = sorted({module for a, b in pairs for module in different_modules(a, b) or []})
+    unsaid = [(a, b) for a, b in pairs if different_modules(a, b) is None]
+    commits = {_commit_in_words(run) for a, b in unsaid for run in (a, b)}
+    if modules == ["the package"]:
+        digests = {str(run.facts.get("code")) for run in firsts}
+        found.append(f"the rows are of {len(digests)} versions of the code")
+    elif modules:
+        found.append(f"the rows differ in the code of {_listed(_short(modules))}")
+    if len(commits) > 1:
+        found.append(f"the rows are of {len(commits)} versions of the code: {_listed(sorted(commits))}")
+    packages = sorted({name for a, b in pairs for name in different(a.facts.get("versions"), b.facts.get("versions"))})
+    if packages:
+        found.append(f"the rows differ in the versions of {_listed(packages)}")
+    return found
+
+
+def warnings_of_runs(runs: Sequence[FinishedRun]) -> list[str]:
+    """Warnings about runs: older, stopped by the clock, of unrecorded code, with accepted artifacts, changed on resume."""
+    older = [run.path.name for run in runs if run.is_older]
+    dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
+    accepted = [run.path.name for run in runs if run.facts.get("accepted")]
+    kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
+    bounded = [run.path.name for run in runs if run.facts.get("bounded_by")]
+    found = []
+    if older:
+        found.append(
+            "of an older version of this package: no standard errors but that of KL; win_rate and ideal_share from one "
+            "reference sample of each prompt, accuracies with unlabelled pairs, distinct_2 by the number of samples, and "
+            f"tokens_per_s with prompts counted several times: {_listed(older)}"
+        )
+    if bounded:
+        found.append(f"stopped by the clock, so that their length is that of their machine: {_listed(bounded)}")
+    if dirty:
+        found.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
+    if accepted:
+        found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
+    moved = [run.path.name for run in runs if run.facts.get("changed_on_the_way")]
+    if moved:
+        found.append(f"continued under other code or settings than they began with: {_listed(moved)}")
+    return found
+
+
+def _short(modules: Sequence[str]) -> list[str]:
+    return [module.removeprefix("dpo_lab.") for module in modules]
+
+
+def _commit(run: FinishedRun) -> tuple[Any, Any]:
+    git = run.facts.get("git") or {}
+    return git.get("sha"), bool(git.get("dirty"))
+
+
+def _commit_in_words(run: FinishedRun) -> str:
+    sha, dirty = _commit(run)
+    return ("unknown" if sha is None else str(sha)[:7]) + (" with changes" if dirty else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
