@@ -9,8 +9,8 @@ from dpo_lab.artifacts.digests import json_value
 from dpo_lab.artifacts.fingerprint import HOUSEKEEPING, code_of, flat
 from dpo_lab.artifacts.store import Key
 from dpo_lab.data.tokenizers import Tokenizer
+from dpo_lab.models.memory_estimate import describe_size
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
-from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.stages.fit_base import fit_base
 from dpo_lab.pipeline.stages.text import FORMAT, Text
 
@@ -22,7 +22,7 @@ def loaded_base(text: Text) -> tuple[Policy, str]:
         found = starting_policy(study.model)
         assert found is not None, "the model has weights"
         policy, key = found
-        stage.reused, stage.detail = True, f"{study.model.weights()}, {size_in_words(policy.module)}"
+        stage.reused, stage.detail = True, f"{study.model.weights()}, {describe_size(policy.module)}"
         policy.module.to(study.compute.torch_device)
     return policy, key
 
@@ -44,6 +44,6 @@ def fitted_base(text: Text, tokenizer: Tokenizer, tokenizer_key: Key) -> tuple[P
         path, key = text.artifact(stage, "base", determined_by, build, code, rounding)
         policy = load_policy(path)
         last = json.loads((path / "fit.json").read_text())
-        stage.detail = f"{last['nats_per_token']:.2f} nats a token on its last texts, {size_in_words(policy.module)}"
+        stage.detail = f"{last['nats_per_token']:.2f} nats a token on its last texts, {describe_size(policy.module)}"
     policy.module.to(study.compute.torch_device)
     return policy, key

@@ -1,4 +1,4 @@
-"""The lab's step, the step that is usually written down, and the module that the lab began from."""
+"""Contenders: the lab's own step, a plain loop of four forward passes, and x_transformers.dpo."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.models import running
-from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.copies import freeze, independent_copy
+from dpo_lab.models.layer_wrappers import wrap_layers
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
@@ -25,7 +25,7 @@ from experiments.throughput.benchmark.base import CONTENDERS, Contender, Setting
 
 @dataclass
 class Lab(Contender):
-    """The step of the trainer, its metrics included, with `compute` and `trainer` as they are set."""
+    """The trainer's step, its metrics included, under the study's `compute` and `trainer` settings."""
 
     name: str = ""
 
@@ -38,7 +38,7 @@ class Lab(Contender):
         layouts = exact_layouts(setting.policy, compute.layout, lambda reason: None)
         scoring = Scoring(layouts, compute.head_portion, *setting.trainer.micro_batch_limits)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
-        running.set_up(setting.policy, compute.compile, compute.checkpointing)
+        wrap_layers(setting.policy, compute.compile, compute.checkpointing)
         loss = DPOLoss(beta=setting.beta)
         objective = Objective(setting.policy, loss, reference, compute, scoring)
         return lambda: objective.fill_gradients(batch)
@@ -167,5 +167,5 @@ def side_by_side(
 
 def sum_of_logps(model: nn.Module, tokens: Int[Tensor, "b n"], scored: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     logits = model(tokens[:, :-1]).float()
-    found = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
-    return (rearrange(found, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)
+    logps = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
+    return (rearrange(logps, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)
