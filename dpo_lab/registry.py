@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.core.config_store import ConfigStore
@@ -117,6 +118,8 @@ def load_user_modules(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except (ImportError, SyntaxError) as error:
-            raise ValueError(f"user_modules: cannot import '{name}' ({error})") from error
+            missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+            where = f"; it is looked for in {Path.cwd()}, where you stand, and on PYTHONPATH" if missing else ""
+            raise ValueError(f"user_modules: cannot import '{name}' ({error}){where}") from error
         except Exception as error:  # whatever the module does while it is imported
             raise ValueError(f"user_modules: cannot import '{name}' ({type(error).__name__}: {error})") from error

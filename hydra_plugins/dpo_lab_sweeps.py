@@ -1,4 +1,6 @@
-"""What Hydra finds by name: hydra/sweeper=grid and optuna, hydra/launcher=local. The work is done in `dpo_lab.cli.sweeps`.
+"""What Hydra finds by name: registered components, hydra/sweeper=grid and optuna, hydra/launcher=local.
+
+The work of the last three is done in `dpo_lab.cli.sweeps`.
 
 Hydra looks for plugins in this package only, and imports them in every program that uses Hydra: so nothing but Hydra is
 imported here before a sweep starts.
@@ -12,13 +14,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+
+class ComponentSource(StructuredConfigSource):
+    """Every registered component as the option KIND/NAME. A YAML file of that name comes first: it may say more."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "components"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        return super().load_config(f"schema/{config_path}")
+
+    def is_group(self, config_path: str) -> bool:
+        return super().is_group(f"schema/{config_path}")
+
+    def is_config(self, config_path: str) -> bool:
+        return super().is_config(f"schema/{config_path}")
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return StructuredConfigSource(self.provider, "structured://").list(f"schema/{config_path}", results_filter)
 
 
 @dataclass

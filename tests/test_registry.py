@@ -117,7 +117,9 @@ def test_a_user_module_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_user_module_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="user_modules: cannot import 'no_such_module'"):
+    with pytest.raises(
+        ValueError, match=r"user_modules: cannot import 'no_such_module' \(.*\); it is looked for in /.* PYTHONPATH"
+    ):
         load_user_modules(["no_such_module"])
     (tmp_path / "mine_in_need.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,1 +1,1 @@
-"""Artifacts: results of stages, stored under keys that say what made them."""
+"""The artifact store and what it stands on: digests, fingerprints of computations, files that survive a kill."""

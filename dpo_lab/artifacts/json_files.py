@@ -1,4 +1,4 @@
-"""JSON on disk, so that a kill at any moment leaves every file readable.
+"""JSON files that stay readable whenever the process is killed.
 
 JSON has no nan and no inf: a number that is not finite is written as null.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.artifacts.store import flush
+from dpo_lab.artifacts.directory import flush
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -21,7 +21,7 @@ def to_line(row: Mapping[str, Any]) -> str:
 
 
 def to_text(values: Mapping[str, Any]) -> str:
-    """A JSON file for people to read."""
+    """A JSON document, indented for people to read."""
     return json.dumps(_storable(values), allow_nan=False, ensure_ascii=False, default=str, indent=2) + "\n"
 
 
@@ -34,7 +34,7 @@ def _storable(value: Any) -> Any:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file, [] without the file.
+    """The objects in a JSON-lines file; [] if there is no file.
 
     A last line that was cut short, as a kill leaves it, is left out. Raises ValueError for any other line that is no object.
     """
@@ -55,7 +55,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def append(file: Path, text: str) -> None:
-    """`text` at the end of `file`, all of it or, where that fails, nothing."""
+    """Append `text` to `file`: all of it or, if that fails, nothing."""
     with file.open("ab", buffering=0) as opened:
         end, data = opened.seek(0, os.SEEK_END), text.encode()
         try:
@@ -67,7 +67,7 @@ def append(file: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """`path` holds the old text or the new one, whenever the process or the machine stops."""
+    """Replace the text of `path`: it holds the old text or the new one, whenever the process or the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

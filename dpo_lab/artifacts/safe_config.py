@@ -1,6 +1,6 @@
-"""Configurations that come with files, as a run or a policy leaves them: data, whoever wrote them.
+"""Reads the config.yaml of a saved run or policy safely: as data, whoever wrote it.
 
-They name registered components. Nothing in them imports, calls or looks anything up.
+It names registered components. Nothing in it can import, call or look up anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def read_config(path: Path) -> DictConfig:
-    """The settings in a YAML file. Raises ValueError for a file that holds none, and for interpolations."""
+    """The settings in a YAML file. Raises ValueError for a file without settings, for aliases and for interpolations."""
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(path.read_bytes())):
             raise ValueError("aliases, which can make a small file a huge one")
@@ -37,7 +37,7 @@ def read_config(path: Path) -> DictConfig:
 
 
 def component(registry: Registry[T], config: DictConfig, path: Path, group: str) -> T:
-    """The component that the settings of `group` in `config` (read from `path`) describe."""
+    """Builds the component that the settings of `group` in `config` (read from `path`) describe."""
     settings = config.get(group)
     if not isinstance(settings, DictConfig) or not isinstance(settings.get("name"), str):
         raise ValueError(f"{path}: {group}.name is not set")

@@ -1,4 +1,4 @@
-"""Tensors by name as they are stored: where safetensors takes them, each once, and what stands for their bits."""
+"""Tensors as safetensors stores them, and digests of their bits."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without their graphs, in main memory and without gaps."""
+    """The tensors detached, on the CPU and contiguous, as safetensors requires."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def each_once(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of tensors that share their memory, as tied weights do, the one that is named first."""
+    """The tensors without duplicates: of those that share memory, as tied weights do, only the first."""
     seen: set[tuple[int, torch.Size]] = set()
-    found: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         place = (tensor.data_ptr(), tensor.shape)
         if place not in seen or tensor.numel() == 0:
             seen.add(place)
-            found[name] = tensor
-    return found
+            kept[name] = tensor
+    return kept
 
 
 def tensor_digest(tensor: Tensor) -> str:
-    """64 hexadecimal digits that depend on dtype, shape and every bit."""
-    found = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
-    return found.hexdigest()
+    """The sha256 of dtype, shape and every bit, in 64 hexadecimal digits."""
+    digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dpo_lab.artifacts.identity import differences
+from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.cli.grammar import unreadable
 from dpo_lab.cli.hydra_settings import refuse_code
 from dpo_lab.pipeline.base import RunnerSpec
@@ -89,7 +89,7 @@ def _of_run(config: DictConfig, words: Sequence[str]) -> DictConfig:
     own = {"resume": config.resume, "runs": str(run.absolute().parents[len(str(saved.name).split("/"))])}
     own["store"] = config.store if any(word.startswith("store=") for word in words) else saved.store
     kept, asked = ({**_plain(each), **own} for each in (saved, config))
-    changed = differences(kept, asked)
+    changed = describe_values(kept, asked)
     if changed and any(word.partition("=")[0] not in {*own, "user_modules"} for word in words):
         more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise ValueError(f"resume: {run.name} has other settings ({'; '.join(changed[:4])}{more}): give resume=RUN alone")
@@ -106,7 +106,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:
     if folders:
-        words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)}]"]
+        words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)},components://]"]
     Registry.discover_all()
     with _outside_any_job(), initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
         try:

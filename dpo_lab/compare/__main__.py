@@ -15,7 +15,7 @@ from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
 from dpo_lab.compare.figure import draw_paths
 from dpo_lab.compare.tables import contrast_rows, rows_of, save, side_by_side
-from dpo_lab.tracking import Console
+from dpo_lab.tracking.console import Console
 
 EXPORTS = {"csv": to_csv, "json": to_json, "latex": to_latex}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dpo_lab.artifacts.identity import decisive, is_seed
+from dpo_lab.artifacts.fingerprint import decisive, is_seed
 from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
 from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.matched import AT

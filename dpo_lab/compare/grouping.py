@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dpo_lab.artifacts.identity import decisive
+from dpo_lab.artifacts.fingerprint import decisive
 from dpo_lab.compare.origins import conflict, marks, origin
 from dpo_lab.compare.runs import FinishedRun, Group
 from dpo_lab.compare.settings import differing, telling

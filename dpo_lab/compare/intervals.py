@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dpo_lab.compare.student import student_quantile
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 EQUAL = 1e-9
@@ -82,7 +82,7 @@ def reach(parts: Sequence[tuple[float, float]], p: float) -> float:
     Banerjee 1960, Sankhya 22: never too short. (Welch and Satterthwaite's joint degrees of freedom hold 87 to 94 % for two
     or three seeds.)
     """
-    return math.sqrt(sum((student_quantile(1 - p / 2, df) ** 2 * variance) for variance, df in parts if variance > 0))
+    return math.sqrt(sum(float(stdtrit(df, 1 - p / 2)) ** 2 * variance for variance, df in parts if variance > 0))
 
 
 def estimate(values: Sequence[float], shared: SharedError | None = None, bounds: Bounds | None = None) -> Estimate:

@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 
-from dpo_lab.artifacts.identity import decisive
+from dpo_lab.artifacts.fingerprint import decisive, scalar_settings
 from dpo_lab.compare.runs import FinishedRun
-from dpo_lab.tracking import read_metrics, read_run, read_summary
-from dpo_lab.tracking.tensorboard import flatten
+from dpo_lab.tracking.reading import read_metrics, read_run, read_summary
 
 PREFERENCE = "preference"
 """The runner whose runs are compared where there are any."""
@@ -65,7 +64,7 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError("config.yaml holds no settings")
     if not any(isinstance(value, int | float) for value in summary.values()):
         raise ValueError("done, but summary.json has no number to compare")
-    every = flatten(config)
+    every = scalar_settings(config)
     settings = decisive(every, seeds=True)
     others = {key: value for key, value in every.items() if key not in settings}
     return FinishedRun(folder, settings, facts, summary, read_metrics(folder), others)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.artifacts.identity import decisive, is_seed
+from dpo_lab.artifacts.fingerprint import decisive, is_seed
 from dpo_lab.compare.influences import Influence, average, influence, minus, read_samples, shared_error
 from dpo_lab.compare.intervals import Estimate, SharedError, bounds_of, bounds_of_difference, estimate
 from dpo_lab.compare.matched import AT, Crossing, at_kl

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import stdtr
 
 from dpo_lab.compare.intervals import EQUAL, SharedError, parts_of, reach
-from dpo_lab.compare.student import student_cdf
 
 EXACT_UP_TO = 12
 """Pairs up to which every flip of signs is tried (4,096 at most); beyond, so many are drawn as the next line says."""
@@ -33,7 +33,7 @@ def student_p(differences: Sequence[float], shared: SharedError | None = None) -
     if error <= EQUAL * seen or len(set(differences)) <= len(differences) / 2:
         return None
     if len(parts) == 1 or not parts[1][0]:
-        return 2 * student_cdf(-seen / error, parts[0][1])
+        return 2 * float(stdtr(parts[0][1], -seen / error))
     low, high = 1e-12, 1.0
     for _ in range(24):  # the p at which the interval would end at 0, to six digits
         middle = math.sqrt(low * high)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.artifacts.store import file_digest
+from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.data.reading import Row, renamed
 
 HUB = "hub:"

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.artifacts.store import file_digest
+from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.data.base import DATA, Corpus, DataSource, share_of
 
 WORD = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")

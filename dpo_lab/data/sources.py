@@ -8,7 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from dpo_lab.artifacts.store import file_digest
+from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.data.hub import HUB, dataset_digests, dataset_rows, open_dataset
 from dpo_lab.data.reading import Row, read_rows
 

@@ -11,16 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dpo_lab.artifacts.digests import cached_file_digest, digest, file_digest
+from dpo_lab.artifacts.directory import MANIFEST, DamagedError, verify_directory, write_directory
 from dpo_lab.artifacts.safe_config import component, read_config
-from dpo_lab.artifacts.store import (
-    MANIFEST,
-    DamagedError,
-    digest,
-    file_digest,
-    remembered_digest,
-    verify_directory,
-    write_directory,
-)
 from dpo_lab.artifacts.tensors import storable
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.models.base import MODELS, ModelSpec
@@ -118,7 +111,7 @@ def files_key(path: Path) -> str:
     directory = policy_directory(path)
     if (directory / MANIFEST).is_file():
         return file_digest(directory / MANIFEST)
-    return digest({file.name: remembered_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
+    return digest({file.name: cached_file_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
 
 
 def maker_of(path: Path) -> type[ModelSpec]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dpo_lab.artifacts.store import digest, remembered_digest
+from dpo_lab.artifacts.digests import cached_file_digest, digest
 from dpo_lab.models.base import MODELS, ModelSpec, Opened
 from dpo_lab.models.lora import Lora
 
@@ -118,7 +118,7 @@ class PretrainedSpec(ModelSpec):
         """Stands for the files that a model and its tokenizer are read from."""
         kinds = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "*.txt")
         files = [path / self.gguf_file] if self.gguf_file else sorted(file for kind in kinds for file in path.glob(kind))
-        return digest({file.name: remembered_digest(file) for file in files})
+        return digest({file.name: cached_file_digest(file) for file in files})
 
     def _check_installed(self) -> None:
         needed = {"transformers": True, "peft": self.lora.rank is not None, "gguf": self.gguf_file is not None}

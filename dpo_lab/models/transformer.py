@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -87,20 +87,6 @@ class TransformerPolicy(nn.Module):
         row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
         found = attending_among(trees, lambda: self.net(row, pos=at, return_embeddings=True))
         return rearrange(found, "1 n d -> n d")
-
-    def read(self, tokens: Int[Tensor, "b n"]) -> Any:
-        """The state after tokens, for `hidden_after`."""
-        return self.net(tokens, return_embeddings_and_intermediates=True)[1]
-
-    def hidden_after(self, state: Any, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
-        """Hidden states of tokens that follow those of the given rows of the state."""
-
-        def chosen(cached: Tensor | None) -> Tensor | None:
-            return None if cached is None else cached.index_select(0, rows)
-
-        layers = [replace(layer, cached_kv=tuple(map(chosen, layer.cached_kv))) for layer in state.attn_intermediates]
-        cache = replace(state, attn_intermediates=layers)
-        return self.net(tokens, cache=cache, cache_age=tokens.shape[1], input_not_include_cache=True, return_embeddings=True)
 
 
 class FeedForward(Enum):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dpo_lab.artifacts.store import MANIFEST, DamagedError, asked_for, lock_of, verify_directory
+from dpo_lab.artifacts.directory import MANIFEST, DamagedError, verify_directory
+from dpo_lab.artifacts.store import last_used_file, lock_file
 from dpo_lab.tracking import read_run
 
 DAY = 86400.0
@@ -74,13 +75,13 @@ def uses(runs: Path) -> Counter[tuple[str, str]]:
 def take_out(one: Shelved) -> bool:
     """Remove it; false if a process is at it, or has asked for it in the meantime."""
     try:
-        with FileLock(lock_of(one.path.parent, one.key), timeout=0):
+        with FileLock(lock_file(one.path.parent, one.key), timeout=0):
             if _days(one.path, one.key) < one.days:
                 return False
             # The name goes first: a kill on the way leaves something that is begun, and no half artifact.
             aside = one.path if one.left_over else one.path.rename(one.path.with_name(f".{one.key}-taken-out"))
             shutil.rmtree(aside)
-            asked_for(one.path.parent, one.key).unlink(missing_ok=True)
+            last_used_file(one.path.parent, one.key).unlink(missing_ok=True)
     except (Timeout, FileNotFoundError):
         return False
     return True
@@ -88,7 +89,7 @@ def take_out(one: Shelved) -> bool:
 
 def _days(path: Path, key: str) -> float:
     """Since it was last asked for; since it was made, if it never was."""
-    dates = [file.stat().st_mtime for file in (asked_for(path.parent, key), path / MANIFEST, path) if file.exists()]
+    dates = [file.stat().st_mtime for file in (last_used_file(path.parent, key), path / MANIFEST, path) if file.exists()]
     return max(time.time() - dates[0], 0) / DAY
 
 

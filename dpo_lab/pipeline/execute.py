@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError
 
-from dpo_lab.artifacts.identity import flat, group_key
-from dpo_lab.artifacts.machine import hardware
+from dpo_lab.artifacts.fingerprint import flat, group_key
+from dpo_lab.artifacts.provenance import hardware
 from dpo_lab.artifacts.store import Store
 from dpo_lab.pipeline.base import DivergedError
 from dpo_lab.pipeline.context import Context

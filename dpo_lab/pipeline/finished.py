@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dpo_lab.artifacts.store import DamagedError, verify_directory
+from dpo_lab.artifacts.directory import DamagedError, verify_directory
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.pipeline.reference_model import reference_model

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dpo_lab.artifacts.store import DamagedError, verify_directory
+from dpo_lab.artifacts.directory import DamagedError, verify_directory
 from dpo_lab.pipeline.context import Context
 from dpo_lab.training.checkpoints import Checkpoint
-from dpo_lab.training.result import Outcome
+from dpo_lab.training.result import TrainResult
 from dpo_lab.training.settings import Kept
 from dpo_lab.training.train_state import below, loss_values, set_weights
 from dpo_lab.training.trainer import Trainer
 
 
-def settled(context: Context, trainer: Trainer, outcome: Outcome) -> int:
+def settled(context: Context, trainer: Trainer, outcome: TrainResult) -> int:
     """The step that the policy is of from now on, as `trainer.policy` has it. It and the reason of an early end are told.
 
     With the best step's weights the reference and the loss's state are that step's too: evaluated again, its pairs give what

@@ -9,9 +9,17 @@ from typing import Any
 
 import torch
 
-from dpo_lab.artifacts.identity import HOUSEKEEPING, Code, changed, code_of, components, differences, flat
-from dpo_lab.artifacts.machine import hardware, versions
-from dpo_lab.artifacts.store import digest, plain
+from dpo_lab.artifacts.digests import digest, json_value
+from dpo_lab.artifacts.fingerprint import (
+    HOUSEKEEPING,
+    Code,
+    code_of,
+    component_classes,
+    describe_changes,
+    describe_values,
+    flat,
+)
+from dpo_lab.artifacts.provenance import hardware, versions
 from dpo_lab.models.policies import files_key, maker_of
 from dpo_lab.pipeline.study import Study
 from dpo_lab.tracking import read_run
@@ -25,7 +33,7 @@ DECISIVE = ("code", "versions", "threads", "device")
 
 def settings_key(study: Study) -> str:
     """The same for two runs with the same settings and input files; where and how often something is put is no setting."""
-    settings = {name: value for name, value in flat(plain(study)) if name == "name" or name not in HOUSEKEEPING}
+    settings = {name: value for name, value in flat(json_value(study)) if name == "name" or name not in HOUSEKEEPING}
     return digest([settings, read_from_disk(study)])
 
 
@@ -34,7 +42,7 @@ def config_key(study: Study) -> str:
 
     Threads and device count as they are set (`compute.threads`): left open, they only change the last bits.
     """
-    return digest([settings_key(study), code_of_study(study).plain()])
+    return digest([settings_key(study), code_of_study(study).to_json()])
 
 
 def code_of_study(study: Study) -> Code:
@@ -46,7 +54,7 @@ def code_of_study(study: Study) -> Code:
         if weights is not None:
             with suppress(ValueError):  # it is no policy, as is said when it is read
                 makers.add(maker_of(weights))
-    own, judged = code_of(*components(study), *makers), None
+    own, judged = code_of(*component_classes(study), *makers), None
     with suppress(ValueError):
         judged = study.runner.reads_of(study)
     return own if judged is None else own | code_of_study(judged)
@@ -63,7 +71,7 @@ def read_from_disk(study: Study) -> dict[str, Any]:
 
 def surroundings(study: Study) -> dict[str, Any]:
     """The facts that `DECISIVE` names, as they are now."""
-    code = code_of_study(study).plain()
+    code = code_of_study(study).to_json()
     return {
         "code": code["modules"],
         "versions": {**versions(), **code["versions"]},
@@ -118,7 +126,7 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
             tell(f"{path} is not gone on with, as its end would be another ({'; '.join(found)}): resume={path} does it still")
         if found or facts.get("config_key") != key:
             continue
-        for line in differences(facts.get("hardware", {}), hardware()):
+        for line in describe_values(facts.get("hardware", {}), hardware()):
             tell(f"{path} began on other hardware, which may change the last bits: {line}")
         return path
     return None
@@ -134,7 +142,7 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
     if "settings_key" not in facts:
         raise ValueError(f"resume: {path} is of an older version, whose runs this one cannot go on with; start a new run")
     if facts["settings_key"] != settings_key(study):
-        found = differences(facts.get("read", {}), read_from_disk(study))
+        found = describe_values(facts.get("read", {}), read_from_disk(study))
         raise ValueError(f"resume: {path} began with other files ({'; '.join(found) or 'unknown ones'}); start a new run")
     for line in _changes(facts, {**surroundings(study), "hardware": hardware()}, (*DECISIVE, "hardware")):
         tell(f"{path} began otherwise, so its end need not be the same to the bit: {line}")
@@ -149,7 +157,7 @@ def mixed(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 def _changes(facts: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Of a run that has begun, a phrase for each of these facts that is another now."""
-    return changed({name: facts.get(name) for name in names}, {name: now[name] for name in names})
+    return describe_changes({name: facts.get(name) for name in names}, {name: now[name] for name in names})
 
 
 def _runs_of(study: Study) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpo_lab.artifacts.identity import HOUSEKEEPING, Code, code_of, components, flat
-from dpo_lab.artifacts.store import Key, digest, plain
+from dpo_lab.artifacts.digests import digest, json_value
+from dpo_lab.artifacts.fingerprint import HOUSEKEEPING, Code, code_of, component_classes, flat
+from dpo_lab.artifacts.store import Key
 from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.data.messages import Prompt
@@ -90,7 +91,7 @@ class Stages:
                 found[0].module.to(study.compute.torch_device)
                 return found
         tokenizer, tokenizer_key = self._tokenizer
-        settings = {name: value for name, value in flat(plain(fit)) if f"base.{name}" not in HOUSEKEEPING}
+        settings = {name: value for name, value in flat(json_value(fit)) if f"base.{name}" not in HOUSEKEEPING}
         determined_by = {"tokenizer": tokenizer_key, "model": study.model, "fit": settings, "format": FORMAT}
         determined_by |= {"text": self.data_key, "precision": study.compute.precision}
         workers = study.compute.num_workers(fit.trainer.dropout)
@@ -262,7 +263,7 @@ class Stages:
 
     def _code(self, *parts: object) -> Code:
         """The code behind the data and some of the study's components."""
-        return code_of(*{each for part in (self.context.study.data, *parts) for each in components(part)})
+        return code_of(*{each for part in (self.context.study.data, *parts) for each in component_classes(part)})
 
     def _artifact(
         self,

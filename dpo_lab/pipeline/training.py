@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dpo_lab.artifacts.identity import differences
-from dpo_lab.artifacts.store import digest
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.evaluation.displacement import Displacement, resumed
 from dpo_lab.evaluation.evaluator import Judge
@@ -21,7 +21,7 @@ from dpo_lab.tracking import read_metrics, read_run
 from dpo_lab.training.guards import Record
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import Reference
-from dpo_lab.training.result import Outcome
+from dpo_lab.training.result import TrainResult
 from dpo_lab.training.train_state import set_weights, weights_of
 from dpo_lab.training.trainer import Hooks, Trainer
 
@@ -34,7 +34,7 @@ def train_policy(
     train: CandidateBatch,
     held_out: CandidateBatch | None,
     base: Policy,
-) -> tuple[Trainer, Outcome]:
+) -> tuple[Trainer, TrainResult]:
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)
@@ -117,7 +117,7 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
         "pairs": digest_of(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
-    if context.checkpoint is not None and then is not None and (changed := differences(then, made_from)):
+    if context.checkpoint is not None and then is not None and (changed := describe_values(then, made_from)):
         raise ValueError(
             f"{context.run.path} cannot be gone on with, as it was made from other things ({'; '.join(changed)}): "
             "resume=never starts a new run"

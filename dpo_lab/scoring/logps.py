@@ -45,7 +45,7 @@ class Scoring:
         return {"layouts": [layout.value for layout in self.layouts], "head_portion": self.head_portion, **portions}
 
     def in_words(self) -> str:
-        """Such as "prefix for 62 of 64 batches, rows for 2"."""
+        """Such as "packed for 62 of 64 batches, rows for 2"."""
         total = sum(self.used.values())
         first, *others = [f"{layout.value} for {count:,}" for layout, count in self.used.most_common()] or ["none for 0"]
         return ", ".join((f"{first} of {total:,} batches", *others))

@@ -1,9 +1,7 @@
-"""What a run leaves behind: its directory, the TensorBoard view of it, lines on the console, a picture.
-
-`draw_run` lives in `dpo_lab.compare.figures.run`, so that a run that draws nothing does not import matplotlib.
-"""
+"""What a run leaves behind: its directory, TensorBoard's view of it, and the lines on the console."""
 
 from dpo_lab.tracking.console import Console
-from dpo_lab.tracking.run_directory import RunDirectory, Status, read_metrics, read_run, read_summary
+from dpo_lab.tracking.reading import read_metrics, read_run, read_summary
+from dpo_lab.tracking.run_directory import RunDirectory, RunStatus
 
-__all__ = ["Console", "RunDirectory", "Status", "read_metrics", "read_run", "read_summary"]
+__all__ = ["Console", "RunDirectory", "RunStatus", "read_metrics", "read_run", "read_summary"]

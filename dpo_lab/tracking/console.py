@@ -1,4 +1,4 @@
-"""What a run says while it runs: a live display on a terminal, plain lines everywhere else."""
+"""The console: what a run prints, as a live display on a terminal and as plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from dpo_lab.tracking.progress import LiveProgress, PlainProgress
+from dpo_lab.tracking.progress import StageProgress
 
 BAR = 40  # characters of the longest bar
 NARROW = 64  # columns below which samples are stacked instead of side by side
@@ -24,16 +24,16 @@ NARROW = 64  # columns below which samples are stacked instead of side by side
 
 @dataclass
 class Stage:
-    """What the body of a stage reports: whether its result was `reused`, and a `detail` it may replace."""
+    """A step of a run, as its body reports it: whether its result was `reused`, and a `detail` that it may replace."""
 
     detail: str
     reused: bool = False
 
 
 class Console:
-    """Writes to a text stream, by default stdout.
+    """Prints to a text stream, by default stdout.
 
-    Everything given to it is shown literally: no markup, no escape sequences, no character the stream cannot hold.
+    Every text is shown literally: no markup, no escape sequences, no character that the stream cannot encode.
     """
 
     def __init__(self, stream: Any = None, width: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,49 +44,44 @@ class Console:
 
     @contextmanager
     def stage(self, name: str, detail: str = "") -> Iterator[Stage]:
-        """A step of the run: one line when it ends, with its seconds and whether its result was built or reused."""
+        """Time a step of the run; when it ends, print a line with its seconds and whether its result was built or reused."""
         stage = Stage(detail)
         started = self._clock()
         self._spin(f"{name} {detail}")
-        outcome = "failed"
+        ended = "failed"
         try:
             yield stage
-            outcome = "reused" if stage.reused else "built"
+            ended = "reused" if stage.reused else "built"
         finally:
             self._spin(None)
             seconds = f"{self._clock() - started:.1f} s"
-            colour = {"built": "green", "reused": "cyan", "failed": "bold red"}[outcome]
+            colour = {"built": "green", "reused": "cyan", "failed": "bold red"}[ended]
             line = Text(f"{self._clean(name):<18} ", style="bold")
-            line.append(f"{outcome:<6} {seconds:>8}", style=colour)
+            line.append(f"{ended:<6} {seconds:>8}", style=colour)
             line.append(f"   {self._clean(stage.detail)}".rstrip(), style="not bold dim")
             self._print(line)
 
-    @contextmanager
-    def progress(self, total: int, title: str) -> Iterator[LiveProgress | PlainProgress]:
-        """A bar on a terminal, else a line every 10 % and at most every 5 s; `.update(step, metrics)` moves it."""
+    def progress(self, total: int, title: str) -> StageProgress:
+        """A context manager whose `.update(step, metrics)` moves a bar on a terminal, else prints a line now and then."""
         self._spin(None)
-        if self.live:
-            with LiveProgress(self._rich, total, self._clean(title), self._clock) as bar:
-                yield bar
-        else:
-            yield PlainProgress(self._print, total, self._clean(title), self._clock)
+        return StageProgress(self._rich, self.live, total, self._clean(title), self._clock)
 
     def note(self, text: str) -> None:
-        """A line for the reader."""
+        """Print a line of information."""
         self._print(Text(self._clean(text)))
 
     def warn(self, text: str) -> None:
-        """A line that must not be overlooked."""
+        """Print a warning."""
         line = Text("warning: ", style="bold yellow")
         self._print(line.append(self._clean(text), style="not bold"))
 
     def path(self, what: str, path: Path | str) -> None:
-        """Where something lies, on one unbroken line that can be copied."""
+        """Print where something lies, on one unbroken line that can be copied."""
         line = Text(f"{self._clean(what):<18} ", style="bold")
         self._print(line.append(self._clean(str(path)), style="not bold cyan"))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Rows under columns; columns of numbers are aligned to the right."""
+        """Print a table; columns of numbers are aligned to the right."""
         table = Table(title=Text(self._clean(title), style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(columns):
             numeric = all(isinstance(row[index], (int, float)) for row in rows)
@@ -96,16 +91,16 @@ class Console:
         self._rich.print(table)
 
     def styled(self, pieces: Sequence[tuple[str, str]]) -> None:
-        """Text in pieces, each with its style."""
+        """Print pieces of text, each with its style."""
         self._print(Text.assemble(*((self._clean(text), style) for text, style in pieces)))
 
     def bar(self, title: str, count: int, most: int) -> None:
-        """A line with a bar as long as the count is large beside the largest, and the count."""
+        """Print one line of a bar chart, whose longest bar stands for the count `most`."""
         mark = "\N{BLACK SQUARE}" if self._rich.encoding.startswith("utf") else "#"
         self.styled([(f"{title} ", ""), (mark * max(round(count / most * BAR), 1), "cyan"), (f" {count:,}", "dim")])
 
     def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Completions of the reference and of the policy under their rewards, each beside its prompt.
+        """Print completions of the reference and of the policy under their rewards, each beside its prompt.
 
         Keys as in samples.jsonl: prompt, reference, policy, reward/reference, reward/policy; a missing one is left out.
         """

@@ -1,19 +1,21 @@
-"""How far a long stage has come: a bar that fits the terminal, or now and then a line."""
+"""Progress of a long stage: a bar that fits the terminal, or a line now and then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn
+from rich import progress
+from rich.console import Console
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_OF_SILENCE = 60.0
+EVER = 1e9
+"""Seconds: the time left follows from the mean speed since the first update (which may be where a run resumes)."""
 
 
-def describe(metrics: Mapping[str, float | int]) -> list[str]:
-    """The metrics worth a glance, in the order in which a narrow terminal keeps them."""
+def short(metrics: Mapping[str, float | int]) -> list[str]:
+    """The metrics worth a glance as short texts, the one that a narrow terminal keeps longest first."""
     parts = {
         "loss": lambda x: f"loss {x:.3f}",
         "rewards/margins": lambda x: f"margin {x:+.2f}",
@@ -32,38 +34,27 @@ def duration(seconds: float | int) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-class _Pace:
-    """Time left at the mean speed since the first update, so that a resumed run is not thought fast."""
+class StageProgress:
+    """A bar with the metrics behind it on a live terminal; elsewhere a line for the first and last step and some in between.
 
-    def __init__(self, total: int, clock: Callable[[], float]) -> None:
-        self.total = total
-        self.clock = clock
-        self.first: tuple[int, float] | None = None
+    Metrics that do not fit the terminal are left out, the last ones first. Lines come every 10 % or every minute, but at least
+    5 s apart.
+    """
 
-    def left(self, step: int) -> str:
-        now = self.clock()
-        if self.first is None:
-            self.first = (step, now)
-        steps, seconds = step - self.first[0], now - self.first[1]
-        return f"{duration(seconds / steps * max(self.total - step, 0))} left" if steps > 0 else "-:-- left"
-
-
-class LiveProgress:
-    """A bar with the metrics behind it; metrics that do not fit the width are left out, the last ones first."""
-
-    def __init__(self, console: RichConsole, total: int, title: str, clock: Callable[[], float]) -> None:
-        self._console = console
-        self._pace = _Pace(total, clock)
-        self._title = title
-        columns = [
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[state]}", markup=False),
-        ]
-        self._bar = Progress(*columns, console=console, expand=True)
+    def __init__(self, console: Console, live: bool, total: int, title: str, clock: Callable[[], float]) -> None:
+        self._console, self._live, self._total, self._title, self._clock = console, live, total, title, clock
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.fields[state]}", markup=False),
+        )
+        self._bar = progress.Progress(
+            *columns, console=console, expand=True, disable=not live, get_time=clock, speed_estimate_period=EVER
+        )
         self._task = self._bar.add_task(title, total=total, state="")
+        self._last: tuple[int, float] | None = None
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> StageProgress:
         self._bar.start()
         return self
 
@@ -71,33 +62,21 @@ class LiveProgress:
         self._bar.stop()
 
     def update(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """Show that `step` is done."""
-        total = self._pace.total
-        parts, left = describe(metrics), self._pace.left(step)
-        room = self._console.width - len(self._title) - 12  # the bar keeps about ten columns
-        state = f"{step}/{total}"
-        while len("  ".join([state, *parts, left])) > room and parts:
-            parts.pop()
-        self._bar.update(self._task, completed=step, state="  ".join([state, *parts, left]))
+        """Show that `step` is done; without a live terminal only if a line is due."""
+        self._bar.update(self._task, completed=step)
+        seconds = self._bar.tasks[0].time_remaining
+        parts = [f"{step}/{self._total}", *short(metrics), f"{'-:--' if seconds is None else duration(seconds)} left"]
+        if self._live:
+            room = self._console.width - len(self._title) - 12  # the bar keeps about ten columns
+            while len("  ".join(parts)) > room and len(parts) > 2:
+                del parts[-2]
+            self._bar.update(self._task, state="  ".join(parts))
+        elif self._is_due(step):
+            self._last = (step, self._clock())
+            self._console.print(Text("  ".join([f"{self._title} {parts[0]}", *parts[1:]])), soft_wrap=True)
 
-
-class PlainProgress:
-    """A line for the first and the last step; in between every 10 % or every minute, but at least 5 s apart."""
-
-    def __init__(self, print_line: Callable[[Text], None], total: int, title: str, clock: Callable[[], float]) -> None:
-        self._print = print_line
-        self._pace = _Pace(total, clock)
-        self._title = title
-        self._last: tuple[int, float] | None = None
-
-    def update(self, step: int, metrics: Mapping[str, float | int]) -> None:
-        """Say that `step` is done, if it is time to."""
-        total, now = self._pace.total, self._pace.clock()
-        left = self._pace.left(step)
-        if self._last is not None and step < total:
-            steps, seconds = step - self._last[0], now - self._last[1]
-            due = steps >= total / 10 or seconds >= SECONDS_OF_SILENCE
-            if not due or seconds < SECONDS_BETWEEN_LINES:
-                return
-        self._last = (step, now)
-        self._print(Text("  ".join([f"{self._title} {step}/{total}", *describe(metrics), left])))
+    def _is_due(self, step: int) -> bool:
+        if self._last is None or step >= self._total:
+            return True
+        steps, seconds = step - self._last[0], self._clock() - self._last[1]
+        return seconds >= SECONDS_BETWEEN_LINES and (steps >= self._total / 10 or seconds >= SECONDS_OF_SILENCE)

@@ -1,23 +1,20 @@
-"""The TensorBoard view of a run: scalars, pictures, text, and one row of the HPARAMS table.
+"""TensorBoard's view of a run: scalars, images, text, and one row of the HPARAMS table.
 
-A view only: whatever goes wrong here is noted once in the log, and the run goes on without it.
+A view only: an error here is logged once, and the run goes on without TensorBoard.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import math
 import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from dpo_lab.artifacts.identity import is_seed
+from dpo_lab.artifacts.fingerprint import Scalar, is_seed, scalar_settings
 
 NOTES = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -38,7 +35,7 @@ SUMMARY_METRICS = (
 )
 
 
-# The page CUSTOM SCALARS: what belongs together in one chart, by tag.
+# The charts of the page CUSTOM SCALARS: the tags that each one shows together.
 LAYOUT = {
     f"{which} ({split})": {
         title: ["Multiline", [f"{split}/{metric}" for metric in metrics]] for title, metrics in charts.items()
@@ -57,31 +54,13 @@ LAYOUT = {
 }
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | int | bool | str]:
-    """A nested config under dotted names. None is left out (an empty cell); a list becomes JSON, anything else its text."""
-    flat: dict[str, float | int | bool | str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
-        elif isinstance(value, Enum):
-            flat[name] = value.name
-        elif isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and math.isfinite(value)):
-            flat[name] = value
-        elif isinstance(value, (list, tuple)):
-            flat[name] = json.dumps(value, default=str)
-        elif value is not None:
-            flat[name] = str(value)
-    return flat
-
-
-def seedless(config: Mapping[str, Any]) -> dict[str, float | int | bool | str]:
-    """The flat config without any seed: runs that agree in it are one experiment, repeated."""
-    return {name: value for name, value in flatten(config).items() if not is_seed(name)}
+def seedless(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """The config as dotted names and scalars, without any seed: runs that agree in it repeat one experiment."""
+    return {name: value for name, value in scalar_settings(config).items() if not is_seed(name)}
 
 
 def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callable[Concatenate[TensorBoard, P], None]:
-    """After the first failure: a note, and silence."""
+    """Make a method log its first failure instead of raising it, and do nothing from then on."""
 
     @functools.wraps(method)
     def wrapper(self: TensorBoard, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -97,7 +76,7 @@ def _never_fatal(method: Callable[Concatenate[TensorBoard, P], None]) -> Callabl
 
 
 class TensorBoard:
-    """Writer of the event file in `directory`; the file appears with the first thing written.
+    """Writes the event file in `directory`, which appears with the first thing written.
 
     `purge_step` hides what an earlier, killed process logged at that step or later. With `off` nothing is ever written.
     """
@@ -120,7 +99,7 @@ class TensorBoard:
 
     @_never_fatal
     def scalars(self, step: int, values: Mapping[str, float | int]) -> None:
-        """The `values`, tag by tag, as one event. Standard errors (NAME_se) are left out: they would double the charts."""
+        """Log `values` by tag as one event. Standard errors (NAME_se) are left out: they would double the charts."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         shown = {tag: value for tag, value in values.items() if not tag.endswith("_se")}
@@ -129,7 +108,7 @@ class TensorBoard:
 
     @_never_fatal
     def image(self, tag: str, png_path: Path) -> None:
-        """The PNG as it is, not decoded."""
+        """Log a PNG file as it is, not decoded."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         png = png_path.read_bytes()
@@ -141,12 +120,12 @@ class TensorBoard:
 
     @_never_fatal
     def text(self, tag: str, text: str) -> None:
-        """Markdown."""
+        """Log Markdown."""
         self._open().add_text(tag, text)
 
     @_never_fatal
     def start_session(self, config: Mapping[str, Any], group_name: str) -> None:
-        """Declare the table and this run's row of it, from the plugin's own protos.
+        """Declare the HPARAMS table and this run's row of it, from the plugin's own protos.
 
         torch's add_hparams would make a sub-run per call, and the plugin's public helpers import tensorflow.
         Seeds are left out: a row is the mean over the seeds of `group_name`. TensorBoard takes the columns of the table from
@@ -176,7 +155,7 @@ class TensorBoard:
 
     @_never_fatal
     def end_session(self, success: bool) -> None:
-        """The end of this run's row."""
+        """End this run's row of the HPARAMS table."""
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
         status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
@@ -192,7 +171,7 @@ class TensorBoard:
 
     @_never_fatal
     def flush(self) -> None:
-        """What was written is in the file when this returns: a kill would take what still waits in memory."""
+        """Wait until everything is in the file: a kill would take what still waits in memory."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -205,17 +184,17 @@ class TensorBoard:
 
 
 def _first(name: str) -> bool:
-    """Whether a column is among the first, which the table shows unasked: the fit of the base policy is seldom what differs."""
+    """Whether the table shows a column by default: not the settings of the base policy, which seldom differ."""
     return not name.startswith("base.")
 
 
 def _without_the_writers(raised: threading.ExceptHookArgs) -> None:
-    """The traceback of a thread, if it is not the one that writes events: its error comes back with the next event."""
+    """Print a thread's traceback unless it is the event writer's: that error comes back with the next event."""
     if type(raised.thread).__name__ != "_AsyncWriterThread":
         threading.__excepthook__(raised)
 
 
-def _kind(value: float | int | bool | str) -> str:
+def _kind(value: Scalar) -> str:
     if isinstance(value, bool):
         return "DATA_TYPE_BOOL"
     return "DATA_TYPE_STRING" if isinstance(value, str) else "DATA_TYPE_FLOAT64"

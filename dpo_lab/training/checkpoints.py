@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dpo_lab.artifacts.directory import DamagedError, verify_directory, write_directory
 from dpo_lab.artifacts.json_files import to_text, write_atomically
-from dpo_lab.artifacts.store import DamagedError, verify_directory, write_directory
 from dpo_lab.training.train_state import State, below, prefixed
 
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""Training that goes wrong: what counts as that, how it is noticed, and what is done about it."""
+"""Guards: bounds on every step and every evaluation, and what is done when one of them is broken."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from torch import Tensor
 
 from dpo_lab.training.clipping import Norms
 from dpo_lab.training.metrics import Tally
-from dpo_lab.training.result import Outcome, Status
 
-IN_A_ROW = 20
-"""So many steps left out one after the other end the run: it is going nowhere."""
+MAX_SKIPPED_IN_A_ROW = 20
+"""Training diverged when this many steps in a row were skipped."""
 SHOWN_IDS = 16
 
 
+class DivergenceError(Exception):
+    """A guard ends the training: `steps` were good, the message says what went wrong."""
+
+    def __init__(self, steps: int, reason: str) -> None:
+        super().__init__(reason)
+        self.steps = steps
+
+
 class Action(Enum):
-    """Say so and go on; leave the step out and go on; end the run as diverged."""
+    """What a guard does: print a warning, skip the step, or end the run as diverged."""
 
     warn = "warn"
     skip = "skip"
@@ -30,23 +37,23 @@ class Action(Enum):
 
 @dataclass
 class GuardSettings:
-    """What counts as training that goes wrong. A bound of None is not watched.
+    """Bounds that training must keep; None: no bound.
 
-    On a CPU a step is looked at before it is taken. On an accelerator that would make it wait, so there steps are looked at
-    when metrics are logged: a run that stops has then taken some steps more, and saved none of them. `skip` has to know in
-    time: with it, an accelerator waits once a step.
+    On a CPU each step is checked before it is taken. On an accelerator that would mean waiting for every step, so there the
+    check lags: steps are checked together, just before metrics are logged or a checkpoint is saved. A run that stops has then
+    taken a few more steps, but saved none of them. `skip` cannot lag: with it, an accelerator waits once a step.
     """
 
     non_finite: Action = Action.stop
-    """A loss or gradient that is no number: stop or skip."""
+    """A loss or gradient that is inf or nan: stop or skip."""
     max_margin: float | None = None
-    """Largest mean margin of a step, in rewards."""
+    """Largest mean reward margin of a step."""
     max_drop: float | None = None
     """Nats by which a step's chosen completions may on average be less likely than under the reference."""
     max_kl: float | None = None
-    """Largest KL of an evaluation, in nats. There is no step to skip there: skip says so, as warn does."""
+    """Largest KL of an evaluation, in nats. An evaluation has no step to skip: skip only warns, as warn does."""
     beyond: Action = Action.warn
-    """What is done beyond a bound."""
+    """What is done when a bound is exceeded."""
 
     def __post_init__(self) -> None:
         if self.non_finite is Action.warn:
@@ -62,15 +69,15 @@ class GuardSettings:
             )
 
     @property
-    def waits(self) -> bool:
-        """Each step must be known before it is taken."""
+    def may_skip(self) -> bool:
+        """A step can be skipped, so each must be checked before it is taken."""
         bounded = self.max_margin is not None or self.max_drop is not None
         return self.non_finite is Action.skip or (bounded and self.beyond is Action.skip)
 
 
 @dataclass
 class Record:
-    """Where something went wrong: how often, from which step to which, and the last value."""
+    """How often one bound was broken, at which steps, and the last value."""
 
     count: int
     first_step: int
@@ -88,104 +95,125 @@ class _Step:
 
 
 class Guard:
-    """Looks at steps and evaluations, for as long as one training lasts."""
+    """Checks the steps and evaluations of one training.
 
-    def __init__(self, settings: GuardSettings, warn: Callable[[str], None]) -> None:
+    With `lags` a step is only queued by `check_step`, and checked by the next `catch_up`.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        warn: Callable[[str], None] = lambda text: None,
+        noticed: Callable[[Mapping[str, Record]], None] = lambda records: None,
+        lags: bool = False,
+    ) -> None:
         self.settings = settings
         self.warn = warn
+        self.noticed = noticed
+        """Called with all records whenever one is added or counted up."""
+        self.lags = lags and not settings.may_skip
         self.records: dict[str, Record] = {}
-        self.in_a_row = 0
-        """Steps left out, up to now."""
-        self._unread: list[_Step] = []
+        self.skipped_in_a_row = 0
+        self._queue: list[_Step] = []
         bounds = {"margin": settings.max_margin, "drop": settings.max_drop}
         self._bounds = {name: bound for name, bound in bounds.items() if bound is not None}
 
-    @property
-    def count(self) -> int:
-        """How often anything was noticed."""
-        return sum(record.count for record in self.records.values())
-
-    def add(self, step: int, ids: Tensor, tally: Tally, norms: Norms) -> None:
-        """A step before it is taken."""
+    def check_step(self, step: int, ids: Tensor, tally: Tally, norms: Norms) -> bool:
+        """Whether a step may be taken. Raises DivergenceError where it ends the run; with a lag, `catch_up` does."""
         numbers = [tally["loss"][0], tally["grad_norm"][0], *(_quantity(name, tally) for name in self._bounds)]
-        self._unread.append(_Step(step, ids, torch.stack([number.detach().float() for number in numbers]), norms))
+        self._queue.append(_Step(step, ids, torch.stack([number.detach().float() for number in numbers]), norms))
+        return self.lags or self.catch_up()
 
-    def read(self) -> tuple[bool, Outcome | None]:
-        """Look at the steps since the last look: is the last one to be left out, and how training ended if it has to."""
-        steps, self._unread = self._unread, []
-        leave_out = False
-        for step, values in zip(steps, torch.stack([step.numbers for step in steps]).tolist() if steps else [], strict=True):
-            leave_out = False
-            for what, value, action, why in self._wrong(step, values):
-                self._record(what, step.step, value, action, why)
-                if action is Action.stop:
-                    return False, Outcome(Status.diverged, step.step - 1, why)
-                leave_out |= action is Action.skip
-            self.in_a_row = self.in_a_row + 1 if leave_out else 0
-            if self.in_a_row == IN_A_ROW:
-                return False, Outcome(Status.diverged, step.step - 1, f"{IN_A_ROW} steps in a row left out, the last: {why}")
-        return leave_out, None
+    def catch_up(self) -> bool:
+        """Check the queued steps: whether the last may be taken. Raises DivergenceError where one ends the run."""
+        steps, self._queue = self._queue, []
+        if not steps:
+            return True
+        return [self._check(step, values) for step, values in zip(steps, _read(steps), strict=True)][-1]
 
-    def evaluated(self, step: int, metrics: Mapping[str, float]) -> Outcome | None:
-        """How training ended, if an evaluation says that it has to."""
+    def check_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Raises DivergenceError where an evaluation ends the run."""
         bound = self.settings.max_kl
         if bound is None:
-            return None
+            return
         if "kl" not in metrics:
             raise ValueError("trainer.guards.max_kl: the evaluations of this run measure no kl")
-        if metrics["kl"] <= bound:
-            return None
-        why = f"kl is {metrics['kl']:.4g} at step {step}, over trainer.guards.max_kl={bound:g}"
-        self._record("kl", step, metrics["kl"], self.settings.beyond, why)
-        return Outcome(Status.diverged, step, why) if self.settings.beyond is Action.stop else None
+        if not metrics["kl"] <= bound:  # nan is beyond it, too
+            reason = f"kl is {metrics['kl']:.4g} at step {step}, over trainer.guards.max_kl={bound:g}"
+            self._record("kl", step, metrics["kl"], self.settings.beyond, reason)
+            if self.settings.beyond is Action.stop:
+                raise DivergenceError(step, reason)
 
-    def _wrong(self, step: _Step, values: Sequence[float]) -> list[tuple[str, float, Action, str]]:
-        for what, value in zip(("loss", "grad_norm"), values, strict=False):
+    def _check(self, step: _Step, values: Sequence[float]) -> bool:
+        """Whether the step may be taken."""
+        skip = False
+        for name, value, action, reason in self._broken(step, values):
+            self._record(name, step.step, value, action, reason)
+            if action is Action.stop:
+                raise DivergenceError(step.step - 1, reason)
+            skip |= action is Action.skip
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skip else 0
+        if self.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+            raise DivergenceError(step.step - 1, f"{MAX_SKIPPED_IN_A_ROW} steps in a row left out, the last: {reason}")
+        return not skip
+
+    def _broken(self, step: _Step, values: Sequence[float]) -> list[tuple[str, float, Action, str]]:
+        """Each bound that a step breaks: its name, the value, what to do, and a sentence for the user."""
+        for name, value in zip(("loss", "grad_norm"), values, strict=False):
             if not math.isfinite(value):
                 shown = step.ids[:SHOWN_IDS].tolist()
                 more = f" and {len(step.ids) - len(shown)} more" if len(step.ids) > len(shown) else ""
-                where = f", first in {_first_wrong(step.norms)}" if what == "grad_norm" else ""
-                why = f"{what} became {value} at step {step.step}, on the pairs with ids {shown}{more}{where}"
-                return [(what, value, self.settings.non_finite, why)]
-        found = []
-        for (what, bound), value in zip(self._bounds.items(), values[2:], strict=True):
+                where = f", first in {_first_non_finite(step.norms)}" if name == "grad_norm" else ""
+                reason = f"{name} became {value} at step {step.step}, on the pairs with ids {shown}{more}{where}"
+                return [(name, value, self.settings.non_finite, reason)]
+        broken = []
+        for (name, bound), value in zip(self._bounds.items(), values[2:], strict=True):
             if not value <= bound:
-                text = f"{what} is {value:.4g} at step {step.step}, over trainer.guards.max_{what}={bound:g}"
-                found.append((what, value, self.settings.beyond, text))
-        return found
+                reason = f"{name} is {value:.4g} at step {step.step}, over trainer.guards.max_{name}={bound:g}"
+                broken.append((name, value, self.settings.beyond, reason))
+        return broken
 
-    def _record(self, what: str, step: int, value: float, action: Action, why: str) -> None:
-        known = self.records.get(what)
-        self.records[what] = Record(1 if known is None else known.count + 1, known.first_step if known else step, step, value)
-        count = self.records[what].count
-        if action is not Action.stop and 10 ** round(math.log10(count)) == count:  # the 1st, 10th, 100th ... time
-            left_out = "; the step is left out" if action is Action.skip and what != "kl" else ""
-            self.warn(f"{why}{left_out}" + (f" (for the {count}th time)" if count > 1 else ""))
+    def _record(self, name: str, step: int, value: float, action: Action, reason: str) -> None:
+        """Count a broken bound, and warn at the 1st, 10th, 100th ... time if training goes on."""
+        before = self.records.get(name, Record(0, step, step, value))
+        count = before.count + 1
+        self.records[name] = Record(count, before.first_step, step, value)
+        if action is not Action.stop and 10 ** round(math.log10(count)) == count:
+            left_out = "; the step is left out" if action is Action.skip and name != "kl" else ""
+            self.warn(f"{reason}{left_out}" + (f" (for the {count}th time)" if count > 1 else ""))
+        self.noticed(self.records)
 
     def state(self) -> dict[str, Tensor]:
-        """What an interrupted run goes on with."""
-        held = {
-            what: torch.tensor([record.count, record.first_step, record.last_step, record.value], dtype=torch.float64)
-            for what, record in self.records.items()
+        """What a checkpoint holds of the guard."""
+        records = {
+            name: torch.tensor([record.count, record.first_step, record.last_step, record.value], dtype=torch.float64)
+            for name, record in self.records.items()
         }
-        return {**held, "in_a_row": torch.tensor([self.in_a_row], dtype=torch.float64)}
+        return {**records, "in_a_row": torch.tensor([self.skipped_in_a_row], dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        for what, numbers in state.items():
-            if what == "in_a_row":
-                self.in_a_row = int(numbers)
+        """Take over what `state` returned."""
+        for name, numbers in state.items():
+            if name == "in_a_row":
+                self.skipped_in_a_row = int(numbers)
             else:
                 count, first, last, value = numbers.tolist()
-                self.records[what] = Record(int(count), int(first), int(last), value)
+                self.records[name] = Record(int(count), int(first), int(last), value)
 
 
-def _first_wrong(norms: Norms) -> str:
-    """Name of the first parameter whose gradient is no number."""
+def _read(steps: Sequence[_Step]) -> list[list[float]]:
+    """The numbers of all steps, in one copy from the device."""
+    rows: list[list[float]] = torch.stack([step.numbers for step in steps]).tolist()
+    return rows
+
+
+def _first_non_finite(norms: Norms) -> str:
+    """Name of the first parameter whose gradient is inf or nan."""
     return next((name for name, norm in norms.items() if not norm.isfinite()), "no parameter, but in their sum")
 
 
 def _quantity(name: str, tally: Mapping[str, Any]) -> Tensor:
-    """The mean of what a bound is on. Raises ValueError where the loss does not measure it."""
+    """The mean of the quantity that a bound is on. Raises ValueError where the loss does not measure it."""
     needed = ("rewards/margins",) if name == "margin" else ("ref_logps/chosen", "logps/chosen")
     if any(metric not in tally for metric in needed):
         raise ValueError(f"trainer.guards.max_{name} is a bound on {needed[0]}, which this loss or data does not have")

@@ -1,4 +1,4 @@
-"""How training ended."""
+"""How a training ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Status(Enum):
-    """How training ended."""
+    """How a training ended: at one of its limits, by a guard, or by a signal."""
 
     done = "done"
     diverged = "diverged"
@@ -15,11 +15,11 @@ class Status(Enum):
 
 
 @dataclass
-class Outcome:
-    """How training ended, after how many steps, and why if not at its limit."""
+class TrainResult:
+    """How a training ended, after how many steps, and why if that was before its last step."""
 
     status: Status
     steps: int
     reason: str = ""
     by_the_clock: bool = False
-    """Another machine would have come further, or not so far."""
+    """trainer.max_minutes ended it: on another machine it would have taken more or fewer steps."""

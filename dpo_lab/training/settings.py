@@ -118,9 +118,6 @@ class TrainerSettings:
             raise ValueError(f"{found}: set {setting}.batch_size={count} or less")
         return f"{found}: every step sees some of them more than once"
 
-    def checkpoint_due(self, step: int) -> bool:
-        return any(every is not None and step % every == 0 for every in (self.checkpoint_every, self.keep_every))
-
     @property
     def portions(self) -> tuple[int | None, int | None]:
         """Prompts, or tokens, that bound a pass, with gradients or without."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,15 +17,15 @@ from dpo_lab.scoring.micro_batches import longest_rows
 from dpo_lab.seeding import seed_torch
 from dpo_lab.training.clipping import Norms, clip
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.early_stopping import Best
-from dpo_lab.training.guards import Guard, Record
+from dpo_lab.training.early_stopping import EarlyStopping
+from dpo_lab.training.guards import DivergenceError, Guard, Record
 from dpo_lab.training.initial_loss import remark_on_start
 from dpo_lab.training.metrics import Meter, Tally, once
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.optim import ScheduleSpec
 from dpo_lab.training.preflight import evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.training.references.base import Reference
-from dpo_lab.training.result import Outcome, Status
+from dpo_lab.training.result import Status, TrainResult
 from dpo_lab.training.sampler import batch_rows
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.train_state import (
@@ -43,26 +42,24 @@ from dpo_lab.training.train_state import (
     tally_state,
 )
 
-T = TypeVar("T")
-
 
 @dataclass
 class Hooks:
-    """What the trainer reports to. Each may be left out."""
+    """What the trainer calls. Each may be left out."""
 
     log: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
-    """Means since the last report, every `log_every` steps and at the end."""
+    """Gets the means since the last call, every `log_every` steps and after the last."""
     evaluate: Callable[[int], Mapping[str, float]] | None = None
-    """Called before the first step, every `eval_every` steps and after the last."""
+    """Returns metrics. Called before the first step, every `eval_every` steps and after the last."""
     checkpoint: Callable[[str, int, Mapping[str, float]], None] = lambda kind, step, metrics: None
-    """Asked to save a "best" or the "last" state: at evaluations, at checkpoints that are due, and in the end."""
+    """Saves a "best" or the "last" state: after evaluations, when a checkpoint is due, and at the end."""
     stop: Callable[[], str] = lambda: ""
-    """Looked at after every step: why training has to stop there, once it is saved; "" if it has not."""
+    """The reason why training has to stop once this step is saved, such as a signal; "" while there is none."""
     warn: Callable[[str], None] = lambda text: None
     guarded: Callable[[Mapping[str, Record]], None] = lambda records: None
-    """What the guards have noticed so far, whenever that is more than before."""
+    """Gets all records of the guards whenever one is added or counted up."""
     rehearse: Callable[[], None] = lambda: None
-    """The largest passes of an evaluation, for the pre-flight."""
+    """Runs the largest passes of an evaluation, for the pre-flight."""
 
 
 @dataclass
@@ -94,86 +91,95 @@ class Trainer:
     def __post_init__(self) -> None:
         if self.rows is None:
             self.settings.check_rows(len(self.data), "rows")
-        self.best = Best(self.settings.best_metric, self.settings.patience)
+        self.early_stopping = EarlyStopping(self.settings.best_metric, self.settings.patience)
         self.meter, self.began = Meter(self.settings.batch_size), time.monotonic()
-        self.guard = Guard(self.settings.guards, self.hooks.warn)
+        self.guard = Guard(self.settings.guards, self.hooks.warn, self.hooks.guarded, lags=self.compute.reading_waits)
 
-    def fit(self) -> Outcome:
-        settings, best, meter, guard = self.settings, self.best, self.meter, self.guard
-        at_once = settings.guards.waits or not self.compute.reading_waits
+    def fit(self) -> TrainResult:
+        """Take steps until one of the limits, the guard or `hooks.stop` ends the training; all but the guard save its state."""
+        try:
+            self._start()
+            end = self._end()
+            while end is None:
+                self._take_step()
+                end = self._follow_up()
+        except DivergenceError as error:
+            return TrainResult(Status.diverged, error.steps, str(error))
+        if end.status is Status.done:
+            self._log()  # the steps before patience ran out
+        self.hooks.checkpoint("last", self.step, {})
+        return end
+
+    def _start(self) -> None:
+        """Everything before the first step."""
         seed_torch(self.seed, "dropout")
-        self.policy.train(settings.dropout)
+        self.policy.train(self.settings.dropout)
         self.loss.state = self.loss.initial_state()
-        full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        if self.compute.reading_waits if settings.preflight is None else settings.preflight:
+        if self.compute.reading_waits if self.settings.preflight is None else self.settings.preflight:
             self._preflight()
         if self.resume is None:
-            self._evaluate(0, best)
+            self._evaluate()
         else:
             self._restore(self.resume)
-        meter.began = time.monotonic()
-        for step in range(self.step + 1, settings.num_steps + 1) if not self._enough() else ():
-            batch = replace(self.data.select(self._rows(step - 1)), step=step)
-            factor = self._set_learning_rates(step - 1, full_lrs)
-            tally, norms = self._gradients(batch, first=step == 1)
-            guard.add(step, batch.ids, tally, norms)
-            leave_out, ended = self._telling(guard.read) if at_once else (False, None)
-            if ended is not None:
-                return ended
-            if not leave_out:
-                for optimizer in self.optimizers:
-                    optimizer.step()
-                if self.reference is not None:
-                    self.reference.follow(self.policy, step)
-                meter.add(tally)
-            self.step = step
-            over = step == settings.num_steps or self._time_is_over
-            evaluate = over or (settings.eval_every is not None and step % settings.eval_every == 0)
-            log = over or step % settings.log_every == 0
-            asked = "" if over else self.hooks.stop()
-            save = not over and (evaluate or bool(asked) or settings.checkpoint_due(step))
-            if (log or evaluate or save) and not at_once:
-                _, ended = self._telling(guard.read)
-                if ended is not None:
-                    return ended
-            if log:
-                self._log(step, full_lrs[0][0] * factor)
+        self._full_lrs = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.meter.began = time.monotonic()
+
+    def _take_step(self) -> None:
+        """One optimiser step, unless the guard has it skipped."""
+        step = self.step + 1
+        batch = replace(self.data.select(self._rows(self.step)), step=step)
+        self._set_learning_rates()
+        tally, norms = self._gradients(batch, first=step == 1)
+        if self.guard.check_step(step, batch.ids, tally, norms):
+            for optimizer in self.optimizers:
+                optimizer.step()
+            if self.reference is not None:
+                self.reference.follow(self.policy, step)
+            self.meter.add(tally)
+        self.step = step
+
+    def _follow_up(self) -> TrainResult | None:
+        """Log, evaluate and save what is due after a step: the result, if training has ended."""
+        settings, end = self.settings, self._end()
+        last = end is not None and end.status is Status.done
+        log = last or self._is_due(settings.log_every)
+        evaluate = last or self._is_due(settings.eval_every)
+        save = evaluate or self._is_due(settings.checkpoint_every, settings.keep_every)
+        if log or save or end is not None:
+            self.guard.catch_up()  # nothing of a step that it would have stopped is logged or saved
+        if log:
+            self._log()
+        with self.meter.paused():
             if evaluate:
-                with meter.paused():
-                    ended = self._evaluate(step, best)
-                if ended is not None:
-                    return ended
-            if best.exhausted and not over:
-                self._log(step, full_lrs[0][0] * factor)
-            if over or best.exhausted:
-                break
-            if save:
-                with meter.paused():
-                    self.hooks.checkpoint("last", step, {})
-            if asked:
-                return Outcome(Status.preempted, step, asked)
-        self.hooks.checkpoint("last", self.step, {})
-        reason = self._enough()
-        return Outcome(Status.done, self.step, reason, by_the_clock=bool(reason) and not best.exhausted)
+                self._evaluate()
+                end = self._end()  # the evaluation may have used up the patience, or the time
+            if save and end is None:
+                self.hooks.checkpoint("last", self.step, {})
+        return end
 
-    @property
-    def _time_is_over(self) -> bool:
-        minutes = self.settings.max_minutes
-        return minutes is not None and time.monotonic() - self.began > 60 * minutes
+    def _is_due(self, *intervals: int | None) -> bool:
+        return any(every is not None and self.step % every == 0 for every in intervals)
 
-    def _enough(self) -> str:
-        """Why training ends before its last step; "" if it does not."""
-        if self.step == self.settings.num_steps:
-            return ""
-        if self.best.exhausted:
-            return f"trainer.patience: {self.best.since} evaluations without a better {self.settings.best_metric}"
-        over = self.step > 0 and self._time_is_over  # a step is taken, whatever the first evaluation takes
-        return f"trainer.max_minutes={self.settings.max_minutes:g} are over" if over else ""
+    def _end(self) -> TrainResult | None:
+        """Why no further step is taken; None while training goes on."""
+        settings, stopping = self.settings, self.early_stopping
+        if self.step == settings.num_steps:
+            return TrainResult(Status.done, self.step)
+        if stopping.out_of_patience:
+            reason = f"trainer.patience: {stopping.since} evaluations without a better {stopping.metric}"
+            return TrainResult(Status.done, self.step, reason)
+        minutes = settings.max_minutes
+        # At least one step is taken, however long the first evaluation is.
+        if minutes is not None and self.step > 0 and time.monotonic() - self.began > 60 * minutes:
+            return TrainResult(Status.done, self.step, f"trainer.max_minutes={minutes:g} are over", by_the_clock=True)
+        asked = self.hooks.stop()
+        return TrainResult(Status.preempted, self.step, asked) if asked else None
 
     def state(self) -> dict[str, Tensor]:
-        """All that training carries from step to step beside the policy's weights."""
+        """What a checkpoint must hold beside the policy's weights."""
         seconds = time.monotonic() - self.began
-        own = {"step": self.step, "seconds": seconds, "best": self.best.value, "since": self.best.since}
+        own = {"step": self.step, "seconds": seconds, "best": self.early_stopping.value}
+        own["since"] = self.early_stopping.since
         return {
             **prefixed("trainer", numbers(own)),
             **prefixed("random", random_state(self.compute.torch_device)),
@@ -187,7 +193,7 @@ class Trainer:
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         own = {name: float(value) for name, value in below("trainer", state).items()}
         self.step, self.began = int(own["step"]), time.monotonic() - own["seconds"]
-        self.best.value, self.best.since = own["best"], int(own["since"])
+        self.early_stopping.value, self.early_stopping.since = own["best"], int(own["since"])
         set_random_state(below("random", state), self.compute.torch_device)
         set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
         self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
@@ -201,12 +207,12 @@ class Trainer:
         size, tokens = self.settings.micro_batch_size, self.settings.micro_batch_tokens
         return Objective(self.policy, self.loss, self.reference, self.compute, size, tokens, scoring=self.scoring)
 
-    def _set_learning_rates(self, step: int, full: list[list[float]]) -> float:
-        factor = self.schedule.factor(step, self.settings.num_steps)
-        for optimizer, lrs in zip(self.optimizers, full, strict=True):
+    def _set_learning_rates(self) -> None:
+        """Scale the optimisers' own learning rates as the schedule has it for the next step."""
+        factor = self.schedule.factor(self.step, self.settings.num_steps)
+        for optimizer, lrs in zip(self.optimizers, self._full_lrs, strict=True):
             for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
-        return factor
 
     def _rows(self, step: int) -> Tensor:
         if self.rows is not None:
@@ -230,30 +236,22 @@ class Trainer:
         norm, norms = clip(self.policy, self.settings.clip)
         return {**tally, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
 
-    def _log(self, step: int, lr: float) -> None:
-        """The means since the last time, if there were steps to take them over."""
+    def _log(self) -> None:
+        """The means since the last call, if a step was taken since."""
         if self.meter.parts:
-            self.hooks.log(step, {**self.meter.read(), "lr": lr})
+            self.hooks.log(self.step, {**self.meter.read(), "lr": self.optimizers[0].param_groups[0]["lr"]})
 
-    def _telling(self, look: Callable[[], T]) -> T:
-        """What a look by the guard finds; `hooks.guarded` is told if it has noticed something."""
-        known = self.guard.count
-        found = look()
-        if self.guard.count > known:
-            self.hooks.guarded(self.guard.records)
-        return found
-
-    def _evaluate(self, step: int, best: Best) -> Outcome | None:
-        """How training ended, if the evaluation says that it has to."""
+    def _evaluate(self) -> None:
+        """Evaluate without dropout, save the best, and let the guard look at the metrics."""
         if self.hooks.evaluate is None:
-            return None
+            return
         self.policy.eval()
         with evaluation_explained(self.settings):
-            metrics = self.hooks.evaluate(step)
+            metrics = self.hooks.evaluate(self.step)
         self.policy.train(self.settings.dropout)
-        if best.improved_by(metrics):
-            self.hooks.checkpoint("best", step, metrics)
-        return self._telling(lambda: self.guard.evaluated(step, metrics))
+        if self.early_stopping.improved_by(metrics):
+            self.hooks.checkpoint("best", self.step, metrics)
+        self.guard.check_evaluation(self.step, metrics)
 
     def _compare_start(self, values: Tensor, logps: Logps) -> None:
         """Say so where the policy, which starts as the reference, does not score as it."""

@@ -25,7 +25,7 @@ from rejections import LOPSIDED, families, rejections
 from truths import coverage, trained
 
 from dpo_lab.artifacts.json_files import to_line, write_atomically
-from dpo_lab.artifacts.machine import provenance
+from dpo_lab.artifacts.provenance import provenance
 from dpo_lab.compare.study_folder import place_table
 
 COLUMNS = ["interval or test", "seeds or pairs", "times", "promised", "found", "binomial error", "kept"]

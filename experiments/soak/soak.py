@@ -28,7 +28,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dpo_lab.artifacts.store import DamagedError, verify_directory
+from dpo_lab.artifacts.directory import DamagedError, verify_directory
 
 WORDS = [
     *("+experiment=quickstart", "data.num_sentences=200", "model.dim=16", "model.depth=1", "model.heads=1"),

@@ -1,4 +1,4 @@
-"""CPU milliseconds of forward and backward in each layout: `OMP_NUM_THREADS=1 python experiments/throughput/layouts.py`."""
+"""CPU milliseconds of forward and backward in each layout: `OMP_NUM_THREADS=1 python -m experiments.throughput.layouts`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from statistics import median
 
 import torch
 
-from dpo_lab.benchmark.cases import Case
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.scoring.layouts import EVERY, planned
 from dpo_lab.scoring.logps import Scoring, score
+from experiments.throughput.benchmark.cases import Case
 
 ROUNDS = 5
 NETWORK = TransformerSpec(name="transformer", dim=256, depth=6, heads=8, context=1024)

@@ -1,4 +1,4 @@
-"""TRL's DPOTrainer as contenders of the benchmark: `user_modules=[experiments.throughput.trl_contenders]`.
+"""TRL's DPOTrainer as contenders of the benchmark: one more of the study's user modules.
 
 Needs `pip install trl==1.16.0`. Its model is a Llama of the same shape: width, blocks, heads, rotary positions, RMS norm,
 gated SiLU of the same inner width, fused attention.
@@ -24,9 +24,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-from dpo_lab.benchmark import CONTENDERS, Contender, Setting, Step
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.training.compute import Precision
+from experiments.throughput.benchmark import CONTENDERS, Contender, Setting, Step
 
 datasets.disable_progress_bars()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own old names, which TRL uses

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dpo_lab.artifacts.identity import Code
-from dpo_lab.artifacts.store import MANIFEST, Store, digest, verify_directory
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.directory import MANIFEST, verify_directory
+from dpo_lab.artifacts.fingerprint import Code
+from dpo_lab.artifacts.store import Store
 
 THEN, NOW = Code({"a": "1"}), Code({"a": "2"})
 

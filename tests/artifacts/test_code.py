@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from dpo_lab.artifacts.identity import Code, changed, code, code_of, components, typed
+from dpo_lab.artifacts.fingerprint import Code, code, code_of, component_classes, describe_changes, interactive
 from dpo_lab.losses import LOSSES
 from dpo_lab.losses.mix import MixLoss
 from dpo_lab.preferences.rewards import REWARDS
@@ -113,7 +113,7 @@ def test_a_loss_is_its_file_and_what_all_losses_share() -> None:
 
 def test_a_mix_is_made_of_its_parts() -> None:
     mix = MixLoss(parts=[{"name": "ipo"}, {"name": "sft"}])
-    assert {LOSSES["ipo"], LOSSES["sft"], MixLoss} <= set(components(mix))
+    assert {LOSSES["ipo"], LOSSES["sft"], MixLoss} <= set(component_classes(mix))
 
 
 TYPED = """
@@ -155,7 +155,7 @@ def test_what_was_typed_into_an_interpreter_is_what_it_says_and_uses(write: Writ
     assert len({*found, once.modules["__main__"]}) == 1 + len(edits)
     write("deep", "def x():\n    return 2")
     assert after().modules["a_lab.deep"] != once.modules["a_lab.deep"]
-    typed.process.cache_clear()
+    interactive.process.cache_clear()
     assert once != after(), "another process cannot know what is the same"
 
 
@@ -179,7 +179,7 @@ def test_another_version_of_a_library_is_other_code(monkeypatch: pytest.MonkeyPa
     assert before.modules == after.modules
     assert before != after
     assert after.versions["torch"] == "0.1"
-    assert any(line.startswith("torch: ") for line in changed(before.versions, after.versions))
+    assert any(line.startswith("torch: ") for line in describe_changes(before.versions, after.versions))
 
 
 def test_a_package_outside_of_the_libraries_is_its_source_and_its_version(write: Write, tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ def test_a_package_outside_of_the_libraries_is_its_source_and_its_version(write:
 
 def test_changes_are_named_as_files() -> None:
     then, now = ({"code": {"dpo_lab.models.transformer": digest, "a_lab.x:f": digest}, "threads": 1} for digest in "ab")
-    assert changed(then, then) == []
-    assert changed(then, now) == ["a_lab/x.py (f), models/transformer.py changed"]
-    assert changed({"code": "0" * 16}, {"code": "1" * 16}) == [f"code: {'0' * 16} then, {'1' * 16} now"]
+    assert describe_changes(then, then) == []
+    assert describe_changes(then, now) == ["a_lab/x.py (f), models/transformer.py changed"]
+    assert describe_changes({"code": "0" * 16}, {"code": "1" * 16}) == [f"code: {'0' * 16} then, {'1' * 16} now"]
     many = {f"m{i}": "0" for i in range(7)}
-    assert changed({"code": {}}, {"code": many})[0].endswith(" and 3 more changed")
+    assert describe_changes({"code": {}}, {"code": many})[0].endswith(" and 3 more changed")
     assert (Code({"a": "1"}) | Code({"b": "2"}, {"torch": "2"})) == Code({"a": "1", "b": "2"}, {"torch": "2"})
 
 

@@ -18,8 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.artifacts import store as artifacts
-from dpo_lab.artifacts.store import MANIFEST, DamagedError, Store, digest, verify_directory, write_directory
+from dpo_lab.artifacts import directory
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.directory import MANIFEST, DamagedError, verify_directory, write_directory
+from dpo_lab.artifacts.store import Store
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.text(max_size=3),
@@ -75,11 +77,9 @@ def test_records_enums_and_paths_are_digested_by_what_they_hold() -> None:
 
 
 def test_a_digest_is_the_same_in_another_process() -> None:
-    command = f"{LOAD}\nprint(artifacts.digest({{'a': [1, 2.5, None], 'b': 'é'}}))"
+    command = "from dpo_lab.artifacts.digests import digest\nprint(digest({'a': [1, 2.5, None], 'b': 'é'}))"
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
-    found = subprocess.run(
-        [sys.executable, "-c", command, artifacts.__file__], capture_output=True, text=True, check=True, env=environment
-    )
+    found = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, env=environment)
     assert found.stdout.strip() == digest({"b": "é", "a": [1, 2.5, None]})
 
 
@@ -126,8 +126,8 @@ def test_a_build_that_raises_leaves_what_was_there(tmp_path: Path, before: bool)
 STEPS = (
     (Path, "write_text"),
     (Path, "write_bytes"),
-    (artifacts, "file_digest"),
-    (artifacts, "flush"),
+    (directory, "file_digest"),
+    (directory, "flush"),
     (os, "fsync"),
     (os, "replace"),
     (shutil, "rmtree"),
@@ -258,16 +258,11 @@ def test_a_build_that_raises_leaves_the_store_ready_for_the_next(tmp_path: Path)
     verify_directory(path)
 
 
-# The module alone, without torch: a process of it starts in a tenth of a second.
-LOAD = """
-import importlib.util, pathlib, sys, time
-spec = importlib.util.spec_from_file_location("artifacts", sys.argv[1])
-artifacts = importlib.util.module_from_spec(spec)
-sys.modules["artifacts"] = artifacts
-spec.loader.exec_module(artifacts)
-"""
-GET = f"""{LOAD}
-root, seconds = pathlib.Path(sys.argv[2]), float(sys.argv[3])
+GET = """
+import pathlib, sys, time
+from dpo_lab.artifacts.directory import verify_directory
+from dpo_lab.artifacts.store import Store
+root, seconds = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 
 def build(directory):
     with (root / "builds").open("a") as log:
@@ -277,16 +272,16 @@ def build(directory):
     time.sleep(seconds)
     (directory / "second").write_text("second")
 
-store = artifacts.Store(root / "store", on_event=lambda kind, key, what: print(what, flush=True))
+store = Store(root / "store", on_event=lambda kind, key, what: print(what, flush=True))
 print("ready", flush=True)
 sys.stdin.readline()
-path, key = store.get("toy", {{"size": 1}}, build)
-print((path / "first").read_text(), (path / "second").read_text(), sorted(artifacts.verify_directory(path)["files"]))
+path, key = store.get("toy", {"size": 1}, build)
+print((path / "first").read_text(), (path / "second").read_text(), sorted(verify_directory(path)["files"]))
 """
 
 
 def start(root: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", GET, artifacts.__file__, str(root), str(seconds)]
+    command = [sys.executable, "-c", GET, str(root), str(seconds)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()

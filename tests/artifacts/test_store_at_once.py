@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 from filelock import FileLock
-from test_store import LOAD
 
-from dpo_lab.artifacts import store as artifacts
-from dpo_lab.artifacts.store import Store, digest, verify_directory
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.directory import verify_directory
+from dpo_lab.artifacts.store import Store
 from dpo_lab.pipeline.artifact_listing import shelved
 
 NUM_KEYS = 40
-WORK = f"""{LOAD}
-import random
-root, seed = pathlib.Path(sys.argv[2]), int(sys.argv[3])
+WORK = f"""import pathlib, random, sys, time
+from dpo_lab.artifacts.store import Store
+root, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 draw = random.Random(seed)
 
 def build(number):
@@ -29,7 +29,7 @@ def build(number):
             time.sleep(0.005)
     return made
 
-store = artifacts.Store(root)
+store = Store(root)
 print("ready", flush=True)
 while True:
     number = draw.randrange({NUM_KEYS})
@@ -40,7 +40,7 @@ while True:
 
 
 def worker(root: Path, seed: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WORK, artifacts.__file__, str(root), str(seed)]
+    command = [sys.executable, "-c", WORK, str(root), str(seed)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -49,13 +49,15 @@ def test_processes_that_build_and_die_leave_whole_artifacts_and_free_locks(tmp_p
     workers = [worker(tmp_path, seed) for seed in range(4)]
     served = 0
     for turn in range(12):
-        time.sleep(0.15 + 0.1 * draw.random())
         victim = workers.pop(0)
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "ready\n"
+        served += sum(victim.stdout.readline().strip().isdecimal() for _ in range(2))
+        time.sleep(0.03 * draw.random())
         victim.send_signal(signal.SIGKILL)
-        out, error = victim.communicate(timeout=20)
+        _, error = victim.communicate(timeout=20)
         assert victim.returncode == -signal.SIGKILL, error
         assert error == ""
-        served += len(out.splitlines()) - 1
         workers.append(worker(tmp_path, 100 + turn))
     for victim in workers:
         victim.kill()

@@ -19,7 +19,7 @@ import hydra
 import pytest
 from processes import ENVIRONMENT, LAB, SMALL_RUN
 
-from dpo_lab.artifacts.store import MANIFEST, write_directory
+from dpo_lab.artifacts.directory import MANIFEST, write_directory
 from dpo_lab.check.__main__ import main as check
 from dpo_lab.cli.main import run_command
 from dpo_lab.compare.__main__ import main as compare

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from dpo_lab.cli.composing import CONF, composed, validate
 from dpo_lab.cli.planning import planned
 from dpo_lab.pipeline.study import CHOICES, to_study
-from dpo_lab.registry import Registry
+from dpo_lab.registry import Registry, load_user_modules
+from dpo_lab.training.optim.schedules import SCHEDULES, LinearSchedule
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 FILES = sorted(file.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml"))
-OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file and not file.startswith("experiment/")]
+YAML_OPTIONS = [file.removesuffix(".yaml") for file in FILES if "/" in file and not file.startswith("experiment/")]
 LEXICON = ["reward=lexicon", "++reward.values={a: 1}"]
 NEEDS = {
     "candidates/sampled": LEXICON,
@@ -28,9 +32,19 @@ NEEDS = {
 """What a choice cannot do without."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def of_the_throughput_studies() -> None:
+    """Their runner, as the command line imports it for them."""
+    load_user_modules(["experiments.throughput.benchmark"])
+
+
 def built_in(kind: str) -> set[str]:
     """Names of the package's own components: tests and plugins may have registered more."""
     return {name for name, cls in Registry.all[kind].items() if cls.__module__.startswith("dpo_lab.")}
+
+
+OPTIONS = sorted(f"{kind}/{name}" for kind in set(CHOICES.values()) for name in built_in(kind))
+"""With a YAML file or without."""
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,13 +97,34 @@ def test_every_experiment_composes_and_builds(experiment: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(set(CHOICES.values())))
-def test_components_and_yaml_files_have_the_same_names(kind: str) -> None:
-    assert {file.stem for file in (CONF / kind).glob("*.yaml")} == built_in(kind)
+def test_every_yaml_file_has_the_name_of_its_component(kind: str) -> None:
+    assert {file.stem for file in (CONF / kind).glob("*.yaml")} <= built_in(kind)
+
+
+def test_a_component_without_a_yaml_file_is_an_option_with_its_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass
+    class Unwritten(LinearSchedule):
+        name: str = "unwritten"
+
+    composed([])  # so that plugins and components have registered what is kept
+    monkeypatch.setattr(SCHEDULES, "_classes", dict(SCHEDULES))
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    SCHEDULES.register(Unwritten)
+    for folders in ([], [tmp_path]):
+        study = to_study(composed(["schedule=unwritten", "schedule.warmup=0.5", "schedule@base.schedule=unwritten"], folders))
+        assert (study.schedule, study.base.schedule) == (Unwritten(warmup=0.5), Unwritten())
+    (tmp_path / "schedule").mkdir()
+    (tmp_path / "schedule" / "unwritten.yaml").write_text("defaults: [/schema/schedule@_here_: unwritten]\nwarmup: 0.25\n")
+    assert to_study(composed(["schedule=unwritten"], [tmp_path])).schedule == Unwritten(warmup=0.25), "a file may say more"
+    with pytest.raises(ValueError, match="Did you mean 'unwritten'"):
+        composed(["schedule=unwriten"])
 
 
 def test_every_group_is_a_registry_or_the_experiments() -> None:
     groups = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
-    assert groups == {*CHOICES.values(), "experiment"}
+    assert groups <= {*CHOICES.values(), "experiment"}
     assert {file.suffix for file in CONF.rglob("*") if file.is_file()} == {".yaml"}
 
 
@@ -110,7 +145,7 @@ def test_every_experiment_says_its_question_and_its_time(experiment: str) -> Non
     assert "Time: " in " ".join(header)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", YAML_OPTIONS)
 def test_an_option_repeats_no_default_of_its_class(option: str) -> None:
     group, name = option.split("/")
     defaults = dict(leaves(OmegaConf.to_container(OmegaConf.structured(Registry.all[group][name]), enum_to_str=True)))

@@ -70,6 +70,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[St
         return 0
 
     Plugins.instance()  # which are found once, and register their configurations then
+    Registry.discover_all()  # as are the components
     write_module(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

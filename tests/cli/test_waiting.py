@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import comparisons, trainer, transformer
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainers import comparisons, trainer, transformer
 
 from dpo_lab import scoring
 from dpo_lab.losses import LOSSES
@@ -18,7 +18,6 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import EVERY, Layout
 from dpo_lab.scoring.layouts.branches import BranchesPlan
 from dpo_lab.scoring.layouts.packed import PackedPlan
-from dpo_lab.scoring.layouts.prefix import PrefixPlan
 from dpo_lab.scoring.layouts.rows import RowsPlan
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.training.compute import Compute
@@ -63,7 +62,7 @@ def test_only_log_steps_read_from_the_device(loss: str, layout: Layout, monkeypa
     monkeypatch.setattr(Compute, "reading_waits", True)
     monkeypatch.setattr(scoring, "planned", reads.hosted(scoring.planned))
     monkeypatch.setattr(CandidateBatch, "select", reads.hosted(CandidateBatch.select))
-    for plan in (RowsPlan, PrefixPlan, BranchesPlan, PackedPlan):
+    for plan in (RowsPlan, BranchesPlan, PackedPlan):
         monkeypatch.setattr(plan, "parts", reads.hosted(plan.parts))
     data = comparisons(b=8)
     data.prompt_mask[:, :2] = True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from written_runs import write_run
 
-from dpo_lab.artifacts.identity import HOUSEKEEPING, ROUNDING
+from dpo_lab.artifacts.fingerprint import HOUSEKEEPING, ROUNDING
 from dpo_lab.compare.__main__ import main
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.intervals import Covers
@@ -127,8 +127,8 @@ def test_what_split_rows_share_is_told_from_the_rest(tmp_path: Path) -> None:
     assert list(comparison.groups[0].settings) == ["loss.beta", "made with"]
     assert comparison.groups[2].label == "0.3"
     split, between = comparison.remarks
-    assert split.startswith("0.1: split, for its runs differ in code (trainer)")
-    assert between == "the rows differ in the code of trainer"
+    assert split.startswith("0.1: split, for its runs differ in code (training.trainer)")
+    assert between == "the rows differ in the code of training.trainer"
 
 
 def test_uncommitted_code_that_is_not_recorded_is_named(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpo_lab.compare.intervals import SHARE, Bounds, Covers, SharedError, bounds_of, estimate
+from dpo_lab.compare.intervals import SHARE, Bounds, Covers, SharedError, bounds_of, estimate, reach
 from dpo_lab.compare.significance import EXACT_UP_TO, holm, paired_p, smallest_p, student_p
-from dpo_lab.compare.student import student_cdf, student_quantile
 
 NUMBERS = st.floats(-100, 100).map(lambda x: round(x, 3))
 SEVERAL = st.lists(NUMBERS, min_size=2, max_size=6)
@@ -22,14 +21,9 @@ SEVERAL = st.lists(NUMBERS, min_size=2, max_size=6)
 FREEDOM = st.floats(0.5, 1e5) | st.integers(1, 60).map(float) | st.just(float("inf"))
 
 
-@given(st.floats(-50, 50), FREEDOM)
-def test_students_distribution_is_scipys(t: float, df: float) -> None:
-    assert student_cdf(t, df) == pytest.approx(stats.t.cdf(t, df), abs=1e-10)
-
-
-@given(st.floats(0.5, 0.9999), FREEDOM)
-def test_students_quantile_is_scipys(p: float, df: float) -> None:
-    assert student_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-6, abs=1e-9)
+@given(st.floats(1e-4, 1.0), FREEDOM)
+def test_one_source_of_error_reaches_as_far_as_students_quantile(p: float, df: float) -> None:
+    assert reach([(4.0, df)], p) == pytest.approx(2 * stats.t.isf(p / 2, df), rel=1e-6, abs=1e-9)
 
 
 def test_the_interval_of_three_values_is_the_textbooks() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from batches import gappy_pairs
 from strategies import tiny_transformer
-from test_compute_logps import comparisons
 from torch import Tensor
 
 from dpo_lab.data.tokenizers import TOKENIZERS
@@ -22,7 +22,7 @@ def judge(samples: CandidateBatch, size: int | None, tokens: int | None) -> Judg
 
 
 def single() -> CandidateBatch:
-    pairs = comparisons()
+    pairs = gappy_pairs()
     return CandidateBatch(
         pairs.prompt, pairs.prompt_mask, pairs.completions[:1, :, :3], pairs.mask[:1, :, :3], pairs.ids, pairs.confidence
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dpo_lab.benchmark import CONTENDERS, Contender, Setting, Step
+from experiments.throughput.benchmark import CONTENDERS, Contender, Setting, Step
 
 MEGABYTES = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from test_logps import comparison
+from batches import comparison
 from x_transformers import Decoder, TransformerWrapper
 
 from dpo_lab.models.transformer import TransformerPolicy

@@ -15,13 +15,13 @@ from strategies import RecurrentTable, tiny_transformer
 from torch import Tensor, nn
 from xtransformers import CONTEXT, VOCAB, drawn
 
-from dpo_lab.benchmark import Case
 from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.hugging_face.causal_lm import CausalLM
 from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.scoring.layouts import EVERY, Layout
 from dpo_lab.scoring.logps import Scoring, score
+from experiments.throughput.benchmark import Case
 
 
 def policy(dropout: float = 0.0) -> TransformerPolicy:

@@ -23,15 +23,16 @@ from processes import ENVIRONMENT, LAB, QUICKSTART, SMALL_MODEL, SMALL_RUN, SMAL
 from safetensors.torch import load_file
 from torch import nn
 
-from dpo_lab.artifacts.store import file_digest, verify_directory
+from dpo_lab.artifacts.digests import file_digest
+from dpo_lab.artifacts.directory import verify_directory
 from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import CONF, run_command
 from dpo_lab.evaluation.evaluator import Judge
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
-from dpo_lab.pipeline.runners import preference
 from dpo_lab.pipeline.foreseen import evaluated_names, kind_of
+from dpo_lab.pipeline.runners import preference
 from dpo_lab.pipeline.study import study_from_file
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -137,7 +138,7 @@ def test_run_json_says_how_the_run_came_about(quickstart: Finished) -> None:
     assert facts["started"]
     assert set(facts["versions"]) >= {"python", "torch", "dpo_lab"}
     assert set(facts["hardware"]) >= {"cpu", "cores", "memory_gib"}
-    assert set(facts["layouts"]) <= {"rows", "prefix", "branches"}
+    assert set(facts["layouts"]) <= {"rows", "branches", "packed"}
     assert sum(facts["layouts"].values()) >= 8, "every step scores a batch"
     assert facts["git"] is None or set(facts["git"]) == {"sha", "dirty"}
     for kind, keys in facts["artifacts"].items():

@@ -13,8 +13,8 @@ from jaxtyping import TypeCheckError
 from omegaconf import OmegaConf
 from processes import QUICKSTART, runs_of
 
-from dpo_lab.artifacts.identity import HOUSEKEEPING, ROUNDING, decisive, flat, group_key, is_seed
-from dpo_lab.artifacts.store import file_digest, plain
+from dpo_lab.artifacts.digests import file_digest, json_value
+from dpo_lab.artifacts.fingerprint import HOUSEKEEPING, ROUNDING, decisive, flat, group_key, is_seed
 from dpo_lab.cli.composing import composed
 from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.pipeline import execute as executing
@@ -65,7 +65,7 @@ def _other(held: Any) -> list[Any]:
 def test_every_setting_that_can_change_a_bit_is_in_the_key_and_no_other(study: Study) -> None:
     key = config_key(study)
     assert config_key(dataclasses.replace(study)) == key
-    settings = {name for name, _ in flat(plain(study)) if not name.startswith("reward.values.")}
+    settings = {name for name, _ in flat(json_value(study)) if not name.startswith("reward.values.")}
     seen: set[str] = set()
     for name, other in changes(study):
         if name.rpartition(".")[2] == "name" and name != "name":
@@ -80,13 +80,13 @@ def test_every_setting_that_can_change_a_bit_is_in_the_key_and_no_other(study: S
 
 def test_repetitions_of_an_experiment_share_a_group(study: Study) -> None:
     def group(study: Study) -> str:
-        return group_key(dict(flat(plain(study))), {"a": "1"}, {"torch": "2"})
+        return group_key(dict(flat(json_value(study))), {"a": "1"}, {"torch": "2"})
 
     own = group(study)
     for name, other in changes(study):
         expected = name in HOUSEKEEPING | ROUNDING or is_seed(name)
         assert (group(other) == own) == expected, name
-    settings = dict(flat(plain(study)))
+    settings = dict(flat(json_value(study)))
     assert group_key(settings, {"a": "2"}, {"torch": "2"}) != own != group_key(settings, {"a": "1"}, {"torch": "3"})
     assert decisive(settings, seeds=True).keys() - decisive(settings).keys() == {name for name in settings if is_seed(name)} - {
         "vary"

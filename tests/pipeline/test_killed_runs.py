@@ -17,7 +17,7 @@ from forked import Forks
 from processes import QUICKSTART, runs_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dpo_lab.artifacts.store import file_digest
+from dpo_lab.artifacts.digests import file_digest
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(forks: 
     draw = random.Random(seed)
     trained_step, saved_file = "dpo_lab.training.trainer:Trainer._gradients", "dpo_lab.training.checkpoints:save_file"
     harms = [
-        ("an artifact that is being built", ("dpo_lab.artifacts.store:flush", draw.randint(1, 8), "kill"), -9),
+        ("an artifact that is being built", ("dpo_lab.artifacts.directory:flush", draw.randint(1, 8), "kill"), -9),
         ("sampling", ("dpo_lab.models.generation:_draw", draw.randint(1, 9), "kill"), -9),
         ("the first steps", (trained_step, draw.randint(7, 8), "kill"), -9),
         ("a termination", (trained_step, draw.randint(1, 3), "terminate"), 0),

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from written_runs import write_run
 
-from dpo_lab.artifacts.store import write_directory
+from dpo_lab.artifacts.directory import write_directory
 from dpo_lab.cli.composing import composed, validate
 from dpo_lab.cli.main import run_command
 from dpo_lab.compare.comparison import compared

@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from processes import QUICKSTART, runs_of
 
-from dpo_lab.artifacts.identity import code, sources
+from dpo_lab.artifacts.fingerprint import code, sources
 from dpo_lab.cli.composing import _remembered, composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline import execute as executing

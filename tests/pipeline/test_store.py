@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from dpo_lab.artifacts.store import MANIFEST, Store, lock_of, verify_directory
+from dpo_lab.artifacts.directory import MANIFEST, verify_directory
+from dpo_lab.artifacts.store import Store, lock_file
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline.artifact_listing import shelved, take_out, uses
 from dpo_lab.pipeline.runners.store import Deed, StoreRunner
@@ -90,7 +91,7 @@ def test_what_goes_meets_every_condition_and_only_if_it_is_said(words: str, keys
 
 def test_what_is_being_built_or_was_asked_for_since_stays(keys: dict[str, str], tmp_path: Path) -> None:
     toy = tmp_path / "artifacts" / "toy"
-    with FileLock(lock_of(toy, keys["old"])):
+    with FileLock(lock_file(toy, keys["old"])):
         tend("runner.do=prune", "runner.days=30", "runner.delete=true")
     assert keys["old"] in present(tmp_path)
     one = next(one for one in shelved(tmp_path / "artifacts", tmp_path / "runs") if one.key == keys["old"])

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from strategies import ForwardOnly, batches, oracle_score, tiny_transformer
-from test_logps import comparison
 from torch import Tensor, nn
 from xtransformers import CONTEXT, EXACT, VOCAB, drawn, model
 
@@ -19,8 +20,9 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import EVERY, Layout, choose, planned
 from dpo_lab.scoring.logps import Scoring, log_probabilities, score, score_by
 from dpo_lab.scoring.self_check import trusted
+from dpo_lab.training.compute import Compute
 
-SHARED = (Layout.prefix, Layout.branches, Layout.packed)
+SHARED = (Layout.branches, Layout.packed)
 
 
 def with_gradients(
@@ -174,6 +176,12 @@ def test_a_model_that_is_only_its_logits_gets_rows() -> None:
     batch = drawn(2)
     assert planned([ForwardOnly(model("rotary"))], batch, EVERY).layout is Layout.rows
     assert planned([model("rotary"), ForwardOnly(model("rotary"))], batch, EVERY).layout is Layout.rows
+
+
+def test_a_configuration_of_before_that_names_the_removed_prefix_layout_means_auto() -> None:
+    settings = OmegaConf.merge(OmegaConf.structured(Compute), {"layout": "prefix"})
+    assert OmegaConf.to_object(settings) == Compute(layout=Layout.auto)
+    assert "prefix" not in {layout.value for layout in Layout}
 
 
 def test_what_each_layout_scored_is_counted_and_said_in_words() -> None:

@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from batches import comparison
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import (
@@ -33,29 +34,6 @@ Scorer = Callable[[nn.Module, CandidateBatch], Tensor]
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: the padded and the bare batch differ in the order of additions only
 model_based = settings(max_examples=12)
 END = 2
-
-
-def comparison(
-    prompts: list[list[int]], completions: list[list[list[int]]], pad: int = 0, left: bool = False
-) -> CandidateBatch:
-    def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, rows))
-        fill = [(row, [pad] * (width - len(row))) for row in rows]
-        tokens = [p + row if left else row + p for row, p in fill]
-        mask = [[False] * len(p) + [True] * len(row) if left else [True] * len(row) + [False] * len(p) for row, p in fill]
-        return torch.tensor(tokens), torch.tensor(mask)
-
-    b = len(prompts)
-    prompt, prompt_mask = padded(prompts)
-    tokens, mask = padded([row for candidate in completions for row in candidate])
-    return CandidateBatch(
-        prompt=prompt,
-        prompt_mask=prompt_mask,
-        completions=tokens.reshape(len(completions), b, -1),
-        mask=mask.reshape(len(completions), b, -1),
-        ids=torch.arange(b),
-        confidence=torch.ones(b),
-    )
 
 
 HARD = {

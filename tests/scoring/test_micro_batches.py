@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from batches import comparison
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import batches
-from test_logps import comparison
 
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.micro_batches import by_tokens, longest_rows

@@ -17,7 +17,6 @@ from dpo_lab.scoring.attention import Trees
 from dpo_lab.scoring.layouts import EVERY, Layout
 from dpo_lab.scoring.layouts.branches import BranchesPart
 from dpo_lab.scoring.layouts.packed import PackedPart
-from dpo_lab.scoring.layouts.prefix import PrefixPart
 from dpo_lab.scoring.logps import Scoring, score
 from dpo_lab.scoring.self_check import differences, trusted
 
@@ -59,7 +58,7 @@ def test_a_model_without_shared_prompts_gets_rows_without_a_word() -> None:
 def test_a_context_too_short_to_try_a_layout_is_reason_enough() -> None:
     said: list[str] = []
     assert trusted(model("rotary", context=3), Layout.auto, said.append) == (Layout.rows,)
-    assert len(said) == 3
+    assert len(said) == 2
     assert "its context has no room" in said[0]
 
 
@@ -87,10 +86,6 @@ def leaking(self: PackedPart) -> Trees:
     return replace(self.trees, trees=tuple(trees))
 
 
-def rests(field: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    return lambda self: [replace(rest, **{field: change(getattr(rest, field))}) for rest in self.rests]
-
-
 MUTANTS: dict[str, tuple[Layout, Callable[[pytest.MonkeyPatch], None]]] = {
     "positions that do not start again": (Layout.branches, changed(BranchesPart, positions=positions_go_on)),
     "candidates that see each other": (Layout.branches, changed(BranchesPart, branch=lambda self: self.branch * 0)),
@@ -102,13 +97,6 @@ MUTANTS: dict[str, tuple[Layout, Callable[[pytest.MonkeyPatch], None]]] = {
         Layout.packed,
         changed(PackedPart, predicting=lambda self: (self.predicting - 1).clamp(min=0)),
     ),
-    "another prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners.flip(0)))),
-    "the first prompt's keys": (Layout.prefix, changed(PrefixPart, rests=rests("owners", lambda owners: owners * 0))),
-    "logits one place earlier": (
-        Layout.prefix,
-        changed(PrefixPart, rests=rests("predicting", lambda at: (at - 1).clamp(min=0))),
-    ),
-    "a prompt without its last shared token": (Layout.prefix, changed(PrefixPart, shared=lambda self: self.shared[:, :-1])),
 }
 
 
@@ -123,11 +111,11 @@ def test_a_broken_layout_is_found_out(mutant: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_gradients_that_stop_at_the_prompt_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = TransformerPolicy.read
+    hidden = TransformerPolicy.hidden_of_branches
 
-    def detached(self: TransformerPolicy, tokens: Tensor) -> Any:
-        with torch.no_grad():
-            return read(self, tokens)
+    def detached(self: TransformerPolicy, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        found, prompt = hidden(self, tokens, positions, visible), visible.all(dim=1)  # what every token sees
+        return torch.where(prompt[..., None], found.detach(), found)
 
-    monkeypatch.setattr(TransformerPolicy, "read", detached)
-    assert Layout.prefix not in trusted(model("rotary"), Layout.auto, lambda line: None)
+    monkeypatch.setattr(TransformerPolicy, "hidden_of_branches", detached)
+    assert Layout.branches not in trusted(model("rotary"), Layout.auto, lambda line: None)

@@ -11,16 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.artifacts.machine import git_state
-from dpo_lab.tracking.run_directory import (
-    RunDirectory,
-    Status,
-    is_being_written,
-    read_metrics,
-    read_run,
-    read_summary,
-    sanitise,
-)
+from dpo_lab.artifacts.provenance import git_state
+from dpo_lab.tracking.reading import read_metrics, read_run, read_summary
+from dpo_lab.tracking.run_directory import RunDirectory, RunStatus, is_being_written, sanitise
 
 NAMES = st.text(st.characters(categories=["L"]), min_size=1, max_size=6).map("rewards/".__add__)
 
@@ -170,14 +163,14 @@ def test_no_environment_variable_is_ever_written(run: RunDirectory, monkeypatch:
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    run.update(status=Status.running)
+    run.update(status=RunStatus.running)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
-        run.update(status=Status.done)
+        run.update(status=RunStatus.done)
     assert read_run(run.path) == {"status": "running"}
     assert {path.name for path in run.path.iterdir()} == {"run.json", ".lock"}
 

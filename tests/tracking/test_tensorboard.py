@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from dpo_lab.tracking.run_directory import RunDirectory, read_metrics
-from dpo_lab.tracking.tensorboard import SUMMARY_METRICS, TensorBoard, flatten
+from dpo_lab.artifacts.fingerprint import scalar_settings
+from dpo_lab.tracking import RunDirectory, read_metrics
+from dpo_lab.tracking.tensorboard import SUMMARY_METRICS, TensorBoard
 
 CONFIG = {
     "seed": 1,
@@ -166,10 +167,10 @@ def test_flattening_keeps_every_value_that_is_not_none(config: dict) -> None:
             found.update(leaves(value, (*prefix, key)) if isinstance(value, dict) else {".".join((*prefix, key)): value})
         return found
 
-    flat = flatten(config)
+    flat = scalar_settings(config)
     assert flat.keys() == {name for name, value in leaves(config).items() if value is not None}
     assert all(isinstance(value, (bool, int, float, str)) for value in flat.values())
 
 
 def test_an_enum_shows_as_its_name() -> None:
-    assert flatten({"loss": {"aggregate": Enum("Aggregate", "sum mean").mean}}) == {"loss.aggregate": "mean"}
+    assert scalar_settings({"loss": {"aggregate": Enum("Aggregate", "sum mean").mean}}) == {"loss.aggregate": "mean"}

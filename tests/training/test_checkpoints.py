@@ -16,9 +16,10 @@ from faults import FAULTS, ended_by_kill, files_no_larger_than, full
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dpo_lab.training import checkpoints
-from dpo_lab.artifacts.store import Store, verify_directory
+from dpo_lab.artifacts.directory import verify_directory
+from dpo_lab.artifacts.store import Store
 from dpo_lab.tracking import RunDirectory, read_metrics, read_run, read_summary
+from dpo_lab.training import checkpoints
 from dpo_lab.training.checkpoints import Checkpoints
 from dpo_lab.training.train_state import set_weights, weights_of
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
+from batches import gappy_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import batches, tiny_transformer
 from torch import Tensor, nn
 
-from dpo_lab.training import compute_logps as measuring
 from dpo_lab.losses import PairLoss
 from dpo_lab.losses.options import Weighting
 from dpo_lab.models.copying import freeze
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import score
+from dpo_lab.training import compute_logps as measuring
 from dpo_lab.training.compute_logps import log_collision, measure
 from dpo_lab.training.references import REFERENCES, Reference
 
@@ -88,7 +89,7 @@ def gradients(policy: nn.Module, total: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("portion", [1, 3, 10**6])
 def test_the_portion_changes_no_value_and_no_gradient(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, reference, batch = tiny_transformer(seed=0), frozen(), comparisons()
+    policy, reference, batch = tiny_transformer(seed=0), frozen(), gappy_pairs()
     assert reference.model is not policy
 
     def found() -> tuple[Tensor, list[Tensor]]:
@@ -104,7 +105,7 @@ def test_the_portion_changes_no_value_and_no_gradient(portion: int, monkeypatch:
 
 def test_the_gradient_of_the_kl_is_policy_minus_reference() -> None:
     """d KL(reference || policy) / d logits = p_policy - p_reference, at the positions of completion tokens only."""
-    batch = comparisons()
+    batch = gappy_pairs()
     policy, reference = Table(0), Reference(REFERENCES["frozen"](), freeze(Table(1)))
     logps = measure(policy, batch, KL, reference)
     assert logps.kl is not None
@@ -120,18 +121,18 @@ def test_the_gradient_of_the_kl_is_policy_minus_reference() -> None:
 def test_nothing_measured_of_the_reference_has_a_gradient_and_collision_has_none() -> None:
     policy, reference = tiny_transformer(seed=0), Reference(REFERENCES["frozen"](), tiny_transformer(seed=1))
     for loss in (KL, COLLISION):
-        logps = measure(policy, comparisons(), loss, reference)
+        logps = measure(policy, gappy_pairs(), loss, reference)
         assert logps.reference is not None
         assert logps.collision is not None
         assert not logps.reference.requires_grad
         assert not logps.collision.requires_grad
         assert logps.policy.requires_grad
-    assert measure(policy, comparisons(), KL, reference).kl.requires_grad  # type: ignore[union-attr]
+    assert measure(policy, gappy_pairs(), KL, reference).kl.requires_grad  # type: ignore[union-attr]
 
 
 def test_mismatched_completions_are_scored_without_gradient_and_only_where_a_loss_asks() -> None:
     policy, reference = tiny_transformer(seed=0), frozen()
-    batch = comparisons().with_mismatched()
+    batch = gappy_pairs().with_mismatched()
     assert measure(policy, batch, PLAIN, reference).mismatched is None
     found = measure(policy, batch, ReadsMismatched(), reference).mismatched
     assert found is not None
@@ -156,7 +157,7 @@ def test_each_model_runs_once() -> None:
     reference = Reference(REFERENCES["frozen"](), Counted("reference", tiny_transformer(seed=1)))
     for loss in (PLAIN, KL, COLLISION):
         calls.clear()
-        measure(Counted("policy", tiny_transformer(seed=0)), comparisons(), loss, reference)
+        measure(Counted("policy", tiny_transformer(seed=0)), gappy_pairs(), loss, reference)
         assert sorted(calls) == ["policy", "reference"]
 
 
@@ -178,18 +179,3 @@ class Table(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.logits[tokens]
-
-
-def comparisons(b: int = 5, seed: int = 0, **fields: Any) -> CandidateBatch:
-    draw = torch.Generator().manual_seed(seed)
-    mask = torch.rand(2, b, 4, generator=draw) < 0.6
-    mask[:, :, 1] = True
-    batch = CandidateBatch(
-        prompt=torch.randint(5, (b, 3), generator=draw),
-        prompt_mask=torch.arange(3) < torch.randint(1, 4, (b, 1), generator=draw),
-        completions=torch.randint(5, (2, b, 4), generator=draw),
-        mask=mask,
-        ids=torch.arange(b),
-        confidence=torch.ones(b, dtype=torch.float64),
-    )
-    return replace(batch, **fields)

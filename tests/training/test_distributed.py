@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import trainers
 from processes import ENVIRONMENT
-from torch import Tensor
+from trainers import Trained, trained
 
 WORKER = """
 import pickle, sys
 import torch, torch.distributed as dist
-from test_distributed import trained
+from trainers import trained
 rank, world, rendezvous, result = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
 found = {name: trained(name, None) for name in sys.argv[5:]}
@@ -23,28 +24,6 @@ dist.destroy_process_group()
 pickle.dump(found, open(result, "wb"))
 """
 LOSSES_TRIED = ["dpo", "sft", "coupled"]
-
-Trained = tuple[dict[str, Tensor], list[dict[str, float]], dict[str, float]]
-
-
-def trained(name: str, micro_batch_size: int | None) -> Trained:
-    """Weights, metrics and loss state after three steps."""
-    from test_objective import Coupled, prepared
-    from test_trainer import trainer, transformer
-
-    from dpo_lab.losses import LOSSES
-    from dpo_lab.training.trainer import Hooks
-
-    torch.set_num_threads(1)
-    loss = Coupled() if name == "coupled" else LOSSES[name]()
-    logged: list[dict[str, float]] = []
-    hooks = Hooks(log=lambda step, metrics: logged.append({k: v for k, v in metrics.items() if not k.endswith("_per_s")}))
-    policy = transformer(seed=0)
-    fit = trainer(
-        policy, prepared(loss, b=8), loss=loss, batch_size=4, micro_batch_size=micro_batch_size, hooks=hooks, clip=1.0
-    )
-    fit.fit()
-    return {k: v.detach().clone() for k, v in policy.state_dict().items()}, logged, dict(loss.state)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +33,7 @@ def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tra
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(rank), "2", str(folder / "rendezvous"), str(results[rank]), *LOSSES_TRIED],
-            cwd=Path(__file__).parent,
+            cwd=Path(trainers.__file__).parent,
             env=ENVIRONMENT,
             stderr=subprocess.PIPE,
             text=True,

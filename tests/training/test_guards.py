@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 from torch import Tensor, nn
+from trainers import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 
 from dpo_lab.losses import LOSSES
 from dpo_lab.scoring.micro_batches import longest_rows
 from dpo_lab.training.clipping import clip
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.guards import IN_A_ROW, Action, GuardSettings, Record
+from dpo_lab.training.guards import MAX_SKIPPED_IN_A_ROW, Action, DivergenceError, Guard, GuardSettings, Record
 from dpo_lab.training.result import Status
 from dpo_lab.training.trainer import Hooks, Trainer
 
@@ -99,8 +99,8 @@ def test_steps_left_out_for_ever_end_the_run() -> None:
     fit = trainer(policy, comparisons(), max_steps=99, hooks=seen.hooks(), guards=GuardSettings(Action.skip))
     spoiling(fit, lambda step: step > 0)
     outcome = fit.fit()
-    assert (outcome.status, outcome.steps) == (Status.diverged, IN_A_ROW - 1)
-    assert f"{IN_A_ROW} steps in a row" in outcome.reason
+    assert (outcome.status, outcome.steps) == (Status.diverged, MAX_SKIPPED_IN_A_ROW - 1)
+    assert f"{MAX_SKIPPED_IN_A_ROW} steps in a row" in outcome.reason
     assert same(weights(policy), before)
     assert [text.partition("(")[2] for text in seen.warned] == ["", "for the 10th time)"]
 
@@ -158,6 +158,28 @@ def test_an_evaluation_beyond_the_kl_is_told_or_the_last(action: Action) -> None
         assert seen.records == {"kl": Record(2, 2, 3, 9.5)}
 
 
+def test_a_first_evaluation_beyond_the_kl_ends_the_run_before_any_step() -> None:
+    policy, guards = transformer(), GuardSettings(max_kl=0.5, beyond=Action.stop)
+    before = weights(policy)
+    result = trainer(policy, comparisons(), hooks=Hooks(evaluate=lambda step: {"kl": 1.0, "loss": 1.0}), guards=guards).fit()
+    assert (result.status, result.steps) == (Status.diverged, 0)
+    assert same(weights(policy), before)
+
+
+def test_a_guard_that_lags_finds_the_same_step_when_it_catches_up() -> None:
+    numbers = [{"loss": torch.tensor([value, 1.0]), "grad_norm": torch.tensor([1.0, 1.0])} for value in (1.0, math.inf, 1.0)]
+    prompt, late = Guard(GuardSettings()), Guard(GuardSettings(), lags=True)
+    assert prompt.check_step(1, torch.arange(2), numbers[0], {})
+    with pytest.raises(DivergenceError) as at_once:
+        prompt.check_step(2, torch.arange(2), numbers[1], {})
+    assert [late.check_step(step, torch.arange(2), tally, {}) for step, tally in enumerate(numbers, 1)] == [True] * 3
+    with pytest.raises(DivergenceError) as lagging:
+        late.catch_up()
+    assert str(lagging.value) == str(at_once.value)
+    assert (lagging.value.steps, late.records) == (1, prompt.records)
+    assert not Guard(GuardSettings(Action.skip), lags=True).lags, "a step cannot be skipped once it is taken"
+
+
 def test_what_was_noticed_is_known_after_an_interruption() -> None:
     fit = trainer(transformer(), comparisons(), max_steps=4, guards=GuardSettings(Action.skip), hooks=Seen().hooks())
     spoiling(fit, lambda step: step in (1, 4))
@@ -165,7 +187,7 @@ def test_what_was_noticed_is_known_after_an_interruption() -> None:
     again = trainer(transformer(), comparisons(), guards=GuardSettings(Action.skip))
     again.guard.restore(fit.guard.state())
     assert again.guard.records.keys() == fit.guard.records.keys() == {"grad_norm"}
-    assert (again.guard.records["grad_norm"].count, again.guard.in_a_row) == (2, 1)
+    assert (again.guard.records["grad_norm"].count, again.guard.skipped_in_a_row) == (2, 1)
 
 
 WRONG = [

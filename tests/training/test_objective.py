@@ -6,55 +6,24 @@ import copy
 import itertools
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from einops import reduce
-from jaxtyping import Float
+from coupled import Coupled, prepared
 from strategies import numbers_of, tiny_transformer
-from test_compute_logps import comparisons
 from torch import Tensor, nn
 
-from dpo_lab.losses import LOSSES, PairLoss, PreferenceLoss
+from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.models.copying import freeze
-from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.records import Logps
 from dpo_lab.training import objective as module
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.compute_logps import measure
 from dpo_lab.training.metrics import means
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import REFERENCES, Reference
-
-
-@dataclass
-class Coupled(PairLoss):
-    """Every pair against the mean of all pairs of the step, by gap, KL and mismatched completions; counts what it observes."""
-
-    name: str = "coupled"
-    needs_kl: ClassVar[bool] = True
-    needs_mismatched: ClassVar[bool] = True
-    couples_batch: ClassVar[bool] = True
-
-    def initial_state(self) -> dict[str, float]:
-        return {"gap": 0.0, "calls": 0.0}
-
-    def observe(self, logps: Logps, batch: CandidateBatch) -> None:
-        assert logps.mismatched is not None
-        gap = self.pairs(logps, batch).gap.mean() + logps.mismatched.logratios().mean()
-        self.state = {"gap": float(gap), "calls": self.state["calls"] + 1}
-
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        assert logps.kl is not None
-        kl = reduce(logps.kl, "k b m -> b", "sum")
-        gap = self.pairs(logps, batch).gap[0] + 0.1 * kl
-        return (gap - gap.mean() - self.state["gap"]) ** 2 + gap.sort().values * torch.arange(len(gap))
-
-
-def prepared(loss: PreferenceLoss, b: int = 5) -> CandidateBatch:
-    batch = replace(comparisons(b=b), scores=torch.tensor([[2.0], [1.0]], dtype=torch.float64).expand(2, b), step=3)
-    return batch.with_mismatched() if loss.needs_mismatched else batch
 
 
 def stepped(

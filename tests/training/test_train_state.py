@@ -18,7 +18,7 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.training.references import REFERENCES, Reference
-from dpo_lab.training.result import Outcome
+from dpo_lab.training.result import TrainResult
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks, Trainer
 
@@ -49,7 +49,7 @@ class Attempt:
     logged: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     saved: list[tuple[str, int]] = field(default_factory=list)
 
-    def run(self, resumed: tuple[bytes, bytes] | None = None) -> tuple[Outcome | None, dict[str, Tensor]]:
+    def run(self, resumed: tuple[bytes, bytes] | None = None) -> tuple[TrainResult | None, dict[str, Tensor]]:
         case = {"optimizer": "adamw", "loss": "dpo", "reference": REFERENCES["frozen"](), "patience": None, **self.case}
         policy, model = network(), freeze(network())
         if resumed is not None:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from trainers import VOCAB, comparisons, same, scored_by, table, trainer, transformer, twin_of, weights
 
 from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.losses import LOSSES, PreferenceLoss
@@ -26,32 +26,11 @@ from dpo_lab.scoring.micro_batches import longest_rows
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.training.references import REFERENCES, Reference
-from dpo_lab.training.result import Outcome, Status
+from dpo_lab.training.result import Status, TrainResult
 from dpo_lab.training.settings import TrainerSettings
-from dpo_lab.training.trainer import Hooks, Trainer
+from dpo_lab.training.trainer import Hooks
 
-VOCAB = 7
 NAN = math.nan
-
-
-class Table(nn.Module):
-    """Next-token logits are free numbers for each token before: a softmax policy over one-token completions."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits.clone())
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.logits[tokens]
-
-
-def table(seed: int = 0) -> Table:
-    return Table(torch.randn(VOCAB, VOCAB, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-
-
-def transformer(seed: int = 0, **fields: Any) -> nn.Module:
-    torch.manual_seed(seed)
-    return TransformerSpec(**({"dim": 8, "depth": 1, "heads": 1, "context": 8} | fields)).build(VOCAB).double()
 
 
 def one_token_pairs(prompts: Tensor, chosen: Tensor, rejected: Tensor, confidence: Tensor) -> CandidateBatch:
@@ -64,73 +43,6 @@ def one_token_pairs(prompts: Tensor, chosen: Tensor, rejected: Tensor, confidenc
         ids=100 + torch.arange(b),
         confidence=confidence,
     )
-
-
-def comparisons(b: int = 6, seed: int = 0) -> CandidateBatch:
-    """Pairs of 1 to 4 tokens after prompts of 1 to 3, padded at the right."""
-    draw = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 5, (2, b, 1), generator=draw)
-    return CandidateBatch(
-        prompt=torch.randint(VOCAB, (b, 3), generator=draw),
-        prompt_mask=torch.arange(3) < torch.randint(1, 4, (b, 1), generator=draw),
-        completions=torch.randint(VOCAB, (2, b, 4), generator=draw),
-        mask=torch.arange(4) < lengths,
-        ids=100 + torch.arange(b),
-        confidence=torch.ones(b, dtype=torch.float64),
-    )
-
-
-def scored_by(model: nn.Module) -> Reference:
-    return Reference(REFERENCES["frozen"](), model)
-
-
-def trainer(
-    policy: nn.Module,
-    data: CandidateBatch,
-    *,
-    loss: PreferenceLoss | None = None,
-    reference: Reference | None = None,
-    optimizer: str = "sgd",
-    lr: float = 0.1,
-    seed: int = 0,
-    hooks: Hooks | None = None,
-    starts_at_reference: bool = True,
-    **options: Any,
-) -> Trainer:
-    """A trainer of DPO against the policy's own beginning, if nothing else is said."""
-    if reference is None:
-        reference = scored_by(twin_of(policy))
-    return Trainer(
-        policy=policy,
-        loss=loss or LOSSES["dpo"](beta=0.5),
-        reference=reference,
-        data=data,
-        optimizers=OPTIMIZERS[optimizer](lr=lr).build(policy),
-        schedule=SCHEDULES["constant"](),
-        settings=TrainerSettings(**({"batch_size": 4, "max_steps": 3, "clip": None, "log_every": 1} | options)),
-        compute=Compute(device="cpu"),
-        seed=seed,
-        hooks=hooks or Hooks(),
-        starts_at_reference=starts_at_reference,
-    )
-
-
-def twin_of(model: nn.Module) -> nn.Module:
-    """The same network built anew, as no deep copy is to be trusted here."""
-    if isinstance(model, Table):
-        return freeze(Table(model.logits.detach()))
-    tied = "net.to_logits.weight" not in model.state_dict()
-    twin = transformer(seed=9, tie_embedding=tied)
-    twin.load_state_dict(model.state_dict())
-    return freeze(twin)
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @dataclass
@@ -281,7 +193,7 @@ def converged(loss: PreferenceLoss, data: CandidateBatch, lr: float, steps: int 
     outcome = trainer(
         policy, data, loss=loss, reference=scored_by(reference), lr=lr, batch_size=len(data), max_steps=steps, log_every=10**6
     ).fit()
-    assert outcome == Outcome(Status.done, steps)
+    assert outcome == TrainResult(Status.done, steps)
     with torch.no_grad():
         gaps = [score(model, data)[:, :, 0] for model in (policy, reference)]
     return gaps[0][0] - gaps[0][1], gaps[1][0] - gaps[1][1]
@@ -411,7 +323,7 @@ def test_training_stops_at_whichever_limit_comes_first(batch_size: int, steps: i
     hooks = Hooks(checkpoint=lambda kind, step, metrics: saved.append((kind, step)))
     fit = trainer(table(), comparisons(), batch_size=batch_size, max_steps=steps, max_pairs=pairs, hooks=hooks)
     limits = [*([steps] if steps else []), *([math.ceil(pairs / batch_size)] if pairs else [])]
-    assert fit.fit() == Outcome(Status.done, min(limits))
+    assert fit.fit() == TrainResult(Status.done, min(limits))
     assert saved == [("last", min(limits))]
 
 
@@ -498,7 +410,7 @@ def test_a_training_that_is_asked_to_stop_finishes_its_step_and_saves_it(evaluat
     hooks = report.hooks(iter([{"loss": 1.0}] * 9) if evaluated else None)
     fit = trainer(table(), comparisons(), max_steps=9, eval_every=2 if evaluated else None, hooks=hooks)
     hooks.stop = lambda: "SIGTERM" if fit.step >= 4 else ""
-    assert fit.fit() == Outcome(Status.preempted, 4, "SIGTERM")
+    assert fit.fit() == TrainResult(Status.preempted, 4, "SIGTERM")
     assert report.saved == ([("best", 0), ("last", 2)] if evaluated else []) + [("last", 4)]
     assert report.evaluated == ([0, 2, 4] if evaluated else [])
 
@@ -507,7 +419,7 @@ def test_a_request_to_stop_after_the_last_step_comes_too_late(report: Report) ->
     hooks = report.hooks()
     hooks.stop = lambda: "SIGTERM" if fit.step >= 3 else ""
     fit = trainer(table(), comparisons(), max_steps=3, hooks=hooks)
-    assert fit.fit() == Outcome(Status.done, 3)
+    assert fit.fit() == TrainResult(Status.done, 3)
 
 
 def test_checkpoints_come_at_evaluations_at_their_own_intervals_and_in_the_end(report: Report) -> None:

@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 from optuna.trial import Trial, TrialState
 
-from dpo_lab.artifacts.store import digest
+from dpo_lab.artifacts.digests import digest
 from dpo_lab.cli.composing import composed, validate
 from dpo_lab.cli.grammar import parsed
 from dpo_lab.cli.sweeps.grid import launch

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dpo_lab.cli.composing import CONF, composed
+from dpo_lab.cli.composing import composed
 from dpo_lab.cli.sweeps.ledger import Ledger, lock_file
 from dpo_lab.pipeline.execute import execute
 from dpo_lab.pipeline.resume import config_key, finished_run
 from dpo_lab.pipeline.study import Study, to_study
-from dpo_lab.registry import Registry, load_user_modules
+from dpo_lab.registry import load_user_modules
 from dpo_lab.tracking import Console
 
 
@@ -77,10 +76,6 @@ class Task:
     def prepare(self) -> None:
         """Make the user's own components known to this process."""
         load_user_modules(self.user_modules)
-        for kind, registry in list(Registry.all.items()):  # those without a YAML file are options of their group all the same
-            for name, cls in registry.items():
-                if not any((folder / kind / f"{name}.yaml").is_file() for folder in [CONF, *self.folders]):
-                    ConfigStore.instance().store(group=kind, name=name, node=cls)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "ledger": None, "known": {}}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dpo_lab.compare.figures.frontier_panel import draw_frontier, way
 from dpo_lab.compare.figures.theme import INK, MUTED, STYLE, known, measured, percent
 from dpo_lab.compare.figures.training_panels import curves, draw_training
-from dpo_lab.tracking.run_directory import read_metrics, read_summary
+from dpo_lab.tracking.reading import read_metrics, read_summary
 
 
 def draw_run(run_dir: Path) -> Path:

@@ -15,11 +15,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dpo_lab.artifacts.tensors import each_once
-from dpo_lab.models.hugging_face.caches import buffering, continuing, recording
+from dpo_lab.models.hugging_face.caches import buffering
 from dpo_lab.scoring.attention import Trees, attending_among
 from dpo_lab.scoring.layouts import Work
 from dpo_lab.scoring.logps import evaluating
@@ -124,16 +123,6 @@ class CausalLM(LanguageModel):
         row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
         given = {"position_ids": at, "attention_mask": trees.stand_in(), "use_cache": False}
         return rearrange(attending_among(trees, lambda: self.body()(input_ids=row, **given)[0]), "1 n d -> n d")
-
-    def read(self, tokens: Int[Tensor, "b n"]) -> Cache:
-        """The keys and values of tokens, for `hidden_after`."""
-        cache = recording()
-        self.body()(input_ids=tokens, past_key_values=cache, use_cache=True)
-        return cache
-
-    def hidden_after(self, state: Cache, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
-        """Hidden states of tokens that follow those of the given rows of the state."""
-        return self.body()(input_ids=tokens, past_key_values=continuing(state, rows), use_cache=True)[0]
 
     def masks(self, visible: Bool[Tensor, "b n c"], distance: Int[Tensor, "b n c"]) -> Any:
         """What the network takes as its attention mask, for each kind of its layers if it has several.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dpo_lab.artifacts.store import write_directory
+from dpo_lab.artifacts.directory import write_directory
 from dpo_lab.models.policies import starting_policy
 from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec

@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from dpo_lab.artifacts.identity import as_file, flat
-from dpo_lab.artifacts.store import MANIFEST
+from dpo_lab.artifacts.directory import MANIFEST
+from dpo_lab.artifacts.fingerprint import as_file, flat
 from dpo_lab.pipeline.artifact_listing import Shelved, shelved, take_out
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.tracking import Console

@@ -23,16 +23,16 @@ R = TypeVar("R")
 class Layout(Enum):
     """How the tokens of a batch are laid out; changes time and memory, not the scores.
 
-    rows: every candidate after its own copy of the prompt. prefix: the prompt once, and each candidate goes on from its keys
-    and values. branches: the prompt once, its candidates behind it in one row. packed: the same, all prompts in one row.
-    auto: for each batch the cheapest by count, without packed where that has no kernel.
+    rows: every candidate after its own copy of the prompt. branches: the prompt once, its candidates behind it in one row.
+    packed: the same, all prompts in one row. auto: for each batch the cheapest by count, without packed where it has no kernel.
+    prefix was a layout once, slower than packed or branches wherever it was measured; configurations that name it get auto.
     """
 
     auto = "auto"
     rows = "rows"
-    prefix = "prefix"
     branches = "branches"
     packed = "packed"
+    prefix = "auto"  # noqa: PIE796
 
 
 @runtime_checkable
@@ -57,14 +57,10 @@ class Work:
 
 @runtime_checkable
 class SharesPrompt(SplitsHead, Protocol):
-    """A model that reads a prompt once for several completions: as branches of one row, which it may have to itself or not, or
-    through its keys and values.
-    """
+    """A model that reads a prompt once for several completions: as branches of one row, which it may have to itself or not."""
 
     def hidden_of_branches(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor: ...
     def hidden_of_trees(self, tokens: Tensor, positions: Tensor, trees: Trees) -> Tensor: ...
-    def read(self, tokens: Tensor) -> Any: ...
-    def hidden_after(self, state: Any, rows: Tensor, tokens: Tensor) -> Tensor: ...
     def work(self) -> Work: ...
 
 

@@ -9,17 +9,16 @@ import torch
 from torch import nn
 
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import branches, packed, prefix, rows
+from dpo_lab.scoring.layouts import branches, packed, rows
 from dpo_lab.scoring.layouts.base import Layout, Plan, Rows, SharesPrompt, Work, rows_of_batch
 
 TOKENS_OF_A_PASS_ELSEWHERE = 16384
 """An accelerator computes a batch of such a size at once."""
 
-EVERY = (Layout.rows, Layout.prefix, Layout.branches, Layout.packed)
+EVERY = (Layout.rows, Layout.branches, Layout.packed)
 
 PLANNERS: dict[Layout, Callable[[Rows, Work], Plan | None]] = {
     Layout.rows: rows.plan,
-    Layout.prefix: prefix.plan,
     Layout.branches: branches.plan,
     Layout.packed: packed.plan,
 }

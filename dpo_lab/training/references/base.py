@@ -12,8 +12,9 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpo_lab.artifacts.identity import code_of
-from dpo_lab.artifacts.store import Store, digest
+from dpo_lab.artifacts.digests import digest
+from dpo_lab.artifacts.fingerprint import code_of
+from dpo_lab.artifacts.store import Store
 from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from processes import ENVIRONMENT, LAB, QUICKSTART, runs_of
 
-from dpo_lab.artifacts.store import file_digest
+from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline.resume import unfinished_run

@@ -14,7 +14,7 @@ from dpo_lab.compare.figures.frontier_panel import way
 from dpo_lab.compare.figures.labels import Labels
 from dpo_lab.compare.figures.run import compose, draw_run, finding
 from dpo_lab.compare.figures.training_panels import curves
-from dpo_lab.tracking.run_directory import RunDirectory, read_metrics
+from dpo_lab.tracking import RunDirectory, read_metrics
 
 SUMMARY = {
     "step": 40,

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.benchmark import CONTENDERS, Case
-from dpo_lab.benchmark.contenders import side_by_side
-from dpo_lab.benchmark.prepared import Prepared, Terms, prepared
 from dpo_lab.models import running
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.settings import TrainerSettings
+from experiments.throughput.benchmark import CONTENDERS, Case
+from experiments.throughput.benchmark.contenders import side_by_side
+from experiments.throughput.benchmark.prepared import Prepared, Terms, prepared
 
 CASE = Case(prompt=6, completion=4, vocab=24, pairs=3)
 TERMS = Terms(TransformerSpec(dim=16, depth=2, heads=2), Compute(device="cpu"), beta=0.3, trainer=TrainerSettings(), seed=1)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from greedy_contender import MEGABYTES
 
-from dpo_lab.benchmark import Case
-from dpo_lab.benchmark.memory import in_cold_process
-from dpo_lab.benchmark.prepared import Terms
-from dpo_lab.benchmark.results import row_of, table_of
-from dpo_lab.benchmark.timing import Timed, in_turns
-from dpo_lab.benchmark.work import peak_of_matmul, useful_operations
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.scoring.layouts import Work
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.settings import TrainerSettings
+from experiments.throughput.benchmark import Case
+from experiments.throughput.benchmark.memory import in_cold_process
+from experiments.throughput.benchmark.prepared import Terms
+from experiments.throughput.benchmark.results import row_of, table_of
+from experiments.throughput.benchmark.timing import Timed, in_turns
+from experiments.throughput.benchmark.work import peak_of_matmul, useful_operations
 
 CASE = Case("small", prompt=6, completion=4, vocab=24, pairs=3)
 

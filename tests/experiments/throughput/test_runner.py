@@ -12,7 +12,8 @@ from dpo_lab.cli.main import run_command
 from dpo_lab.compare.study_folder import place_table
 
 TINY = [
-    *("runner=benchmark", "model.dim=16", "model.depth=1", "model.heads=2", "runner.repeats=2", "runner.memory=false"),
+    *("user_modules=[experiments.throughput.benchmark]", "runner=benchmark"),
+    *("model.dim=16", "model.depth=1", "model.heads=2", "runner.repeats=2", "runner.memory=false"),
     "runner.cases=[{name: short, prompt: 4, completion: 4, vocab: 16, pairs: 2}, {name: wide, prompt: 4, vocab: 64}]",
 ]
 

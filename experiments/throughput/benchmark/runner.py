@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from dpo_lab.artifacts.json_files import to_line, write_atomically
-from dpo_lab.artifacts.machine import hardware, versions
-from dpo_lab.benchmark.base import CONTENDERS
-from dpo_lab.benchmark.cases import Case
-from dpo_lab.benchmark.figure import draw
-from dpo_lab.benchmark.memory import in_cold_process, of_step
-from dpo_lab.benchmark.prepared import Terms, prepared
-from dpo_lab.benchmark.results import row_of, table_of
-from dpo_lab.benchmark.timing import in_turns
-from dpo_lab.benchmark.work import peak_of_matmul, useful_operations
+from dpo_lab.artifacts.provenance import hardware, versions
 from dpo_lab.compare.study_folder import check_folder, place_table
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
+from experiments.throughput.benchmark.base import CONTENDERS
+from experiments.throughput.benchmark.cases import Case
+from experiments.throughput.benchmark.figure import draw
+from experiments.throughput.benchmark.memory import in_cold_process, of_step
+from experiments.throughput.benchmark.prepared import Terms, prepared
+from experiments.throughput.benchmark.results import row_of, table_of
+from experiments.throughput.benchmark.timing import in_turns
+from experiments.throughput.benchmark.work import peak_of_matmul, useful_operations
 
 if TYPE_CHECKING:
     from dpo_lab.pipeline.study import Study

@@ -6,10 +6,10 @@ import time
 
 import torch
 
-from dpo_lab.benchmark.timing import synchronise
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Work
 from dpo_lab.training.compute import Compute, Precision
+from experiments.throughput.benchmark.timing import synchronise
 
 SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 1024))
 ON_GPU = ((4096, 4096, 4096), (8192, 8192, 8192))

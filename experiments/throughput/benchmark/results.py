@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dpo_lab.benchmark.cases import Case
-from dpo_lab.benchmark.timing import Timed
 from dpo_lab.records import CandidateBatch
+from experiments.throughput.benchmark.cases import Case
+from experiments.throughput.benchmark.timing import Timed
 
 
 def row_of(

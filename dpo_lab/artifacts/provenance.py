@@ -1,4 +1,4 @@
-"""Where numbers come from: the command, the code, the versions and the machine. Never the environment: it holds secrets."""
+"""A run's provenance: command, git commit, library versions and hardware. Never the environment: it holds secrets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 PACKAGES = ("torch", "x-transformers", "hydra-core", "dpo_lab")
 
@@ -43,17 +41,19 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that decide the numbers; None for one that is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
 def hardware() -> dict[str, Any]:
     """CPU name, cores this process may use, memory in GiB, names of the visible GPUs."""
+    import torch  # here: comparing runs must not pay for it
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"cpu": _cpu_name(), "cores": cores, "memory_gib": _memory_gib(), "gpus": gpus}

@@ -1,4 +1,4 @@
-"""Code that was typed into an interpreter or a notebook, and has no file."""
+"""Fingerprints of code that has no file: what was typed into an interpreter or a notebook."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MAIN = "__main__"
 
 @cache
 def process() -> str:
-    """What no other process gives: of what a later one computes with, it can know nothing."""
+    """An id of this process: a later process cannot know what was typed into this one."""
     return os.urandom(8).hex()
 
 
-def typed(classes: Iterable[type]) -> tuple[str, set[str]]:
-    """A text that changes as what was typed of these classes does, with all that they use of it; and the modules they name."""
+def source_of_classes(classes: Iterable[type]) -> tuple[str, set[str]]:
+    """A text that changes with the code of these classes and of everything they use of __main__; and the modules they use."""
     names = vars(sys.modules[MAIN])
-    found, modules, seen, waiting = [process()], set[str](), set[int](), list[Any](classes)
+    lines, modules, seen, waiting = [process()], set[str](), set[int](), list[Any](classes)
     while waiting:
         value = waiting.pop(0)
         if id(value) in seen:
@@ -32,14 +32,14 @@ def typed(classes: Iterable[type]) -> tuple[str, set[str]]:
         elif getattr(value, "__module__", MAIN) not in (MAIN, None):
             modules.add(value.__module__)
         elif isinstance(value, type):
-            found.append(value.__qualname__)
+            lines.append(value.__qualname__)
             waiting += [*value.__bases__, *(held for _, held in sorted(vars(value).items()))]
         elif isinstance(value, staticmethod | classmethod):
             waiting.append(value.__func__)
         elif isinstance(value, property):
             waiting += [value.fget, value.fset]
         elif isinstance(value, FunctionType):
-            found.append(_text(value.__code__))
+            lines.append(_text(value.__code__))
             waiting += [value.__defaults__, value.__kwdefaults__]
             waiting += [names[name] for name in _used(value.__code__) if name in names]
             waiting += [cell.cell_contents for cell in value.__closure__ or ()]
@@ -49,16 +49,16 @@ def typed(classes: Iterable[type]) -> tuple[str, set[str]]:
             waiting += value
         elif value is None or isinstance(value, str | bytes | bool | int | float):
             seen.discard(id(value))  # another may have its place by then, or the same
-            found.append(repr(value))
-    return "\n".join(found), modules
+            lines.append(repr(value))
+    return "\n".join(lines), modules
 
 
 def _text(code: CodeType) -> str:
-    """The instructions and constants of a function and of those within it."""
+    """The instructions and constants of a function and of the functions within it."""
     constants = [_text(held) if isinstance(held, CodeType) else repr(held) for held in code.co_consts]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
 
 def _used(code: CodeType) -> list[str]:
-    """The names that a function and those within it look up."""
+    """The names that a function and the functions within it look up."""
     return [*code.co_names, *(name for held in code.co_consts if isinstance(held, CodeType) for name in _used(held))]

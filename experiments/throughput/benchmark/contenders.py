@@ -11,7 +11,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.benchmark.base import CONTENDERS, Contender, Setting, Step
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze, independent_copy
@@ -21,6 +20,7 @@ from dpo_lab.scoring.logps import Scoring
 from dpo_lab.scoring.self_check import trusted
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import REFERENCES, Reference
+from experiments.throughput.benchmark.base import CONTENDERS, Contender, Setting, Step
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The source of modules: what it imports, and which of that is code and which a library."""
+"""What a module's source imports, and whether that is code (ours, the user's) or a library."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Source:
-    """What is read of a module's file."""
+    """A module's file: its digest and its imports."""
 
     digest: str
     """The first 12 digits of its sha256."""
@@ -65,7 +65,7 @@ def source_of(name: str) -> Source | None:
 
 
 def file_of(name: str) -> Path | None:
-    """Where a module's source is, or what has been compiled of it, if there is any."""
+    """A module's source file, or the compiled file where that is all there is; None without a file."""
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
@@ -135,7 +135,7 @@ def _defines_nothing(tree: ast.Module) -> bool:
 
 
 def leads_to(imported: Import) -> list[str]:
-    """The modules that an import needs."""
+    """The names of the modules that an import runs."""
     if imported.name is None:
         return [imported.module]
     inner = f"{imported.module}.{imported.name}"
@@ -150,7 +150,7 @@ def leads_to(imported: Import) -> list[str]:
 
 
 def passed_on_by(package: str) -> Mapping[str, Import] | None:
-    """What a package's __init__ passes on, None where it does more than that."""
+    """The imports of a package's __init__ by name; None if it does more than import."""
     source = source_of(package)
     return {} if source is None else source.passes_on
 
@@ -180,7 +180,7 @@ def _registered(count: int) -> set[str]:
 
 @cache
 def _is_loose(top: str) -> bool:
-    """Whether a package or module lies outside of where libraries are installed."""
+    """Whether a package or module lies outside the folders where libraries are installed."""
     if top in sys.stdlib_module_names:
         return False
     spec = None if file_of(top) else _spec_of(top)

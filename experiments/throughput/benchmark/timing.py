@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from dpo_lab.benchmark.base import Step
+from experiments.throughput.benchmark.base import Step
 
 
 @dataclass

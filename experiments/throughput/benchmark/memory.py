@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dpo_lab.benchmark.base import Step
-from dpo_lab.benchmark.cases import Case
-from dpo_lab.benchmark.prepared import Terms, prepared
 from dpo_lab.registry import load_user_modules
+from experiments.throughput.benchmark.base import Step
+from experiments.throughput.benchmark.cases import Case
+from experiments.throughput.benchmark.prepared import Terms, prepared
 
 STATUS = Path("/proc/self/status")
 SMALL = Case(prompt=4, completion=4, pairs=2)

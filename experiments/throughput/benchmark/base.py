@@ -48,4 +48,4 @@ class Contender:
         return setting.policy
 
 
-CONTENDERS: Registry[Contender] = Registry("contender", "dpo_lab.benchmark")
+CONTENDERS: Registry[Contender] = Registry("contender", "experiments.throughput.benchmark")

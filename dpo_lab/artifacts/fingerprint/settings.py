@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any
+
+Scalar = float | int | bool | str
 
 HOUSEKEEPING = frozenset(
     {
@@ -32,13 +36,35 @@ ROUNDING = frozenset(
 """Settings that change the order in which numbers are added, and so their last bits. (`compute.precision` changes more.)"""
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings with their dotted names."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def scalar_settings(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """A nested config as dotted names and scalars: None is left out, a list becomes JSON, anything else its text."""
+    return {name: _scalar(value) for name, value in flat(config) if value is not None}
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bool | str) or (isinstance(value, int | float) and math.isfinite(value)):
+        return value
+    return json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
+
+
 def is_seed(setting: str) -> bool:
-    """Whether a dotted setting is the seed of something, or says what a seed varies."""
+    """Whether a dotted setting is a seed, or says what a seed varies."""
     return setting.rpartition(".")[2] == "seed" or setting == "vary"
 
 
 def decisive(settings: Mapping[str, Any], seeds: bool = False) -> dict[str, Any]:
-    """The flat, dotted `settings` that decide a run's numbers up to rounding: without seeds, unless they are asked for.
+    """Those of the flat, dotted `settings` that decide a run's numbers up to rounding; the seeds only if asked for.
 
     Runs that agree in them are repetitions of one experiment.
     """

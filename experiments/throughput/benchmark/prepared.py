@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import nn
 
-from dpo_lab.benchmark.base import CONTENDERS, Setting, Step
-from dpo_lab.benchmark.cases import Case
 from dpo_lab.models.base import ModelSpec
 from dpo_lab.seeding import seed_torch
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.settings import TrainerSettings
+from experiments.throughput.benchmark.base import CONTENDERS, Setting, Step
+from experiments.throughput.benchmark.cases import Case
 
 
 @dataclass
