@@ -6,7 +6,6 @@ import re
 
 from sphinx.application import Sphinx
 
-
 project = "dpo_lab"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
@@ -39,7 +38,9 @@ def sidebar(app: Sphinx, name: str, source: list[str]) -> None:
 def in_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text with `code`: what reStructuredText would read as anything else is escaped."""
     for i, line in enumerate(lines):
-        lines[i] = "".join(part if part.startswith("`") else re.sub(r"([*|]|_\b)", r"\\\1", part) for part in re.split(r"(`[^`]*`)", line))
+        lines[i] = "".join(
+            part if part.startswith("`") else re.sub(r"([*|]|_\b)", r"\\\1", part) for part in re.split(r"(`[^`]*`)", line)
+        )
 
 
 def setup(app: Sphinx) -> None:

@@ -41,7 +41,13 @@ def results() -> str:
         return f"{statistics.fmean(numbers):{form}}" + (f" ± {spread:{form}}" if spread else "")
 
     rows = [
-        ["reference", "0", *(cell(run[f"{name}/reference"] for run in runs) for name in ("proxy", "reward", "positive")), ".50", ""],
+        [
+            "reference",
+            "0",
+            *(cell(run[f"{name}/reference"] for run in runs) for name in ("proxy", "reward", "positive")),
+            ".50",
+            "",
+        ],
         ["best of 8", *(cell(row[name] for row in best) for name in ("kl", "proxy", "reward", "positive")), "", ""],
         [
             "DPO",
@@ -57,7 +63,10 @@ def results() -> str:
 def metrics() -> str:
     parts = []
     for title, section in SECTIONS.items():
-        parts.append(f"### {title}\n\n" + table(["metric", "meaning"], ([f"`{name}`", text.replace("|", r"\|")] for name, text in section.items())))
+        parts.append(
+            f"### {title}\n\n"
+            + table(["metric", "meaning"], ([f"`{name}`", text.replace("|", r"\|")] for name, text in section.items()))
+        )
     return "\n".join(parts)
 
 

@@ -82,7 +82,7 @@ OF_ONE_LOSS = {
     "one_sided": "`aot_unpaired`: 1 for a step with completions of one kind only, which has no gradient.",
     "weights": "`loss.weighting=wpo`: mean weight of a pair.",
 }
-"""What single losses log besides. `mix` logs the loss of each part, and what the part itself logs, under the part's name."""
+"""What single losses log besides. `mix` logs each part's loss as 0.dpo, 1.bco, ..., and what a part logs as 1.delta, ..."""
 
 SECTIONS = {
     "Pairs": LOSS_AND_REWARDS,
@@ -98,6 +98,9 @@ METRICS: dict[str, str] = {name: meaning for section in SECTIONS.values() for na
 def meaning(name: str) -> str | None:
     """What a metric means, also under its prefix `eval/` and as a standard error; None for an unknown one."""
     plain = name.removeprefix("eval/")
+    number, _, of_part = plain.partition(".")
+    if number.isdecimal():
+        return METRICS.get(of_part, f"`mix`: mean loss of its part {number}, {of_part}.")
     if plain.endswith("_se") and plain.removesuffix("_se") in METRICS:
         return f"Standard error of {plain.removesuffix('_se')}, with prompts as clusters."
     return METRICS.get(plain)
