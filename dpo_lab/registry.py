@@ -11,9 +11,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
-
 T = TypeVar("T")
 C = TypeVar("C")
 
@@ -41,7 +38,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     """Classes of one kind by name. Reading it like a dict gives the class.
 
     What registers itself in a file of the folder `package` is found there: a new component needs no import elsewhere.
-    Registering also publishes the schema to Hydra, in group `schema/<kind>`, for YAML files to start from.
+    On the command line each is the option KIND=NAME, with or without a YAML file of its own.
     """
 
     all: ClassVar[dict[str, Registry[Any]]] = {}
@@ -63,10 +60,6 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"{self.kind} '{name}' is already registered by {taken.__module__}.{taken.__qualname__}")
         self._classes[name] = cls  # type: ignore[assignment]  # C is a T by contract; Python cannot say so of a decorator
-        schema = OmegaConf.structured(cls)
-        # Open to unknown keys while composing: what is left over in the end is refused there, with a suggestion.
-        OmegaConf.set_struct(schema, False)
-        ConfigStore.instance().store(group=f"schema/{self.kind}", name=name, node=schema)
         return cls
 
     def discover(self) -> None:

@@ -9,41 +9,56 @@ imported here before a sweep starts.
 # No `from __future__ import annotations`: with it a dataclass looks for its module, which Hydra enters only after running it.
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
-class ComponentSource(StructuredConfigSource):
-    """Every registered component as the option KIND/NAME. A YAML file of that name comes first: it may say more."""
+class ComponentSource(ConfigSource):
+    """Every registered component as the option KIND/NAME, and as schema/KIND/NAME for YAML files to start from.
+
+    A YAML file of the same name is found first: it may say more.
+    """
 
     @staticmethod
     def scheme() -> str:
         return "components"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        return super().load_config(f"schema/{config_path}")
+        group, _, name = config_path.rpartition("/")
+        schema = OmegaConf.structured(self._components(group)[name])
+        # Open to unknown keys while composing: what is left over in the end is refused there, with a suggestion.
+        OmegaConf.set_struct(schema, False)
+        return ConfigResult(self.provider, self.path, schema, {"package": None})
+
+    def available(self) -> bool:
+        return True
 
     def is_group(self, config_path: str) -> bool:
-        return super().is_group(f"schema/{config_path}")
+        return config_path == "schema" or bool(self._components(config_path))
 
     def is_config(self, config_path: str) -> bool:
-        return super().is_config(f"schema/{config_path}")
+        group, _, name = config_path.rpartition("/")
+        return name in self._components(group)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return StructuredConfigSource(self.provider, "structured://").list(f"schema/{config_path}", results_filter)
+        return [] if results_filter is ObjectType.GROUP else list(self._components(config_path))
+
+    def _components(self, group: str) -> Mapping[str, type]:
+        from dpo_lab.registry import Registry
+
+        return Registry.all.get(group.removeprefix("schema/"), {})
 
 
 @dataclass
@@ -149,13 +164,13 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from dpo_lab.cli.sweeps.processes import run_in_processes
 
-        jobs = [list(words) for words in job_overrides]
+        jobs = [self.task.job(words) for words in job_overrides]
         if self.n_jobs == 1:
-            codes = [self.task.run(words) for words in jobs]
+            codes = [self.task.run(job) for job in jobs]
         else:
             codes = run_in_processes(self.task, jobs, self.n_jobs, self.folder)
         return [
-            JobReturn(words, status=JobStatus.COMPLETED, _return_value=code) for words, code in zip(jobs, codes, strict=True)
+            JobReturn(job.words, status=JobStatus.COMPLETED, _return_value=code) for job, code in zip(jobs, codes, strict=True)
         ]
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
 from dpo_lab.registry import Registry, load_user_modules, suggestion
+from hydra_plugins.dpo_lab_sweeps import ComponentSource
 
 
 @pytest.fixture
 def shapes(monkeypatch: pytest.MonkeyPatch) -> Registry[object]:
     """A registry that leaves no trace in the lab's own."""
     monkeypatch.setattr(Registry, "all", dict(Registry.all))
-    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     return Registry("shape", "dpo_lab.data.tokenizers")
 
 
@@ -64,9 +62,13 @@ def test_names_come_in_alphabetical_order(shapes: Registry[object]) -> None:
 
 def test_hydra_finds_it_as_a_schema(shapes: Registry[object]) -> None:
     shapes.register(Square)
-    store = ConfigStore.instance()
-    assert "square.yaml" in store.list("schema/shape")
-    assert store.load("schema/shape/square.yaml").node.side == 1.0
+    source = ComponentSource("components", "components://")
+    for group in ("shape", "schema/shape"):
+        assert source.is_group(group)
+        assert source.list(group, None) == ["square"]
+        assert source.is_config(f"{group}/square")
+        assert source.load_config(f"{group}/square").config.side == 1.0
+        assert not source.is_config(f"{group}/circle")
 
 
 def test_a_name_that_is_taken_is_refused_and_stays_with_its_owner(shapes: Registry[object]) -> None:

@@ -16,7 +16,7 @@ from dpo_lab.check.drawing import admitted, promises
 from dpo_lab.check.laws import EXACT, Law, law, prepared, same, seen, values
 from dpo_lab.check.moving import lowered, rows_of, scaled, swapped
 from dpo_lab.check.universal import at_reference, gradient_of
-from dpo_lab.losses.base import Laws, PreferenceLoss
+from dpo_lab.losses import Laws, PreferenceLoss
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 WIDE = 1e-8  # moves by some nats of log-probabilities of some hundred
@@ -93,7 +93,7 @@ def convex(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
 @law(promises, k=(2,), uncertain=False)
 def swap_linear(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """L(chosen, rejected) - L(rejected, chosen) is proportional to the difference of the two rewards."""
-    if loss.aggregate is Aggregate.sampled:
+    if loss.options.aggregate is Aggregate.sampled:
         return  # the other order draws other tokens
     differences, margins = [], []
     for by in (0.0, 3.0):

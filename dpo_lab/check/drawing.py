@@ -15,7 +15,8 @@ from torch import Tensor
 from dpo_lab.check.moving import rows_of
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.losses.divergences import Divergence
-from dpo_lab.losses.options import Margin, Weighting
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.options import Weighting
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 Draw = Callable[..., Any]  # hypothesis' own DrawFn is a protocol that cannot be checked at run time
@@ -144,7 +145,7 @@ def strengths(loss_class: Loss) -> st.SearchStrategy[PreferenceLoss]:
 @st.composite
 def _configured(draw: Draw, loss_class: Loss, names: tuple[str, ...], fixed: dict[str, Any]) -> PreferenceLoss:
     known = {setting.name for setting in fields(loss_class)}
-    loss = loss_class(**{name: value for name, value in fixed.items() if name in known and name not in loss_class.refuses})
+    loss = loss_class(**{name: value for name, value in fixed.items() if name in known and name not in loss_class.unsupported})
     for name in names:
         # A third of the settings at a time differs from the default: what fails then says which of them it is.
         if name not in fixed and name in known and draw(st.integers(0, 2)) > (name not in ("beta", "aggregate")):

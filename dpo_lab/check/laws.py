@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.check.drawing import Drawn, Loss, cases
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 
 EXACT = 1e-9  # relative and absolute: float64, values up to some hundreds, dozens of operations
@@ -46,16 +45,28 @@ def law(
     return of
 
 
-def prepared(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> PreferenceLoss:
-    """A copy that has seen the step, where its values depend on that."""
-    fresh = copy.deepcopy(loss)
-    if fresh.couples_batch:
-        fresh.observe(logps, batch)
-    return fresh
+@dataclass
+class Prepared:
+    """A loss that has seen the step, where its values depend on that."""
+
+    loss: PreferenceLoss
+    state: State
+
+    def __call__(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        return self.loss(logps, batch, self.state)
+
+    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+        return self.loss.rewards(logps, batch, self.state)
+
+
+def prepared(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Prepared:
+    """The loss in a first step that consists of this batch."""
+    state = loss.initial_state()
+    return Prepared(loss, loss.observe(logps, batch, state) if loss.couples_batch else state)
 
 
 def values(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-    """The loss of each prompt in a step that consists of this batch. `loss` itself stays as it is."""
+    """The loss of each prompt in a step that consists of this batch."""
     return prepared(loss, logps, batch)(logps, batch)
 
 

@@ -57,7 +57,7 @@ def curve_of(name: str, loss_class: Loss) -> Curve | None:
         return None
     loss = default(loss_class)
     # Without a reference, completions start at a likelihood from which both have far to go: 1 nat per token, or as a sum.
-    mean = loss.aggregate is Aggregate.mean
+    mean = loss.options.aggregate is Aggregate.mean
     start = -1.0 if mean and not loss.needs_reference else -1.05 * REACH / (2 * loss.beta)
     room = 0.98 * -start if not loss.needs_reference else torch.inf
     moves = torch.linspace(-1, 1, 801, dtype=torch.float64) * min(REACH / (2 * loss.beta), room)
@@ -82,8 +82,9 @@ def at(loss: PreferenceLoss, start: float, move: Float[Tensor, ""]) -> tuple[Flo
     # Nothing but the margin differs from the start; the chosen completion is better by a score of 1.
     level = replace(logps, kl=torch.zeros_like(logps.kl), mismatched=same)
     scored = replace(batch, scores=torch.tensor([[1.0], [0.0]], dtype=torch.float64))
-    chosen, rejected = loss.rewards(level, scored)
-    return (chosen - rejected)[0], loss(level, scored)[0]
+    state = loss.initial_state()
+    chosen, rejected = loss.rewards(level, scored, state)
+    return (chosen - rejected)[0], loss(level, scored, state)[0]
 
 
 def compose(curves: Sequence[Curve], left_out: Sequence[str]) -> Figure:

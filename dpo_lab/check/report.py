@@ -98,9 +98,9 @@ def known_of(loss: PreferenceLoss, batch: CandidateBatch, row: int) -> str:
         parts.append(f"utilities {listed(batch.utilities[:, row])}")
     elif loss.reads_confidence:
         parts.append(f"confidence {batch.confidence[row]:g}")
-    if batch.scores is not None and (loss.needs_scores or loss.margin.score):
+    if batch.scores is not None and (loss.needs_scores or loss.options.margin.score):
         parts.append(f"scores {listed(batch.scores[:, row])}")
-    if batch.margin is not None and loss.margin.data:
+    if batch.margin is not None and loss.options.margin.data:
         parts.append(f"margin {batch.margin[row]:.4g}")
     return ", ".join(parts)
 

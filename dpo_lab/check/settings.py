@@ -12,7 +12,8 @@ from dpo_lab.check.drawing import fixed
 from dpo_lab.check.laws import Law, law, values
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.losses.divergences import Divergence
-from dpo_lab.losses.options import Margin, Weighting
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.options import Weighting
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 
@@ -20,11 +21,11 @@ def alternatives(loss: PreferenceLoss) -> Iterator[tuple[str, dict[str, Any], di
     """Every shared setting: its name, what it needs beside it, and another value."""
     yield "beta", {}, {"beta": 1.7 * loss.beta}
     for aggregate in Aggregate:
-        if aggregate is not loss.aggregate:
+        if aggregate is not loss.options.aggregate:
             yield "aggregate", {}, {"aggregate": aggregate}
     yield "shared_rest", {"aggregate": Aggregate.shared}, {"shared_rest": 0.25}
     for divergence in Divergence:
-        if divergence is not loss.divergence:
+        if divergence is not loss.options.divergence:
             yield "divergence", {}, {"divergence": divergence}
     yield "divergence_alpha", {"divergence": Divergence.alpha}, {"divergence_alpha": 0.25}
     yield "label_smoothing", {}, {"label_smoothing": 0.2}
@@ -45,9 +46,9 @@ def a_setting_works_or_is_refused(loss: PreferenceLoss, logps: Logps, batch: Can
         after, complaint = tried(before, setting)
         if after is None:
             assert f"loss.{name}" in complaint, f"{shown} is refused without its name: {complaint}"
-            assert loss.refuses.get(name, "") in complaint, f"{shown} is refused without the reason: {complaint}"
+            assert loss.unsupported.get(name, "") in complaint, f"{shown} is refused without the reason: {complaint}"
             continue
-        assert name not in loss.refuses, f"it declares to refuse {name}, but takes {shown}"
+        assert name not in loss.unsupported, f"it declares to refuse {name}, but takes {shown}"
         changed = not torch.equal(values(after, logps, batch), values(before, logps, batch))
         assert changed, f"{shown} is taken, but changes nothing"
 

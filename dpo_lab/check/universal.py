@@ -15,7 +15,8 @@ from dpo_lab.check.drawing import fixed, numbers_of_candidates, sample
 from dpo_lab.check.laws import EXACT, Law, law, prepared, same, seen, values
 from dpo_lab.check.moving import collapsed, lowered, padded, rows_of
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.losses.options import Margin, Weighting
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.options import Weighting
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 
@@ -185,7 +186,7 @@ def rewards_are_per_candidate(loss: PreferenceLoss, logps: Logps, batch: Candida
 @law(k=(2,), weighting=Weighting.none, margin=Margin())
 def rewards_are_what_is_compared(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """Loss and rewards aggregate alike: the rejected completion counts the same as one token that is as likely."""
-    if loss.aggregate in (Aggregate.sum, Aggregate.mean):
+    if loss.options.aggregate in (Aggregate.sum, Aggregate.mean):
         one = collapsed(loss, logps, batch, candidate=1)
         same(values(loss, *one), values(loss, logps, batch), "the value with the rejected completion as one token")
         same(rewards(loss, *one), rewards(loss, logps, batch), "a reward with the rejected completion as one token")
@@ -193,22 +194,24 @@ def rewards_are_what_is_compared(loss: PreferenceLoss, logps: Logps, batch: Cand
 
 @law()
 def only_observing_changes_state(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
-    """Values, rewards and details change neither the loss's state nor their inputs, and are the same when asked again."""
+    """Values, rewards and extra metrics change neither the loss nor its state nor their inputs, and are the same when asked
+    again; observing gives a new state and leaves the one before as it was.
+    """
     ready = prepared(loss, logps, batch)
-    state, settings = dict(ready.state), copy.deepcopy(vars(ready))
+    state, settings = dict(ready.state), copy.deepcopy(vars(loss))
     inputs = {name: tensor.clone() for name, tensor in vars(logps).items() if isinstance(tensor, Tensor)}
     first = ready(logps, batch)
     ready.rewards(logps, batch)
-    ready.details(logps, batch)
-    ready.value_at_reference(batch.num_candidates)
+    loss.extra_metrics(logps, batch, ready.state)
+    loss.value_at_reference(batch.num_candidates)
     same(ready(logps, batch), first, "the value, asked again", 0.0)
+    after = loss.observe(logps, batch, ready.state)
     assert ready.state == state, f"state went from {state} to {ready.state}"
-    assert vars(ready) == settings, "its settings changed"
+    assert vars(loss) == settings, "its settings changed"
     for name, before in inputs.items():
         assert torch.equal(before, getattr(logps, name)), f"it changed logps.{name}"
     if not loss.couples_batch:
-        ready.observe(logps, batch)
-        assert ready.state == state, "it observes, but does not declare couples_batch"
+        assert after == state, "it observes, but does not declare couples_batch"
 
 
 VALUES: tuple[Law, ...] = (

@@ -3,188 +3,229 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dpo_lab.artifacts.fingerprint import describe_values
-from dpo_lab.cli.grammar import unreadable
+from dpo_lab.cli.grammar import key_of, of_hydra, parsed
 from dpo_lab.cli.hydra_settings import refuse_code
-from dpo_lab.pipeline.base import RunnerSpec
+from dpo_lab.cli.resumed_config import config_of_run
 from dpo_lab.pipeline.resume import AUTO, NEVER
-from dpo_lab.pipeline.study import CHOICES, Study, config_from_file, refuse_remote_code, to_study
+from dpo_lab.pipeline.study import CHOICES, refuse_remote_code
 from dpo_lab.pipeline.varying import let_all_follow
-from dpo_lab.registry import Registry, suggestion
+from dpo_lab.registry import Registry, load_user_modules, suggestion
 
 VERSION_BASE = "1.3"
-READ_BY_ALL = ("runner", "compute", "name", "runs", "store", "resume", "user_modules", "experiment", "hydra")
+PRIMARY = "config"
 PACKAGE = Path(__file__).parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
 
 
-def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
-    """The study that the override words describe, ready to run. Raises ValueError with one sentence where that fails."""
-    return validated(composed(words, folders), words)
-
-
-def validated(config: DictConfig, words: Sequence[str]) -> Study:
-    """The study that a configuration describes, made of these words, as `validate` has it."""
-    study = to_study(config)
-    refuse_unread(study.runner, words)
-    study.data.fingerprint()  # its files must be there before any work starts
-    study.model.weights()
-    study.reference.weights()
-    study.runner.check(study)
-    return study
-
-
-def refuse_unread(runner: RunnerSpec, words: Sequence[str]) -> None:
-    """Raises ValueError for a word that sets what the runner does not look at."""
-    if runner.reads is None:
-        return
-    for word in words:
-        key = word.lstrip("+~").partition("=")[0].rpartition("@")[2]
-        if not any(key == known or key.startswith((f"{known}.", f"{known}/")) for known in (*runner.reads, *READ_BY_ALL)):
-            raise ValueError(f"{key}: runner={runner.name} does not look at it, so it would change nothing: leave it out")
-
-
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
-    """The configuration that the override words describe; `folders` hold further YAML files of the user.
+    """The settings that the override words describe; `folders` hold further YAML files of the user."""
+    return Composer(folders).settings(words)
+
+
+@dataclass
+class Composition:
+    """What is being composed: the words that choose an option of a group, and what the merging has come to."""
+
+    choices: list[Override]
+    replaced: list[str] = field(default_factory=list)
+    """Choices that the words make differently from the experiment."""
+    file: str = ""
+
+
+class Composer(ConfigLoaderImpl):
+    """Hydra's config loader with the laboratory's rules. It composes a configuration once, and keeps it for whoever asks again.
 
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
-    they start from that loss's own defaults. With `vary=all` every seed is the run's. With `resume=RUN` it is that run's, and
-    other words may only repeat it.
+    they start from that loss's own defaults. With `vary=all` every seed is the run's. With `resume=RUN` the configuration is
+    that run's, and other words may only repeat it. Whatever is wrong is a ValueError of one sentence.
+
+    Launchers of other machines send it along with a job; there it begins empty, and composes that job.
     """
-    config = _composed(words, folders, lambda all_words: _with_own_choices(_safe(all_words), all_words))
-    if not any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words):
-        refuse_remote_code(config)
-    let_all_follow(config, words)
-    return config if config.resume in (AUTO, NEVER) else _of_run(config, words)
 
+    def __init__(self, folders: Sequence[Path] = (), user_modules: Sequence[str] = ()) -> None:
+        version.setbase(VERSION_BASE)
+        setup_globals()
+        load_user_modules(user_modules)
+        Registry.discover_all()
+        path = create_config_search_path(str(CONF))
+        for folder in folders:
+            path.prepend("command-line", f"file://{folder.absolute()}", SearchPathQuery(provider="schema"))
+        path.prepend("components", "components://", SearchPathQuery(provider="schema"))
+        super().__init__(path)
+        self.folders, self.user_modules = list(folders), list(user_modules)
+        self._of_choices: dict[tuple[str, ...], DictConfig] = {}
+        self._of_words: dict[tuple[str, ...], DictConfig] = {}
+        self._settings: dict[tuple[str, ...], DictConfig] = {}
+        self._composition = Composition([])
 
-def _safe(words: list[str]) -> DictConfig:
-    """The configuration as Hydra composes it, once Hydra's own part of it has been looked at."""
-    config = compose("config", words, return_hydra_config=True)
-    refuse_code(config.hydra)
-    with open_dict(config):
-        del config["hydra"]
-    return config
+    def __reduce__(self) -> tuple[Callable[..., Composer], tuple[Any, ...]]:
+        return Composer, (self.folders, self.user_modules)
 
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        """The whole configuration, Hydra's own part included. It is kept, and not to be changed."""
+        key = tuple(words)
+        if key not in self._of_words:
+            self._of_words[key] = self._compose(words)
+        return self._of_words[key]
 
-def _of_run(config: DictConfig, words: Sequence[str]) -> DictConfig:
-    """The configuration of the run that `resume` names, put where that run is."""
-    run = Path(config.resume).expanduser()
-    if not (run / "config.yaml").is_file() or not (run / "run.json").is_file():
-        raise ValueError(f"resume: {run} is no run directory: give one of {config.runs}/, or resume=auto")
-    saved = config_from_file(run / "config.yaml")
-    own = {"resume": config.resume, "runs": str(run.absolute().parents[len(str(saved.name).split("/"))])}
-    own["store"] = config.store if any(word.startswith("store=") for word in words) else saved.store
-    kept, asked = ({**_plain(each), **own} for each in (saved, config))
-    changed = describe_values(kept, asked)
-    if changed and any(word.partition("=")[0] not in {*own, "user_modules"} for word in words):
-        more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise ValueError(f"resume: {run.name} has other settings ({'; '.join(changed[:4])}{more}): give resume=RUN alone")
-    for name, value in own.items():
-        OmegaConf.update(saved, name, value)
-    return saved
+    def settings(self, words: Sequence[str]) -> DictConfig:
+        """The configuration of a study. It is kept, and not to be changed."""
+        key = tuple(words)
+        if key not in self._settings:
+            config = copy.deepcopy(self.compose(words))
+            with open_dict(config):
+                del config["hydra"]
+            if not any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words):
+                refuse_remote_code(config)
+            let_all_follow(config, words)
+            if config.resume not in (AUTO, NEVER):
+                config = config_of_run(config, [word for word in words if not of_hydra(word)])
+            self._settings[key] = config
+        return self._settings[key]
 
+    # ---- What Hydra and its plugins ask of a loader
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    found = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    assert isinstance(found, dict)
-    return {str(name): value for name, value in found.items()}
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """A copy of the configuration; of a sweep, which has many, what its jobs have in common."""
+        if run_mode is RunMode.RUN:
+            return copy.deepcopy(self.compose(overrides))
+        config = copy.deepcopy(self.compose([word for word in overrides if of_sweep(word)]))
+        config.hydra.overrides.task = [word for word in overrides if not of_hydra(word)]
+        return config
 
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job's configuration, as a launcher asks for it: its settings by our rules, and Hydra's part."""
+        words = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        config = copy.deepcopy(self.settings(words))
+        with open_dict(config):
+            config.hydra = copy.deepcopy(self.compose(words).hydra)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
 
-def _composed(words: Sequence[str], folders: Sequence[Path], how: Callable[[list[str]], DictConfig]) -> DictConfig:
-    if folders:
-        words = [*words, f"hydra.searchpath=[{','.join(f'file://{folder.absolute()}' for folder in folders)},components://]"]
-    Registry.discover_all()
-    with _outside_any_job(), initialize_config_dir(str(CONF), job_name="dpo_lab", version_base=VERSION_BASE):
+    # ---- The way there: files are merged as the choices say, then each value is set
+
+    def _compose(self, words: Sequence[str]) -> DictConfig:
+        overrides = parsed(words)
+        choices = [override for override in overrides if self._is_choice(override)]
+        values = [override for override in overrides if override not in choices]
+        key = tuple(str(choice.input_line) for choice in choices)
+        if key not in self._of_choices:
+            self._of_choices[key] = self._merged(choices)
+        config = copy.deepcopy(self._of_choices[key])
+        for override in values:
+            _set(config, override)
+            (config.hydra.overrides.hydra if override.is_hydra_override() else config.hydra.overrides.task).append(
+                override.input_line
+            )
+        names = config.hydra.job.config.override_dirname
+        own = [override for override in overrides if not override.is_hydra_override()]
+        config.hydra.job.override_dirname = get_overrides_dirname(own, names.exclude_keys, names.item_sep, names.kv_sep)
+        refuse_code(config.hydra)
+        return config
+
+    def _is_choice(self, override: Override) -> bool:
+        group = override.key_or_group
+        return group == "hydra.searchpath" or (self.repository.group_exists(group) and not isinstance(override.value(), dict))
+
+    def _merged(self, choices: list[Override]) -> DictConfig:
+        self._composition = Composition(choices)
+        lines = [str(choice.input_line) for choice in choices]
         try:
-            return how(list(words))
+            return super().load_configuration(PRIMARY, lines, RunMode.RUN, from_shell=False)
         except MissingConfigException as error:
             group, _, name = (error.missing_cfg_file or "").rpartition("/")
             known = [option for option in error.options or [] if not option.startswith("schema")]
             raise ValueError(f"there is no {group} '{name}'.{suggestion(name, known)}") from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise ValueError(_explained(error, words)) from error
+            raise ValueError(self._why_not_merged(error)) from error
+
+    def _why_not_merged(self, error: Exception) -> str:
+        if self._composition.file:  # of the file that was being merged Hydra tells in words what OmegaConf has raised
+            cause = error.__context__
+            if isinstance(cause, OmegaConfBaseException):
+                what = f"{self._composition.file}.yaml cannot set {cause.full_key or 'a value'}"
+                return f"{what}: {str(cause).splitlines()[0]}; keep its choices, or change a copy in a --config-dir"
+        else:
+            known = create_defaults_list(self.repository, PRIMARY, [], True, False).overrides.known_choices
+            for choice in self._composition.choices:
+                if not choice.is_add() and choice.get_key_element() not in known:
+                    return f"there is no setting '{choice.get_key_element()}'." + suggestion(
+                        choice.get_key_element(), ["+experiment", *(name for name in known if not name.startswith("hydra/"))]
+                    )
+        return str(error.__cause__ or error).strip().splitlines()[0]
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        """Merge the files; of an experiment's without what belongs to choices that are made differently."""
+        choices = self._composition.choices
+        experiment = [choice for choice in choices if choice.key_or_group == "experiment"]
+        paths = {choice.package or choice.key_or_group for choice in choices} & set(CHOICES)
+        if experiment and paths:
+            alone = create_defaults_list(repo, PRIMARY, experiment, True, False).defaults
+            self._composition.replaced = [path for path in paths if _component(alone, path) != _component(defaults, path)]
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
+        self._composition.file = str(default.config_path)
+        loaded = super()._load_single_config(default, repo)
+        if self._composition.file.startswith("experiment/"):
+            for path in self._composition.replaced:
+                part, _, name = path.rpartition(".")
+                parent: Any = OmegaConf.select(loaded.config, part) if part else loaded.config
+                if isinstance(parent, DictConfig):
+                    parent.pop(name, None)
+        return loaded
 
 
-@contextmanager
-def _outside_any_job() -> Iterator[None]:
-    """Hydra composes only while it runs nothing: inside a job, let it forget the job for a while."""
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
+def of_sweep(word: str) -> bool:
+    """The word says something of a sweep as a whole, not of one job: how its jobs are run, or which experiment it is."""
+    return of_hydra(word) or (key_of(word) == "experiment" and "," not in word)
+
+
+def _component(defaults: Sequence[ResultDefault], path: str) -> str:
+    """The registered component at `path`: of its option, or of the schema that the option's file begins with."""
+    names = [str(default.config_path) for default in defaults if default.package == path]
+    schemas = [name for name in names if name.startswith("schema/")]
+    return (schemas or names or [""])[-1].rpartition("/")[2]
+
+
+def _set(config: DictConfig, override: Override) -> None:
+    """Set one value, as an override word has it."""
     try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-def _with_own_choices(config: DictConfig, words: Sequence[str]) -> DictConfig:
-    """`config`, without an experiment's settings for choices that the words make differently."""
-    by_key = [(word.lstrip("+~").partition("=")[0], word) for word in words]
-    experiments = [word for key, word in by_key if key == "experiment"]
-    chosen = {key.rpartition("@")[2]: key for key, _ in by_key if key.rpartition("@")[2] in CHOICES}
-    if not experiments or not chosen:
-        return config
-    kept = [word for key, word in by_key if key.startswith("hydra.")]
-    theirs = _remembered((*experiments, *kept))
-    for path, key in chosen.items():
-        if OmegaConf.select(theirs, f"{path}.name") != OmegaConf.select(config, f"{path}.name"):
-            own = [word for other, word in by_key if other == key or other.startswith(f"{path}.")]
-            alone = OmegaConf.select(_remembered((*own, *kept)), path)
-            OmegaConf.update(config, path, copy.deepcopy(alone), merge=False)
-    return config
-
-
-@lru_cache(maxsize=256)
-def _remembered(words: tuple[str, ...]) -> DictConfig:
-    """A configuration to look things up in; the jobs of a sweep look up the same ones."""
-    return compose("config", overrides=list(words))
-
-
-def _explained(error: Exception, words: Sequence[str]) -> str:
-    """One sentence for what Hydra says in several, with a suggestion for a misspelt key."""
-    if isinstance(error, OverrideParseException):
-        return unreadable(error)
-    if raised := re.match(r"In '(.+)': \w+ raised while composing", str(error)):
-        named = re.search("full_key: (.+)", str(error))
-        where = f"{raised[1]}.yaml cannot set {named[1] if named else 'a value'}"
-        return f"{where}: {str(error).splitlines()[1]}; keep its choices, or change a copy in a --config-dir"
-    for word in words:
-        others = [other for other in words if other != word]
-        key = word.lstrip("+~").partition("=")[0]
-        if not isinstance(error, ConfigCompositionException) or f"'{word}'" in str(error) or f"'{key}'" in str(error):
-            try:
-                node: Any = compose("config", overrides=others)
-            except (HydraException, OmegaConfBaseException) as another:  # more than this word is wrong
-                return _explained(another, others)
-            for name in key.split("."):
-                if not isinstance(node, DictConfig):
-                    break
-                if name not in node:
-                    known = [str(known) for known in node] + ["+experiment"] * (node._get_parent() is None)
-                    return f"there is no setting '{key}'.{suggestion(name, known)}"
-                node = node[name]
-    cause = error.__cause__
-    first = str(cause or error).strip().splitlines()[0]
-    word = next((word for word in words if word in str(error)), "")
-    return f"{word}: {first}" if word and cause is not None else first
-
-
-def hydras_own(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
-    """How the override words have jobs run: the `hydra` part of the configuration."""
-    hydra = _composed(words, folders, lambda words: compose("config", words, return_hydra_config=True)).hydra
-    assert isinstance(hydra, DictConfig)
-    refuse_code(hydra)
-    return hydra
+        ConfigLoaderImpl._apply_overrides_to_config([override], config)
+    except (HydraException, OmegaConfBaseException) as error:
+        node: Any = config
+        for name in override.key_or_group.split("."):
+            if not isinstance(node, DictConfig):
+                break
+            if name not in node:
+                known = [str(known) for known in node] + ["+experiment"] * (node is config)
+                raise ValueError(f"there is no setting '{override.key_or_group}'.{suggestion(name, known)}") from error
+            node = node._get_node(name)
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(f"{override.input_line}: {cause}") from error

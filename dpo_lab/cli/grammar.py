@@ -36,6 +36,16 @@ def renamed(word: str) -> str:
     return f"accept={value}" if value.startswith("[") else f"accept=[{value}]"
 
 
+def key_of(word: str) -> str:
+    """The setting or group that an override word is about."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def of_hydra(word: str) -> bool:
+    """The word says how jobs are run, not what a job is."""
+    return key_of(word).startswith(("hydra.", "hydra/"))
+
+
 def unreadable(error: OverrideParseException) -> str:
     """What is wrong with the grammar of an override word."""
     why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import hydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.cli.composing import CONF, VERSION_BASE, composed, hydras_own, validated
-from dpo_lab.cli.grammar import parsed, renamed, spelled_out
-from dpo_lab.cli.planning import planned
+from dpo_lab.cli.composing import CONF, PRIMARY, Composer
+from dpo_lab.cli.grammar import of_hydra, parsed, renamed, spelled_out
+from dpo_lab.cli.planning import in_order, jobs_of_command
 from dpo_lab.cli.sweeps import Ledger, Task
 from dpo_lab.cli.sweeps.ledger import State
 from dpo_lab.cli.sweeps.processes import interrupt
+from dpo_lab.cli.validation import validated
 from dpo_lab.pipeline.resume import AUTO, NEVER
 from dpo_lab.pipeline.stopping import PreemptedError
 from dpo_lab.pipeline.study import refuse_unknown_keys
@@ -34,36 +36,31 @@ def run_command(arguments: Sequence[str]) -> int:
     written, arguments = list(arguments), [renamed(word) for word in arguments]
     try:
         given = _parse(arguments)
-        task = Task(written, given.multirun, given.folders, _user_modules(given.words, given.folders))
-        task.prepare()
-        if given.cfg:
-            config = composed(given.words, given.folders)
-            refuse_unknown_keys(config)
-            if given.cfg == "job":  # Hydra's own would show an experiment's settings for a choice that the words replace
-                print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
-                return 0
-        elif given.info:
-            hydras_own(given.words, given.folders)
-        elif not given.looking:
-            plan = planned(given.words, given.multirun, given.folders)
-            task.ledger = Ledger() if given.multirun and not plan.search else None
-            for words in plan.jobs:
-                config = composed(words, given.folders)
-                study = validated(config, words)
-                if given.multirun and config.resume not in (AUTO, NEVER):
-                    raise ValueError("resume=RUN goes on with a single run: leave out -m, or RUN")
-                task.known[tuple(words)] = config
-                if task.ledger is not None:
-                    task.ledger.add(words, study)
-        spelled = dict(zip(given.words, spelled_out(given.words), strict=True))
+        composer = Composer(given.folders, _user_modules(given.words, given.folders))
+        hydra = Hydra("dpo_lab", composer)
+        if given.looking:
+            return _show(given, hydra, composer, arguments)
+        commanded = jobs_of_command(given.words, given.multirun, composer)
+        hydra_words = [word for word in given.words if of_hydra(word)]
+        task = Task(written, composer, hydra_words, commanded.multirun)
+        task.ledger = Ledger() if commanded.multirun and not commanded.search else None
+        for words in commanded.jobs:
+            job = task.job(words)
+            study = validated(job.config, words)
+            if commanded.multirun and job.config.resume not in (AUTO, NEVER):
+                raise ValueError("resume=RUN goes on with a single run: leave out -m, or RUN")
+            if task.ledger is not None:
+                task.ledger.add(words, study)
     except (ValueError, YAMLError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    sys.argv = ["dpo-lab", *(spelled.get(argument, argument) for argument in arguments)]
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)(task)()
+        if commanded.multirun:
+            hydra.multirun(PRIMARY, task, spelled_out(in_order(given.words)))
+        else:
+            hydra.run(PRIMARY, task, in_order(given.words))
     except PreemptedError:
-        return 130 if given.multirun else 0  # a single run is saved; of a sweep jobs are missing
+        return 130 if commanded.multirun else 0  # a single run is saved; of a sweep jobs are missing
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:  # of Hydra's, or a plugin's that has said why
@@ -72,6 +69,31 @@ def run_command(arguments: Sequence[str]) -> int:
         if task.ledger is not None and len(task.ledger.of(State.waiting)) < len(task.ledger.entries):
             sum_up(task.ledger)
     return task.code if task.ledger is None else int(bool(task.ledger.bad))
+
+
+def _show(given: argparse.Namespace, hydra: Hydra, composer: Composer, arguments: Sequence[str]) -> int:
+    """Print what the user wants to look at."""
+    words = spelled_out(given.words)
+    if given.cfg:
+        config = composer.settings(given.words)
+        refuse_unknown_keys(config)
+        if given.cfg == "job":
+            print(OmegaConf.to_yaml(_part_of(config, given.package), resolve=given.resolve), end="")
+        else:
+            hydra.show_cfg(PRIMARY, words, given.cfg, given.package, given.resolve)
+    elif given.info:
+        hydra.show_info(given.info, PRIMARY, words)
+    else:
+        sys.argv = ["dpo-lab", *arguments]  # the program's name in what Hydra prints
+        parser = get_args_parser()
+        asked = parser.parse_args(list(arguments))
+        if asked.help:
+            hydra.app_help(PRIMARY, parser, asked)
+        elif asked.hydra_help:
+            hydra.hydra_help(PRIMARY, parser, asked)
+        elif asked.shell_completion:
+            hydra.shell_completion(PRIMARY, words)
+    return 0
 
 
 def sum_up(ledger: Ledger) -> None:

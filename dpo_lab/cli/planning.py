@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from dpo_lab.cli.composing import hydras_own
-from dpo_lab.cli.grammar import parsed
+from dpo_lab.cli.composing import Composer, of_sweep
+from dpo_lab.cli.grammar import key_of, of_hydra, parsed
 
 
 @dataclass
-class Plan:
-    """The override words of each job; of a search, which finds its values as it goes, of jobs that try each value once."""
+class CommandJobs:
+    """The override words of each job of a command."""
 
     jobs: list[list[str]]
+    multirun: bool = False
+    """A sweep, by -m or `hydra.mode`."""
     search: bool = False
+    """A sweep that finds its values as it goes: the jobs here try each value once."""
 
 
-def planned(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) -> Plan:
-    """The jobs, an experiment's own sweep included.
+def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) -> CommandJobs:
+    """The jobs, an experiment's own sweep (`hydra.sweeper.params`) included.
 
     Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
     """
@@ -33,25 +35,30 @@ def planned(words: Sequence[str], multirun: bool, folders: Sequence[Path] = ()) 
                 f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
                 f"{override.get_key_element()}=[...]"
             )
-    own, search = _of_experiment(words, folders)
-    swept = parsed(own)
+    # A single job is composed here, as it will be run; of a sweep what its jobs have in common.
+    hydra = composer.compose(in_order(words if not multirun else [word for word in words if of_sweep(word)])).hydra
+    multirun = multirun or str(getattr(hydra.mode, "name", hydra.mode)) == "MULTIRUN"
+    search = "metric" in hydra.sweeper
+    given = {key_of(word) for word in words}
+    params = {} if search and not multirun else hydra.sweeper.get("params") or {}
+    swept = parsed([f"{key}={value}" for key, value in params.items() if key not in given])
     choices = [_choices(override, search) for override in [*swept, *overrides] if not of_hydra(str(override.input_line))]
-    if search:
+    if search and multirun:
         first = [values[0] for values in choices]
         others = [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
-        return Plan([first, *others], search=True)
-    found = [list(job) for job in product(*choices)]
+        return CommandJobs([first, *others], multirun, search=True)
+    jobs = [list(job) for job in product(*choices)]
     if swept and not multirun:
         keys = ", ".join(override.get_key_element() for override in swept)
         raise ValueError(
-            f"this experiment is a sweep over {keys}: add -m to run its {len(found)} jobs, or give a value for each"
+            f"this experiment is a sweep over {keys}: add -m to run its {len(jobs)} jobs, or give a value for each"
         )
-    return Plan(found)
+    return CommandJobs(jobs, multirun)
 
 
-def of_hydra(word: str) -> bool:
-    """The word says how jobs are run, not what a job is."""
-    return word.lstrip("+~").startswith(("hydra.", "hydra/"))
+def in_order(words: Sequence[str]) -> list[str]:
+    """Hydra's own words first: so a job's words are the same whether a command has one job or many."""
+    return sorted(words, key=lambda word: not of_hydra(word))
 
 
 def _choices(override: Override, search: bool) -> list[str]:
@@ -64,15 +71,3 @@ def _choices(override: Override, search: bool) -> list[str]:
             raise ValueError(f"{override.input_line} is an interval to search: add hydra/sweeper=optuna, or give values")
         return [f"{key}={end:g}" for end in (value.start, value.end) if end is not None]
     return [f"{key}={text}" for text in override.sweep_string_iterator()]
-
-
-def _of_experiment(words: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], bool]:
-    """The words by which an experiment's file sweeps what `words` do not give (hydra.sweeper.params), and is it a search?"""
-    by_key = [(word.lstrip("+~").partition("=")[0], word) for word in words]
-    read = [word for key, word in by_key if (key == "experiment" and "," not in word) or of_hydra(word)]
-    if not read:
-        return [], False
-    sweeper = hydras_own(read, folders).sweeper
-    given = {key for key, _ in by_key}
-    own = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in given]
-    return own, "metric" in sweeper

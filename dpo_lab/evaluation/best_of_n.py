@@ -1,4 +1,4 @@
-"""What choosing the best of n reference samples reaches, and how far that is from the reference."""
+"""Best-of-n: the reward of choosing the best of n reference samples, and its KL from the reference."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 from dpo_lab.evaluation.errors import mean_error, with_errors
 
-LARGEST_BIAS = 0.01
-"""Nats that an estimate of the KL may be off in the worst case; where samples are too few for that, the bound stands."""
-MOST_SAMPLES = 32
-"""Samples of a prompt that an estimate of the KL looks at: the table for it grows with the square."""
+MAX_BIAS = 0.01
+"""Largest bias of a KL estimate in nats, in the worst case; with too few samples for that, the bound is given instead."""
+MAX_SAMPLES = 32
+"""Samples of a prompt that a KL estimate uses: its table grows with their square."""
 
 
 def best_of_n(
     proxy: Float[Tensor, "k b"], gold: Float[Tensor, "k b"], n: int, clusters: Int[Tensor, " b"]
 ) -> dict[str, float | int]:
-    """Choosing by the proxy the best of n reference samples of each prompt, over every disjoint group of n.
+    """Mean rewards of the best of n reference samples by the proxy, over every disjoint group of n samples of each prompt.
 
-    `kl_bound` is log n - (n - 1) / n nats, which its KL from the reference is at most, and is where scores never tie (Beirami
-    et al. 2024, arXiv:2401.01879). `kl` is an estimate that counts ties, with its standard error; where a prompt has too few
-    samples for one, it is the bound, without an error.
+    `kl_bound` is log n - (n - 1) / n nats, an upper bound on the KL from the reference, and exact where scores never tie
+    (Beirami et al. 2024, arXiv:2401.01879). `kl` is an estimate that counts ties, with its standard error; where a prompt has
+    too few samples for one, it is the bound, without an error.
     """
     groups = proxy.shape[0] // n
     assert groups >= 1, (proxy.shape, n)
     chosen = proxy[: groups * n].unflatten(0, (groups, n)).argmax(dim=1, keepdim=True)
     best_proxy, best_gold = (t[: groups * n].unflatten(0, (groups, n)).gather(1, chosen)[:, 0] for t in (proxy, gold))
     estimates = best_of_n_kl(proxy, n)
-    each = {"proxy": best_proxy, "reward": best_gold, "positive": (best_gold > 0).float()}
+    rewards = {"proxy": best_proxy, "reward": best_gold, "positive": (best_gold > 0).float()}
     means = {"kl": kl_bound(n) if estimates is None else min(kl_bound(n), float(estimates.mean()))}
-    means |= {name: float(values.mean()) for name, values in each.items()}
-    errors = {name: mean_error(values, clusters) for name, values in each.items()}
+    means |= {name: float(values.mean()) for name, values in rewards.items()}
+    errors = {name: mean_error(values, clusters) for name, values in rewards.items()}
     errors["kl"] = None if estimates is None else mean_error(estimates, clusters)
     return {"n": n, "kl_bound": kl_bound(n), **with_errors(means, errors)}
 
@@ -49,14 +49,14 @@ def best_of_n_kl(scores: Float[Tensor, "k b"], n: int) -> Float[Tensor, " b"] | 
     The reference's samples with one score make a level; among equals chance decides, so that best-of-n has the reference's
     own distribution within a level and the KL is one between levels. With a share a of the samples below the level and b up
     to it, a level takes `tie_deficit(a, b)` from the bound. For each prompt and level this counts samples below and within,
-    and adds up what `_table` has for these counts: in the mean all deficits to within LARGEST_BIAS, for any distribution.
+    and adds up what `_table` has for these counts: in the mean all deficits to within MAX_BIAS, for any distribution.
     """
-    scores = scores[:MOST_SAMPLES]
+    scores = scores[:MAX_SAMPLES]
     k = scores.shape[0]
     if n > k:
         return None
     table, bias = _table(n, k)
-    if bias > LARGEST_BIAS:
+    if bias > MAX_BIAS:
         return None
     below = (scores[None] < scores[:, None]).sum(dim=1)
     within = (scores[None] == scores[:, None]).sum(dim=1)

@@ -1,4 +1,4 @@
-"""How far held-out chosen completions have moved since training began."""
+"""Likelihood displacement: how far the log-probability of held-out chosen completions has moved since training began."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.evaluation.errors import mean_error, prompt_clusters
+from dpo_lab.evaluation.errors import mean_error, prompt_clusters, with_errors
 from dpo_lab.records import CandidateBatch, Logps, pairs_of
 
 
@@ -23,30 +23,29 @@ class Displacement:
 
     pairs: CandidateBatch
     start: float | None = None
-    """The mean at the first evaluation; None: the next one is the first."""
+    """The mean at the first evaluation; None before it."""
     start_logps: Float[Tensor, "k b"] | None = None
-    """Of every completion then."""
+    """Log-probability of every completion at the first evaluation."""
 
     def since_start(self, logps: Logps, metrics: Mapping[str, float]) -> dict[str, float]:
-        """To be added to an evaluation's metrics; nothing where nothing is chosen."""
+        """`displacement/chosen` and its standard error; nothing where no completion is chosen."""
         if "logps/chosen" not in metrics:
             return {}
         if self.start is None:
             self.start = metrics["logps/chosen"]
         if self.start_logps is None:
             self.start_logps = logps.policy_logps()
-        found = {"displacement/chosen": metrics["logps/chosen"] - self.start}
-        moved, which = logps.policy_logps() - self.start_logps, None
+        displacement = {"displacement/chosen": metrics["logps/chosen"] - self.start}
+        change, weights = logps.policy_logps() - self.start_logps, None
         if self.pairs.num_candidates > 1:
-            moved = moved[pairs_of(self.pairs.num_candidates, moved.device)[0]]
+            change = change[pairs_of(self.pairs.num_candidates, change.device)[0]]
         elif self.pairs.desirable is not None:
-            which = self.pairs.desirable
-        error = mean_error(moved, prompt_clusters(self.pairs)[0], which)
-        return found if error is None else {**found, "displacement/chosen_se": error}
+            weights = self.pairs.desirable
+        return with_errors(displacement, {"displacement/chosen": mean_error(change, prompt_clusters(self.pairs)[0], weights)})
 
 
 def resumed(pairs: CandidateBatch, first: Mapping[str, Any], score: Callable[[CandidateBatch], Logps]) -> Displacement:
-    """The displacement of a run that goes on, from its first line; `score` has the policy that it began with."""
+    """The displacement of a resumed run, from the first evaluation's metrics; `score` scores with the policy at its start."""
     if "logps/chosen" not in first:
         return Displacement(pairs)
     with torch.no_grad():

@@ -13,23 +13,25 @@ from dpo_lab.records import CandidateBatch
 
 
 def prompt_clusters(*batches: CandidateBatch) -> list[Int[Tensor, " _"]]:
-    """The number of each row's prompt, in every batch: rows with equal prompt tokens have equal numbers."""
+    """For each batch the cluster of every row: rows with equal prompt tokens, in whichever batch, have equal numbers."""
     numbers: dict[tuple[int, ...], int] = {}
-    found = []
+    clusters = []
     for batch in batches:
         tokens = batch.prompt[batch.prompt_mask].cpu().split(batch.prompt_mask.sum(dim=1).tolist())
-        found.append(torch.tensor([numbers.setdefault(tuple(row.tolist()), len(numbers)) for row in tokens], dtype=torch.long))
-    return found
+        clusters.append(
+            torch.tensor([numbers.setdefault(tuple(row.tolist()), len(numbers)) for row in tokens], dtype=torch.long)
+        )
+    return clusters
 
 
 def standard_error(
     deviations: Float[Tensor, " n"], clusters: Int[Tensor, " n"], num_clusters: int | None = None
 ) -> float | None:
-    """Standard error of an estimate whose error is the sum of what each item contributes to it; None for one cluster.
+    """Cluster-robust standard error of an estimate, from each item's deviation (its share of the error); None for one cluster.
 
     Items of one cluster (one prompt) may depend on each other, clusters do not: sqrt(G / (G - 1) * sum over clusters of the
     squared sum of their deviations), for G clusters (Liang and Zeger 1986, with the usual factor for few clusters). The
-    estimate is of prompts like these, not of these prompts alone. `num_clusters` stands in for G.
+    estimate is of prompts like these, not of these prompts alone. `num_clusters` replaces G.
     """
     names, place = clusters.cpu().unique(return_inverse=True)
     count = len(names) if num_clusters is None else num_clusters
@@ -42,7 +44,7 @@ def standard_error(
 def deviations(
     values: Shaped[Tensor, "*s b"], weights: Shaped[Tensor, "*s b"] | None = None
 ) -> tuple[float, Float[Tensor, " b"]]:
-    """The weighted mean, and what each of the b prompts adds to its error (the linearisation of a ratio of two sums)."""
+    """The weighted mean, and each of b prompts' deviation: its share of the mean's error (linearised ratio of two sums)."""
     values = values.cpu().double()
     weights = torch.ones_like(values) if weights is None else weights.cpu().double()
     total = weights.sum()
@@ -59,10 +61,10 @@ def mean_error(
 
 def with_errors(values: Mapping[str, float], errors: Mapping[str, float | None]) -> dict[str, float]:
     """The values, each followed by its standard error as NAME_se where it has one."""
-    found = {}
+    metrics = {}
     for name, value in values.items():
-        found[name] = value
+        metrics[name] = value
         error = errors.get(name)
         if error is not None:
-            found[f"{name}_se"] = error
-    return found
+            metrics[f"{name}_se"] = error
+    return metrics

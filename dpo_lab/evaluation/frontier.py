@@ -1,4 +1,4 @@
-"""What reward is to be had at which distance from the reference, by samples of the reference alone."""
+"""The ideal frontier: the best reward reachable at each KL from the reference, estimated from reference samples alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SMALLEST_EFFECTIVE_SAMPLE = 200
-"""Samples that must carry a point of the ideal frontier.
+MIN_EFFECTIVE_SAMPLE = 200
+"""Smallest effective sample size of a point of the frontier.
 
 With 100 the frontier's last points were .6 % too low in simulations, and 95 % intervals of shares there held 89 to 91 %.
 """
@@ -19,7 +19,7 @@ With 100 the frontier's last points were .6 % too low in simulations, and 95 % i
 
 @dataclass
 class FrontierPoint:
-    """Gain in mean reward over the reference of the best policy at KL(policy || reference) nats: the reference, tilted."""
+    """The best policy at a KL(policy || reference) of `kl` nats: its gain in mean reward over the reference, and its tilt."""
 
     kl: float
     reward: float
@@ -28,7 +28,7 @@ class FrontierPoint:
 
 @dataclass
 class IdealFrontier:
-    """Gain in mean reward over the reference of the best policy at each KL, from reference samples of many prompts.
+    """Gain in mean reward over the reference of the best policy at each KL, estimated from reference samples of many prompts.
 
     The optimum of reward under a bound on KL is the reference tilted by exp(tilt * reward) (Rafailov et al. 2023, eq. 4).
     Its reward and its KL are averages over reference samples with self-normalised weights. The rewards are centred for each
@@ -57,7 +57,7 @@ class IdealFrontier:
         if spread == 0:
             return points
         for tilt in torch.linspace(0, 6 / spread, self.num_points + 1)[1:].tolist():
-            if 1 / float((self.weights(tilt) ** 2).sum()) < SMALLEST_EFFECTIVE_SAMPLE:
+            if 1 / float((self.weights(tilt) ** 2).sum()) < MIN_EFFECTIVE_SAMPLE:
                 break
             points.append(self.tilted(tilt))
         return points

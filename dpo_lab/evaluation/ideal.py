@@ -1,9 +1,10 @@
-"""Which share of the best gain in reward at its KL a policy has, and how sure that number is."""
+"""The ideal share: what part of the best possible gain in reward at its KL a policy reaches, with a standard error."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import repeat
@@ -14,8 +15,8 @@ from dpo_lab.evaluation.errors import deviations, prompt_clusters, standard_erro
 from dpo_lab.evaluation.frontier import IdealFrontier
 from dpo_lab.records import CandidateBatch
 
-DISCERNIBLE = 2.0
-"""Standard errors that KL must be from 0: below, the ideal gain, and so the share of it, could be anything."""
+MIN_STANDARD_ERRORS = 2.0
+"""Distance of KL from 0, in its standard errors, below which the share is not given: the ideal gain could be anything."""
 
 
 @dataclass
@@ -26,6 +27,13 @@ class IdealShare:
     error: float | None = None
     extrapolated: bool = False
     reason: str = ""
+
+    def metrics(self) -> dict[str, Any]:
+        """As a run's summary holds it."""
+        if self.share is None:
+            return {"ideal_share": None, "ideal_share_reason": self.reason}
+        error = {} if self.error is None else {"ideal_share_se": self.error}
+        return {"ideal_share": self.share, **error, "ideal_extrapolated": self.extrapolated}
 
 
 def ideal_share(
@@ -41,26 +49,28 @@ def ideal_share(
     k reference samples for the same prompts, whose clusters are numbered as the frontier's prompts. The standard error is the
     delta method's: for each prompt, what it adds to the gain, to the KL and to the frontier, together. By the envelope theorem
     the frontier at a fixed KL moves as log E[exp(tilt * reward)] / tilt, and with KL as 1 / tilt. An extrapolation adds how far
-    going on with the frontier's own last slope would lead from a square root. The frontier's assumption adds nothing.
+    the frontier's own last slope would lead from a square root. What the frontier assumes adds nothing.
     """
-    kl, in_kl = deviations(logratios)
-    kl_error = standard_error(in_kl, clusters)
+    kl, kl_deviations = deviations(logratios)
+    kl_error = standard_error(kl_deviations, clusters)
     if kl_error is None:
         return IdealShare(None, reason="there is one held-out prompt only, so KL has no standard error")
-    if kl <= DISCERNIBLE * kl_error:  # both are 0 where the policy is the reference
-        return IdealShare(None, reason=f"KL is within {DISCERNIBLE:.0f} standard errors of 0")
+    if kl <= MIN_STANDARD_ERRORS * kl_error:  # both are 0 where the policy is the reference
+        return IdealShare(None, reason=f"KL is within {MIN_STANDARD_ERRORS:.0f} standard errors of 0")
     end, point = frontier.points[-1], frontier.at(kl)
     if end.kl <= 0:
         equal = bool((frontier.centred == 0).all())
         few = f"{len(frontier.rewards):,} samples are too few for the ideal frontier"
         return IdealShare(None, reason="all samples of a prompt have the same reward" if equal else few)
     extrapolated = kl > end.kl
-    gain, in_gain = deviations(policy.double() - reference.double().mean(dim=0))
+    gain, gain_deviations = deviations(policy.double() - reference.double().mean(dim=0))
     share = gain / point.reward
     slope = point.reward / (2 * kl) if extrapolated else 1 / point.tilt
     grown = math.sqrt(kl / end.kl) if extrapolated else 1.0
-    in_frontier = grown / point.tilt * frontier.without_each(point.tilt)
-    adds = torch.cat(((in_gain - share * slope * in_kl) / point.reward, -share / point.reward * in_frontier))
+    frontier_deviations = grown / point.tilt * frontier.without_each(point.tilt)
+    adds = torch.cat(
+        ((gain_deviations - share * slope * kl_deviations) / point.reward, -share / point.reward * frontier_deviations)
+    )
     error = standard_error(adds, torch.cat((clusters, frontier.prompts.unique())), num_clusters=len(clusters.unique()))
     if extrapolated and error is not None:
         bend = end.kl / (end.tilt * end.reward) - 0.5  # of log gain in log KL at the end, beside that of a square root
@@ -69,7 +79,7 @@ def ideal_share(
 
 
 def frontier_of(reference: CandidateBatch, *more: CandidateBatch) -> tuple[IdealFrontier, Int[Tensor, " b"]]:
-    """The frontier of one policy's samples at temperature 1, by their scores, and the clusters of the first batch's prompts."""
+    """The ideal frontier of the reference, from scored samples at temperature 1, and the prompt clusters of the first batch."""
     batches = (reference, *more)
     numbers = prompt_clusters(*batches)
     rewards = [batch.scores.flatten() for batch in batches if batch.scores is not None]

@@ -1,4 +1,4 @@
-"""How good a policy's own samples are, and how far they are from the reference."""
+"""Metrics of a policy's own samples: reward, win rate, KL from the reference, entropy, length, diversity."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor
 from dpo_lab.evaluation.errors import deviations, mean_error, prompt_clusters, with_errors
 from dpo_lab.records import CandidateBatch, Logps
 
-DISTINCT_OF = 1000
-"""Pairs of neighbouring tokens among which `distinct_2` counts the different ones."""
+NUM_BIGRAMS = 1000
+"""Bigrams among which `distinct_2` counts the different ones."""
 
 
 @dataclass
 class EvaluationSettings:
-    """On how many held-out prompts a policy is judged.
+    """How many held-out prompts an evaluation uses, and the seed of its samples.
 
-    `seed` draws the prompts and the reference's samples for them: runs that differ in the run's seed alone share both. The
-    policy's samples depend on the run's seed besides, so that their chance is another in every run; at all evaluations of a run
-    it is the same. `vary=all` makes `seed` the run's, too.
+    `seed` draws the prompts and the reference's samples for them: runs that differ only in the run's seed share both. The
+    policy's samples also depend on the run's seed; all evaluations of a run use the same random numbers. `vary=all` makes
+    `seed` the run's, too.
     """
 
     num_prompts: int = 512
     """At the end."""
     num_prompts_during: int = 256
-    """At the evaluations on the way; their samples also make the held-out pairs."""
+    """At the evaluations during training; their samples also make the held-out pairs."""
     best_of: list[int] | None = None
-    """Sizes n of the best-of-n rows; None: 2, 4 and 8."""
+    """The n of the best-of-n rows; None: 2, 4 and 8."""
     num_shown: int = 4
     """Prompts whose samples are printed at the end; samples.jsonl holds all."""
     seed: int = 0
@@ -57,32 +57,32 @@ def sequence_kl(logps: Logps, clusters: Int[Tensor, " b"]) -> tuple[float, float
     return float(logratios.mean()), mean_error(logratios, clusters)
 
 
-def wins(rewards: Float[Tensor, " b"], others: Float[Tensor, "k b"]) -> Float[Tensor, " b"]:
-    """For each prompt the share of its k other samples whose reward is the lower; a tie counts one half."""
-    return ((rewards > others).double() + 0.5 * (rewards == others).double()).mean(dim=0)
+def win_rates(rewards: Float[Tensor, " b"], reference: Float[Tensor, "k b"]) -> Float[Tensor, " b"]:
+    """For each prompt, the share of its k reference rewards that are lower than the policy's; a tie counts one half."""
+    return ((rewards > reference).double() + 0.5 * (rewards == reference).double()).mean(dim=0)
 
 
 def distinct_2(rows: Sequence[Sequence[int]]) -> float | None:
-    """Different pairs of neighbouring tokens among so many as DISTINCT_OF of them, as a share; None where there are fewer.
+    """Share of distinct bigrams of tokens among NUM_BIGRAMS of them; None where there are fewer.
 
-    Li et al. 2016, arXiv:1510.03055, whose share of all pairs falls with their number. This is its mean over all subsets of
-    DISTINCT_OF pairs (rarefaction, Hurlbert 1971): a pair that occurs c times among all M is in a subset with probability
-    1 - C(M - c, DISTINCT_OF) / C(M, DISTINCT_OF).
+    Li et al. 2016, arXiv:1510.03055, whose share among all bigrams falls with their number. This is its mean over all subsets
+    of NUM_BIGRAMS bigrams (rarefaction, Hurlbert 1971): a bigram that occurs c times among all M is in a subset with
+    probability 1 - C(M - c, NUM_BIGRAMS) / C(M, NUM_BIGRAMS).
     """
     counts = Counter(pair for row in rows for pair in pairwise(row))
     total = counts.total()
-    if total < DISTINCT_OF:
+    if total < NUM_BIGRAMS:
         return None
 
-    def log_missing(count: int) -> float:  # log C(total - count, DISTINCT_OF) - log C(total, DISTINCT_OF)
+    def log_missing(count: int) -> float:  # log C(total - count, NUM_BIGRAMS) - log C(total, NUM_BIGRAMS)
         left = total - count
-        if left < DISTINCT_OF:
+        if left < NUM_BIGRAMS:
             return -math.inf
-        of_left = math.lgamma(left + 1) - math.lgamma(left - DISTINCT_OF + 1)
-        return of_left - math.lgamma(total + 1) + math.lgamma(total - DISTINCT_OF + 1)
+        log_ways_left = math.lgamma(left + 1) - math.lgamma(left - NUM_BIGRAMS + 1)
+        return log_ways_left - math.lgamma(total + 1) + math.lgamma(total - NUM_BIGRAMS + 1)
 
-    alike = Counter(counts.values())
-    return sum(num * -math.expm1(log_missing(count)) for count, num in sorted(alike.items())) / DISTINCT_OF
+    by_count = Counter(counts.values())
+    return sum(num * -math.expm1(log_missing(count)) for count, num in sorted(by_count.items())) / NUM_BIGRAMS
 
 
 def sample_metrics(
@@ -92,16 +92,16 @@ def sample_metrics(
     reference_gold: Float[Tensor, "k b"] | None,
     reference_scores: Float[Tensor, "k b"] | None,
 ) -> dict[str, float]:
-    """Metrics of one sample of the policy for each prompt, each mean over prompts with its standard error (NAME_se).
+    """Means over prompts, one policy sample each, with their standard errors (NAME_se).
 
-    `samples.scores` are the training scorer's rewards, `gold` the gold scorer's; `reference_scores` and `reference_gold` are
-    theirs of k samples of the reference for the same prompts. All four are None where there is no reward.
+    `samples.scores` are the proxy rewards of the policy's samples, `gold` the gold rewards; `reference_scores` and
+    `reference_gold` those of k reference samples for the same prompts. All four are None where there is no reward.
     """
     clusters = prompt_clusters(samples)[0]
     kl, kl_error = sequence_kl(logps, clusters)
     lengths = samples.mask[0].sum(dim=1)
     # The mean of -log p over the policy's own samples estimates its entropy without a sum over the vocabulary.
-    surprise = -logps.policy_logps()[0].double() / lengths
+    mean_surprisal = -logps.policy_logps()[0].double() / lengths
     each: dict[str, Tensor] = {}
     if samples.scores is not None and gold is not None and reference_gold is not None and reference_scores is not None:
         each = {
@@ -111,13 +111,13 @@ def sample_metrics(
             "proxy/reference": reference_scores,
             "positive/policy": (gold > 0).double(),
             "positive/reference": (reference_gold > 0).double(),
-            "win_rate": wins(gold, reference_gold),
+            "win_rate": win_rates(gold, reference_gold),
         }
     each["length/policy"] = lengths.double()
     means = {name: float(values.double().mean()) for name, values in each.items()}
     errors = {name: mean_error(values, clusters) for name, values in each.items()}
-    means |= {"kl": kl, "entropy": deviations(surprise, lengths)[0]}
-    errors |= {"kl": kl_error, "entropy": mean_error(surprise, clusters, lengths)}
+    means |= {"kl": kl, "entropy": deviations(mean_surprisal, lengths)[0]}
+    errors |= {"kl": kl_error, "entropy": mean_error(mean_surprisal, clusters, lengths)}
     distinct = distinct_2([row[mask].tolist() for row, mask in zip(samples.completions[0], samples.mask[0], strict=True)])
     if distinct is not None:
         means["distinct_2"] = distinct

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,8 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
+from dpo_lab.losses import LOSSES, Laws
+from dpo_lab.losses.base import NO_STATE, State
 from dpo_lab.losses.unpaired import UnpairedLoss
 from dpo_lab.records import CandidateBatch, Logps
 
@@ -24,20 +24,20 @@ class AOTUnpairedLoss(UnpairedLoss):
     """Integral over t in [0, 1] of -log sigmoid(beta * (Q_desirable(t) - Q_undesirable(t))), Q the quantiles of the step's
     log-ratios. Melnyk et al. 2024, arXiv:2406.05882, the unpaired form.
 
-    Of equally many desirable and undesirable completions these are both sorted and compared rank by rank. Of n and m, the i-th
-    smallest desirable one meets each undesirable one by how much of [0, 1] their quantiles share, so that each desirable one
-    counts 1 / n in all and each undesirable one 1 / m. A comparison's value is shared by its two prompts, and the sum over the
-    step is the number of prompts times the integral. A step of one kind only has nothing to compare: value and gradient 0.
+    Good and bad completions of unrelated prompts, compared as distributions; wants a large batch_size. Of equally many
+    desirable and undesirable completions these are both sorted and compared rank by rank. Of n and m, the i-th smallest
+    desirable one meets each undesirable one by how much of [0, 1] their quantiles share, so that each desirable one counts
+    1 / n in all and each undesirable one 1 / m. A comparison's value is shared by its two prompts, and the sum over the step is
+    the number of prompts times the integral. A step of one kind only has nothing to compare: value and gradient 0.
     """
 
     name: str = "aot_unpaired"
-
-    laws: ClassVar[Laws] = Laws(ratios_only=True, scaling=True, monotone=True, nonnegative=True)
-    couples_batch: ClassVar[bool] = True
-    reads_confidence: ClassVar[bool] = False
-    max_candidates: ClassVar[int | None] = 2
-    refuses: ClassVar[Mapping[str, str]] = {
-        **UnpairedLoss.refuses,
+    laws = Laws.of("ratios_only scaling monotone nonnegative")
+    couples_batch = True
+    reads_confidence = False
+    max_candidates = 2
+    unsupported: ClassVar = {
+        **UnpairedLoss.unsupported,
         "divergence": "it compares completions of different prompts, whose normalisers under other divergences differ",
     }
 
@@ -47,18 +47,18 @@ class AOTUnpairedLoss(UnpairedLoss):
             kind = "desirable" if batch.desirable[0, 0] else "undesirable"
             raise ValueError(f"loss=aot_unpaired compares desirable completions with others, and all of this data are {kind}")
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        ratios = rearrange(self.compared(logps, batch), "k b -> (k b)")
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        ratios = rearrange(self.logratios(logps, batch), "k b -> (k b)")
         good, bad = self.sides(ratios, batch)
         if not len(good) or not len(bad):
             return 0.0 * reduce(ratios, "(k b) -> b", "sum", b=len(batch))
         of_good, of_bad, shares = matched(len(good), len(bad))
         good, bad = good[of_good.to(good.device)], bad[of_bad.to(bad.device)]
-        rewards = self.beta * (ratios[good] - ratios[bad])
-        losses = -(1 - self.label_smoothing) * F.logsigmoid(rewards) - self.label_smoothing * F.logsigmoid(-rewards)
+        rewards, smoothing = self.beta * (ratios[good] - ratios[bad]), self.options.label_smoothing
+        losses = -(1 - smoothing) * F.logsigmoid(rewards) - smoothing * F.logsigmoid(-rewards)
         halves = len(batch) / 2 * shares.to(losses) * losses
-        found = torch.zeros_like(ratios).index_add(0, good, halves).index_add(0, bad, halves)
-        return reduce(found, "(k b) -> b", "sum", b=len(batch))
+        values = torch.zeros_like(ratios).index_add(0, good, halves).index_add(0, bad, halves)
+        return reduce(values, "(k b) -> b", "sum", b=len(batch))
 
     def sides(self, ratios: Float[Tensor, " n"], batch: CandidateBatch) -> tuple[Int[Tensor, " g"], Int[Tensor, " u"]]:
         """Where in the flattened batch the desirable completions are, and the others, each from the lowest log-ratio up."""
@@ -70,13 +70,13 @@ class AOTUnpairedLoss(UnpairedLoss):
         order, flat = ratios.detach().argsort(stable=True), rearrange(desirable, "k b -> (k b)")
         return order[flat[order]], order[~flat[order]]
 
-    def value_at_reference(self, num_candidates: int = 2) -> float | None:
+    def formula_at_reference(self, num_candidates: int) -> float | None:
         """Of pairs; of single completions it depends on how many there are of each kind."""
         return math.log(2) if num_candidates == 2 else None
 
-    def details(self, logps: Logps, batch: CandidateBatch) -> dict[str, Float[Tensor, ""]]:
+    def extra_metrics(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> dict[str, Float[Tensor, ""]]:
         """1 for a step that has completions of one kind only, and so has no gradient."""
-        good, bad = self.sides(rearrange(self.compared(logps, batch), "k b -> (k b)"), batch)
+        good, bad = self.sides(rearrange(self.logratios(logps, batch), "k b -> (k b)"), batch)
         return {"one_sided": torch.tensor(float(not len(good) or not len(bad)), device=batch.confidence.device)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import Pair, PairLoss
+from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
 
-WHY = "it looks at a reward by itself, where the divergence's normaliser does not cancel"
+ONE_REWARD = "it looks at a reward by itself, where the divergence's normaliser does not cancel"
 
 
 @LOSSES.register
@@ -21,30 +19,30 @@ WHY = "it looks at a reward by itself, where the divergence's normaliser does no
 class APOZeroLoss(PairLoss):
     """1 - sigmoid(chosen) + sigmoid(rejected), of the two rewards. D'Oosterlinck et al. 2024, arXiv:2408.06266, eq. 7.
 
-    Chosen up, rejected down: for chosen completions that are better than the policy's own. The 1 makes it nonnegative.
+    Raises the chosen completions and lowers the rejected: for chosen ones that are better than what the policy writes. The 1
+    makes it nonnegative.
     """
 
     name: str = "apo_zero"
+    laws = Laws.of("ratios_only scaling monotone rowwise nonnegative")
+    unsupported: ClassVar = {"divergence": ONE_REWARD, "margin": "it compares no two rewards"}
 
-    laws: ClassVar[Laws] = Laws(ratios_only=True, scaling=True, monotone=True, rowwise=True, nonnegative=True)
-    refuses: ClassVar[Mapping[str, str]] = {"divergence": WHY, "margin": "it compares no two rewards"}
-
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        return torch.sigmoid(-self.beta * pair.chosen.compared) + torch.sigmoid(self.beta * pair.rejected.compared)
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        return torch.sigmoid(-self.beta * pair.chosen.logratio) + torch.sigmoid(self.beta * pair.rejected.logratio)
 
 
 @LOSSES.register
 @dataclass
 class APODownLoss(PairLoss):
-    """sigmoid(chosen reward) + 1 - sigmoid(beta * gap). D'Oosterlinck et al. 2024, arXiv:2408.06266, eq. 8.
+    """sigmoid(chosen reward) + 1 - sigmoid(beta * diff). D'Oosterlinck et al. 2024, arXiv:2408.06266, eq. 8.
 
-    Chosen down, rejected further down: for chosen completions that are worse than the policy's own. The 1 makes it nonnegative.
+    Lowers both, the rejected further: for chosen completions that are worse than what the policy writes. The 1 makes it
+    nonnegative.
     """
 
     name: str = "apo_down"
+    laws = Laws.of("ratios_only scaling rowwise nonnegative")
+    unsupported: ClassVar = {"divergence": ONE_REWARD}
 
-    laws: ClassVar[Laws] = Laws(ratios_only=True, scaling=True, rowwise=True, nonnegative=True)
-    refuses: ClassVar[Mapping[str, str]] = {"divergence": WHY}
-
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        return torch.sigmoid(self.beta * pair.chosen.compared) + torch.sigmoid(-self.beta * pair.gap)
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        return torch.sigmoid(self.beta * pair.chosen.logratio) + torch.sigmoid(-self.beta * pair.diff)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,29 +11,30 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import Pair, PairLoss
+from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
 
 
 @LOSSES.register
 @dataclass
 class DPOPLoss(PairLoss):
-    """-log sigmoid(beta * (gap - penalty * max(0, -logratio of chosen))). Pal et al. 2024, arXiv:2402.13228."""
+    """-log sigmoid(beta * (diff - penalty * max(0, -logratio of chosen))). Pal et al. 2024, arXiv:2402.13228.
+
+    When DPO lowers the likelihood of chosen completions, as it does where the two of a pair are nearly the same text.
+    """
 
     name: str = "dpop"
     penalty: float = 50.0
-    """What a nat that the chosen completion lost counts against a nat of the gap; the paper's lambda."""
+    """What a nat that the chosen completion lost counts against a nat of the difference; the paper's lambda."""
 
-    laws: ClassVar[Laws] = Laws(ratios_only=True, scaling=True, monotone=True, convex=True, rowwise=True, nonnegative=True)
-    refuses: ClassVar[Mapping[str, str]] = {
+    laws = Laws.of("ratios_only scaling monotone convex rowwise nonnegative")
+    unsupported: ClassVar = {
         "divergence": "it looks at the chosen reward by itself, where the divergence's normaliser does not cancel"
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"loss.penalty must be >= 0 and finite, got {self.penalty}")
+        self.require("penalty", 0 <= self.penalty < math.inf, "be >= 0 and finite")
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        lost = torch.relu(-pair.chosen.compared)
-        return -F.logsigmoid(self.beta * (pair.gap - self.penalty * lost))
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        lost = torch.relu(-pair.chosen.logratio)
+        return -F.logsigmoid(self.beta * (pair.diff - self.penalty * lost))

@@ -12,11 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws, PreferenceLoss, State
+from dpo_lab.losses.base import LOSSES, NO_STATE, PreferenceLoss, State
+from dpo_lab.losses.laws import Laws
+from dpo_lab.losses.options import LossOptions
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.registry import suggestion
 
 EXAMPLE = "{name: dpo, weight: 0.8}"
+OF_SOME = ("needs_reference", "needs_scores", "needs_kl", "needs_mismatched", "couples_batch", "reads_confidence")
+"""What is true of a mix where it is true of one of its parts."""
 
 
 def _mpo() -> list[Any]:
@@ -28,39 +32,29 @@ def _mpo() -> list[Any]:
 class MixLoss(PreferenceLoss):
     """sum_i weight_i * loss_i. By default MPO: 0.8 dpo + 0.2 bco + 1.0 sft (a mean). Wang et al. 2024, arXiv:2411.10442.
 
-    A part is {name: ..., weight: 1.0, and settings of the loss of that name}. It needs and refuses what its parts do; rewards
-    are those of the first part. State and details carry the part's position in front: `1.mean`.
+    Several losses at once, each with its settings: loss.parts=[{name: dpo, weight: 0.8, beta: 0.1}, {name: sft}]. It needs and
+    refuses what its parts do; rewards are those of the first part. State and extra metrics carry the part's position in front:
+    `1.mean`.
     """
 
     name: str = "mix"
     parts: list[Any] = field(default_factory=_mpo)
 
-    laws: ClassVar[Laws] = Laws(monotone=True, convex=True, nonnegative=True)
-    couples_batch: ClassVar[bool] = True
-    refuses: ClassVar[Mapping[str, str]] = {
-        setting.name: "give it to its parts" for setting in fields(PreferenceLoss) if setting.name != "name"
-    }
+    laws = Laws.of("monotone convex nonnegative")
+    couples_batch = True
+    unsupported: ClassVar = dict.fromkeys(["beta", *(option.name for option in fields(LossOptions))], "give it to its parts")
 
     def __post_init__(self) -> None:
-        self.weights: list[float] = []
-        self.losses: list[PreferenceLoss] = []
         super().__post_init__()
         if not self.parts:
             raise ValueError(f"loss.parts must have at least one part, such as {EXAMPLE}, got []")
-        for position, settings in enumerate(self.parts):
-            weight, loss = _part(f"loss.parts[{position}]", settings)
-            self.weights.append(weight)
-            self.losses.append(loss)
+        read = [_part(f"loss.parts[{position}]", settings) for position, settings in enumerate(self.parts)]
+        self.weights, self.losses = [weight for weight, _ in read], [loss for _, loss in read]
         most = [loss.max_candidates for loss in self.losses if loss.max_candidates is not None]
         # What other losses are by their class, a mix is by its parts; what its class says is true of the default ones.
         vars(self).update(
-            laws=_common(*[loss.laws for loss in self.losses]),
-            needs_reference=any(loss.needs_reference for loss in self.losses),
-            needs_scores=any(loss.needs_scores for loss in self.losses),
-            needs_kl=any(loss.needs_kl for loss in self.losses),
-            needs_mismatched=any(loss.needs_mismatched for loss in self.losses),
-            couples_batch=any(loss.couples_batch for loss in self.losses),
-            reads_confidence=any(loss.reads_confidence for loss in self.losses),
+            {fact: any(getattr(loss, fact) for loss in self.losses) for fact in OF_SOME},
+            laws=_common([loss.laws for loss in self.losses]),
             min_candidates=max(loss.min_candidates for loss in self.losses),
             max_candidates=min(most, default=None),
         )
@@ -69,46 +63,36 @@ class MixLoss(PreferenceLoss):
     def needs_collision(self) -> bool:
         return any(loss.needs_collision for loss in self.losses)
 
-    @property
-    def state(self) -> State:
-        """A copy: set it as a whole."""
-        return _prefixed(*[loss.state for loss in self.losses])
-
-    @state.setter
-    def state(self, values: State) -> None:
-        for position, loss in enumerate(self.losses):
-            start = f"{position}."
-            loss.state = {name.removeprefix(start): of for name, of in values.items() if name.startswith(start)}
-
     def initial_state(self) -> State:
-        return _prefixed(*[loss.initial_state() for loss in self.losses])
+        return _joined([loss.initial_state() for loss in self.losses])
 
-    def observe(self, logps: Logps, batch: CandidateBatch) -> None:
-        for loss in self.losses:
-            if loss.couples_batch:
-                loss.observe(logps, batch)
+    def observe(self, logps: Logps, batch: CandidateBatch, state: State) -> State:
+        return _joined(
+            [loss.observe(logps, batch, own) if loss.couples_batch else own for loss, own in self._with_states(state)]
+        )
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        first, *others = [weight * loss(logps, batch) for weight, loss in zip(self.weights, self.losses, strict=True)]
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        losses = [loss(logps, batch, own) for loss, own in self._with_states(state)]
+        first, *others = [weight * values for weight, values in zip(self.weights, losses, strict=True)]
         return sum(others, start=first)
 
-    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        return self.losses[0].rewards(logps, batch)
-
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        return self.losses[0].compared(logps, batch)
+    def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
+        return self.losses[0].rewards(logps, batch, _of_part(0, state))
 
     def token_weights(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
         return self.losses[0].token_weights(logps, batch)
 
     def value_at_reference(self, num_candidates: int = 2) -> float | None:
-        found = [loss.value_at_reference(num_candidates) for loss in self.losses]
-        terms = [weight * value for weight, value in zip(self.weights, found, strict=True) if value is not None]
-        return sum(terms) if len(terms) == len(found) else None
+        values = [loss.value_at_reference(num_candidates) for loss in self.losses]
+        terms = [weight * value for weight, value in zip(self.weights, values, strict=True) if value is not None]
+        return sum(terms) if len(terms) == len(values) else None
 
-    def details(self, logps: Logps, batch: CandidateBatch) -> dict[str, Float[Tensor, ""]]:
+    def extra_metrics(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> dict[str, Float[Tensor, ""]]:
         """Those of the parts, and the mean of each part's own loss under its name."""
-        return _prefixed(*[{loss.name: loss(logps, batch).mean(), **loss.details(logps, batch)} for loss in self.losses])
+        parts = self._with_states(state)
+        return _joined(
+            [{loss.name: loss(logps, batch, own).mean(), **loss.extra_metrics(logps, batch, own)} for loss, own in parts]
+        )
 
     def check_count(self, num_candidates: int) -> None:
         for position, loss in enumerate(self.losses):
@@ -121,8 +105,29 @@ class MixLoss(PreferenceLoss):
         for loss in self.losses:
             loss.check(batch)
 
-    def remarks(self) -> list[str]:
-        return [remark for loss in self.losses for remark in loss.remarks()]
+    def warnings(self) -> list[str]:
+        return [warning for loss in self.losses for warning in loss.warnings()]
+
+    def _with_states(self, state: State) -> list[tuple[PreferenceLoss, State]]:
+        return [(loss, _of_part(position, state)) for position, loss in enumerate(self.losses)]
+
+
+def _joined(parts: list[Any]) -> dict[str, Any]:
+    """What the parts have by name, each name with the part's position in front."""
+    return {f"{position}.{name}": value for position, part in enumerate(parts) for name, value in part.items()}
+
+
+def _of_part(position: int, state: State) -> State:
+    start = f"{position}."
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def _common(of_parts: list[Laws]) -> Laws:
+    """Laws that a sum keeps when all its terms do: not those of one beta, or of one reward."""
+    if len(of_parts) == 1:
+        return of_parts[0]
+    kept = {law.name: all(getattr(laws, law.name) for laws in of_parts) for law in fields(Laws)}
+    return Laws(**kept | {"scaling": False, "swap_linear": False})
 
 
 def _part(where: str, settings: Any) -> tuple[float, PreferenceLoss]:
@@ -154,15 +159,3 @@ def _refuse_unknown(settings: Mapping[str, Any], schema: DictConfig, prefix: str
             raise ValueError(f"there is no setting '{prefix}{key}'.{suggestion(str(key), map(str, schema))}")
         if isinstance(value, Mapping) and isinstance(schema[key], DictConfig):
             _refuse_unknown(value, schema[key], f"{prefix}{key}.")
-
-
-def _prefixed(*of_parts: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{position}.{name}": of for position, part in enumerate(of_parts) for name, of in part.items()}
-
-
-def _common(*of_parts: Laws) -> Laws:
-    """Laws that a sum keeps when all its terms do: not those of one beta, or of one reward."""
-    if len(of_parts) == 1:
-        return of_parts[0]
-    kept = {law.name: all(getattr(laws, law.name) for laws in of_parts) for law in fields(Laws)}
-    return Laws(**kept | {"scaling": False, "swap_linear": False})

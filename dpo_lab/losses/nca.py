@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +12,8 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws, PreferenceLoss
+from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
+from dpo_lab.losses.base import State
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -21,23 +21,24 @@ from dpo_lab.records import CandidateBatch, Logps
 @dataclass
 class NCALoss(PreferenceLoss):
     """-sum_i [w_i log sigmoid(beta * log-ratio_i) + 1/K log sigmoid(-beta * log-ratio_i)] over the K candidates of a prompt.
-    Chen et al. 2024, arXiv:2402.05369; checked against the authors' code, whose rewards over temperature are `utilities` here.
+    Chen et al. 2024, arXiv:2402.05369.
 
-    w is the softmax of the utilities where the data has some, (confidence, 1 - confidence) of two candidates, else 1 for the
-    best and 0 for the others. Keeps the likelihood of the chosen completion from falling, which dpo does not.
+    Where dpo lowers the chosen completions' likelihood; reads how good each of several candidates is. w is the softmax of the
+    utilities where the data has some, (confidence, 1 - confidence) of two candidates, else 1 for the best and 0 for the others.
+    Checked against the authors' code, whose rewards over temperature are `utilities` here.
     """
 
     name: str = "nca"
-
-    laws: ClassVar[Laws] = Laws(ratios_only=True, scaling=True, convex=True, rowwise=True, nonnegative=True)
-    refuses: ClassVar[Mapping[str, str]] = {
+    laws = Laws.of("ratios_only scaling convex rowwise nonnegative")
+    listwise = True
+    unsupported: ClassVar = {
         "divergence": "it scores each completion by itself, and the normaliser of other divergences only cancels between two",
         "label_smoothing": "its targets are soft already where the data is: give that confidences or utilities",
         "weighting": "wpo weighs pairs, and it scores each completion by itself",
         "margin": "a margin lies between two completions, and it scores each by itself",
     }
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         rewards = self.rewards(logps, batch)
         targets = self.targets(batch).to(rewards.dtype)
         return -reduce(targets * F.logsigmoid(rewards) + F.logsigmoid(-rewards) / batch.num_candidates, "k b -> b", "sum")
@@ -50,5 +51,5 @@ class NCALoss(PreferenceLoss):
         others = torch.zeros_like(best).expand(max(batch.num_candidates - 2, 0), -1)
         return torch.cat((torch.stack((best, 1 - best)), others))
 
-    def value_at_reference(self, num_candidates: int = 2) -> float | None:
-        return None if self.nll else 2 * math.log(2)
+    def formula_at_reference(self, num_candidates: int) -> float:
+        return 2 * math.log(2)

@@ -1,17 +1,23 @@
-"""Settings that loss functions share, each written once."""
+"""The options that all losses share, around the formula of each."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from enum import Enum
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.records import CandidateBatch, Logps, pairs_of, upcast
+from dpo_lab.losses.aggregates import mean_weights, token_weights
+from dpo_lab.losses.divergences import Divergence, link
+from dpo_lab.losses.margins import Margin
+from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of, upcast
+
+C = TypeVar("C")
 
 
 class Weighting(Enum):
@@ -22,69 +28,66 @@ class Weighting(Enum):
 
 
 @dataclass
-class Margin:
-    """How far the chosen reward has to lie above the rejected one: the sum of these, each 0 if not set. In rewards.
+class LossOptions:
+    """What stands around the formula of a loss, whichever it is: how tokens are added up, what a log-ratio counts for, labels
+    that may be wrong, margins, weights, imitation.
 
-    A margin belongs to the pair: where the label may be wrong, the swapped pair has the negative one.
+    On the command line and in Python they stand beside the loss's own settings: loss.nll=1, DPOLoss(nll=1.0).
     """
 
-    constant: float = 0.0
-    length_penalty: float = 0.0
-    """Times (tokens of rejected - of chosen): the policy is trained for the reward less so much per token. R-DPO, Park et al.
-    2024, arXiv:2403.19159. The labels knew nothing of the penalty, so a longer chosen completion needs the smaller gap.
-    """
-    score: float = 0.0
-    """Times log(score of chosen - of rejected), for pairs that are certain. ODPO, Amini et al. 2024, arXiv:2402.10571."""
-    data: float = 0.0
-    """Times the data's own margins."""
+    aggregate: Aggregate = Aggregate.sum
+    """How the log-probabilities of a completion's tokens become one number."""
+    shared_rest: float = 0.5
+    """What a token counts beyond the shortest candidate's length, with aggregate=shared; in [0, 1]."""
+    divergence: Divergence = Divergence.reverse_kl
+    """What the policy is held to the reference by."""
+    divergence_alpha: float = 0.5
+    """Of divergence=alpha: towards 0 it is the reverse KL, at 1 the forward KL; in (0, 1]."""
+    label_smoothing: float = 0.0
+    """Probability that a label is wrong, in [0, .5)."""
+    weighting: Weighting = Weighting.none
+    margin: Margin = field(default_factory=Margin)
+    nll: float = 0.0
+    """Times the chosen completion's mean negative log-probability per token, added to the loss."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not math.isfinite(value):
-                raise ValueError(f"loss.margin.{name} must be finite, got {value}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"loss.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
+        if not 0 <= self.shared_rest <= 1:
+            raise ValueError(f"loss.shared_rest must be in [0, 1], got {self.shared_rest}")
+        if not 0 < self.divergence_alpha <= 1:
+            raise ValueError(f"loss.divergence_alpha must be in (0, 1], got {self.divergence_alpha}")
+        if self.shared_rest != LossOptions.shared_rest and self.aggregate is not Aggregate.shared:
+            raise ValueError(f"loss.shared_rest is for loss.aggregate=shared, got it with {self.aggregate.value}")
+        if self.divergence_alpha != LossOptions.divergence_alpha and self.divergence is not Divergence.alpha:
+            raise ValueError(f"loss.divergence_alpha is for loss.divergence=alpha, got it with {self.divergence.value}")
+        if self.margin.score and self.label_smoothing:
+            raise ValueError("loss.label_smoothing cannot be used with loss.margin.score: that is a margin of certain pairs")
+        if not 0 <= self.nll < math.inf:
+            raise ValueError(f"loss.nll must be >= 0 and finite, got {self.nll}")
 
-    def __bool__(self) -> bool:
-        return any(vars(self).values())
+    @property
+    def change_the_start(self) -> bool:
+        """Whether the loss of a policy that equals its reference is another one than the formula's."""
+        return self.weighting is not Weighting.none or bool(self.margin) or bool(self.nll)
 
-    def of_pairs(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
-        """The margin of every pair, in the order of `pairs_of`."""
-        first, second = pairs_of(batch.num_candidates, logps.mask.device)
-        lengths = logps.lengths.to(batch.confidence.dtype)
-        found = self.constant + self.length_penalty * (lengths[second] - lengths[first])
-        if self.score:
-            assert batch.scores is not None, "the batch has no scores"
-            # Training data is checked. In an evaluation a score that ties or contradicts its label asks for as good as nothing.
-            better = (batch.scores[first] - batch.scores[second]).clamp(min=torch.finfo(batch.scores.dtype).tiny)
-            found = found + self.score * better.log()
-        if self.data:
-            assert batch.margin is not None, "the batch has no margins"
-            found = found + self.data * batch.margin
-        return found
+    def token_weights(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
+        return token_weights(self.aggregate, logps.mask, batch.ids, step=batch.step, rest=self.shared_rest)
 
-    def check(self, batch: CandidateBatch) -> None:
-        """Raises ValueError where the data lacks what the margin is made of."""
-        k = batch.num_candidates
-        if self.data and batch.margin is None:
-            raise ValueError("loss.margin.data needs margins in the data, which this data does not have")
-        if self.data and k > 2:
-            raise ValueError(f"loss.margin.data is for pairs, and the data has {k} candidates for each prompt")
-        if not self.score:
-            return
-        if batch.scores is None:
-            raise ValueError("loss.margin.score needs the candidates' scores, which this data does not have")
-        preferred = batch.preferences()
-        if ((preferred > 1e-6) & (preferred < 1 - 1e-6)).any():
-            raise ValueError(
-                "loss.margin.score is a margin of pairs that are certain, and this data has soft labels or ties: choose hard "
-                "labels, and pairs without ties (candidates.pairing=extremes)"
-            )
-        first, second = pairs_of(k, preferred.device)
-        unsupported = int((batch.scores[first] <= batch.scores[second]).sum())
-        if unsupported:
-            raise ValueError(
-                f"loss.margin.score needs the chosen score above the rejected one; of {unsupported:,} of {preferred.numel():,} "
-                "pairs it is not: leave those out"
-            )
+    def linked(self, logratios: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Log-ratios under the divergence's link function."""
+        return link(logratios, self.divergence, self.divergence_alpha)
+
+    def smoothed(self, probability: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """The probability that a label is right, if it may also have been swapped."""
+        return probability * (1 - self.label_smoothing) + (1 - probability) * self.label_smoothing
+
+    def weighted(self, losses: Float[Tensor, "q b"], logps: Logps) -> Float[Tensor, "q b"]:
+        """The losses of pairs, each times its weight."""
+        return wpo_weights(logps) * losses if self.weighting is Weighting.wpo else losses
+
+    def with_nll(self, values: Float[Tensor, " b"], logps: Logps) -> Float[Tensor, " b"]:
+        return values - self.nll * logps.policy_logps(mean_weights(logps.mask))[0] if self.nll else values
 
 
 def wpo_weights(logps: Logps) -> Float[Tensor, "q b"]:
@@ -97,3 +100,26 @@ def wpo_weights(logps: Logps) -> Float[Tensor, "q b"]:
     means = reduce(excess * logps.mask, "k b m -> k b", "sum") / logps.lengths.clamp(min=1)
     first, second = pairs_of(len(means), means.device)
     return torch.exp(means[first] + means[second])
+
+
+def with_options(cls: type[C]) -> type[C]:
+    """The loss class with the options as further fields, which its instances hold together in `options`."""
+    own, types = {setting.name for setting in fields(cls)}, get_type_hints(LossOptions)  # type: ignore[arg-type]
+    added: list[Any] = [(option.name, types[option.name], _again(option)) for option in fields(LossOptions)]
+    added = [entry for entry in added if entry[0] not in own]
+    if not added:
+        return cls  # a subclass of one that has them
+
+    def check_and_hold(self: Any) -> None:
+        self.options = LossOptions(**{option.name: getattr(self, option.name) for option in fields(LossOptions)})
+        cls.__post_init__(self)  # type: ignore[attr-defined]
+
+    namespace = {"__post_init__": check_and_hold, "__module__": cls.__module__, "__doc__": cls.__doc__}
+    made = make_dataclass(cls.__name__, added, bases=(cls,), namespace=namespace)
+    made.__qualname__ = cls.__qualname__
+    return made
+
+
+def _again(option: Field[Any]) -> Any:
+    """The same default for another class."""
+    return field(default=option.default) if option.default is not MISSING else field(default_factory=option.default_factory)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import PairLoss
-from dpo_lab.records import Aggregate, CandidateBatch, Logps
+from dpo_lab.losses import LOSSES, Laws, PairLoss
+from dpo_lab.records import Aggregate
 
 CLOSEST_TO_CERTAIN = -(2.0**-24)
 """Log-probability of the last float32 below 1: what rounds to certainty has the odds of this, not infinite ones."""
@@ -25,29 +23,25 @@ CLOSEST_TO_CERTAIN = -(2.0**-24)
 class ORPOLoss(PairLoss):
     """nll - beta * log sigmoid(log odds(chosen) - log odds(rejected)). Hong et al. 2024, arXiv:2403.07691, eqs. 6 and 7.
 
-    odds(p) = p / (1 - p), p = exp(mean log-probability per token). beta is the paper's lambda, under the name it has in TRL:
-    what the odds ratio weighs beside the NLL. It does not sharpen the sigmoid. The rewards are the log odds times beta.
-    The NLL is the completion's; TRL's takes in the prompt's tokens too, and averages over all tokens of a micro-batch.
+    One stage from a base model: imitation and a mild preference together. odds(p) = p / (1 - p), p = exp(mean log-probability
+    per token). beta is the paper's lambda, under the name it has in TRL: what the odds ratio weighs beside the NLL. It does not
+    sharpen the sigmoid. The rewards are the log odds times beta. The NLL is the completion's; TRL's takes in the prompt's
+    tokens too, and averages over all tokens of a micro-batch.
     """
 
     name: str = "orpo"
     aggregate: Aggregate = Aggregate.mean
     nll: float = 1.0
+    laws = Laws.of("monotone rowwise nonnegative")
+    needs_reference = False
+    beta_scales = False  # beta is no sharpness here, so it does not scale with the aggregate
+    unsupported: ClassVar = {"aggregate": "its odds are those of the mean probability per token"}
 
-    laws: ClassVar[Laws] = Laws(monotone=True, rowwise=True, nonnegative=True)
-    needs_reference: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = {"aggregate": "its odds are those of the mean probability per token"}
+    def per_candidate(self, logratios: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
+        return logratios - log1mexp(logratios)
 
-    def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return -self.beta * F.logsigmoid(gap)
-
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        """Log odds."""
-        means = super().compared(logps, batch)
-        return means - log1mexp(means)
-
-    def remarks(self) -> list[str]:
-        return []  # beta is no sharpness here, so it does not scale with the aggregate
+    def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return -self.beta * F.logsigmoid(diff)
 
 
 def log1mexp(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from einops import reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpo_lab.losses.base import PreferenceLoss, default_of
+from dpo_lab.losses.base import NO_STATE, PreferenceLoss, State, default_of
 from dpo_lab.losses.options import Weighting, wpo_weights
 from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of, upcast
 
 
 @dataclass
 class Side:
-    """One completion of each pair; whatever the loss aggregates by, aggregated."""
+    """One completion of each pair."""
 
-    logp: Float[Tensor, "*s"]
-    """Under the policy, nats."""
-    compared: Float[Tensor, "*s"]
+    logratio: Float[Tensor, "*s"]
     """Reward over beta: the log-ratio under the divergence's link; the log-probability for a loss without a reference."""
-    length: Float[Tensor, "*s"]
-    """Tokens."""
     score: Float[Tensor, "*s"] | None = None
     kl: Float[Tensor, "*s"] | None = None
     """KL(reference || policy) summed over the completion's positions, nats."""
@@ -36,12 +32,13 @@ class Pair:
 
     chosen: Side
     rejected: Side
-    gap: Float[Tensor, "*s"]
-    """chosen.compared - rejected.compared, less the margin (over beta)."""
+    diff: Float[Tensor, "*s"]
+    """chosen.logratio - rejected.logratio, less the margin (over beta)."""
+    state: State = field(default_factory=dict)
 
     def swapped(self) -> Pair:
         """The same pairs, labelled the other way round."""
-        return Pair(self.rejected, self.chosen, -self.gap)
+        return Pair(self.rejected, self.chosen, -self.diff, self.state)
 
     def where(self, condition: Bool[Tensor, "*s"], other: Pair) -> Pair:
         """These pairs where the condition holds, the others elsewhere."""
@@ -52,7 +49,7 @@ class Pair:
             return Side(**mixed)
 
         chosen, rejected = of_sides(self.chosen, other.chosen), of_sides(self.rejected, other.rejected)
-        return Pair(chosen, rejected, torch.where(condition, self.gap, other.gap))
+        return Pair(chosen, rejected, torch.where(condition, self.diff, other.diff), self.state)
 
 
 @dataclass
@@ -64,29 +61,37 @@ class PairLoss(PreferenceLoss):
     has one.
     """
 
-    def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """The loss of pairs whose order is certain, where it depends on the gap only."""
-        raise NotImplementedError(f"{type(self).__qualname__} defines neither of_gap nor of_pair")
+    beta_scales: ClassVar[bool] = True
+    """beta multiplies log-ratios, so that means per token want a larger one than sums do."""
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
+    def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """The loss of pairs whose order is certain, by the difference of the two log-ratios: where it depends on no more."""
+        raise NotImplementedError(f"{type(self).__qualname__} defines neither per_pair nor per_sides")
+
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         """The loss of pairs whose order is certain."""
-        return self.of_gap(pair.gap)
+        return self.per_pair(pair.diff)
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        pair, right = self.pairs(logps, batch), self.probability_right(logps, batch)
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        pair = self.pairs(logps, batch, state)
+        losses = self.options.weighted(self.pair_losses(pair, logps, batch), logps)
+        return self.over_pairs(losses, pair, batch)
+
+    def pair_losses(self, pair: Pair, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
+        """The expected loss of each pair."""
+        right = self.probability_right(logps, batch)
         # Where the order is certain the other side has no weight; it must not overflow either, for 0 * inf is not 0.
         other = pair.swapped().where(right < 1, pair)
-        values = right * self.of_pair(pair) + (1 - right) * self.of_pair(other)
-        if self.weighting is Weighting.wpo:
-            values = wpo_weights(logps) * values
-        return reduce(values, "q b -> b", "mean")
+        return right * self.per_sides(pair) + (1 - right) * self.per_sides(other)
 
-    def pairs(self, logps: Logps, batch: CandidateBatch) -> Pair:
+    def over_pairs(self, losses: Float[Tensor, "q b"], pair: Pair, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        """Each prompt's value, from the losses of its pairs."""
+        return reduce(losses, "q b -> b", "mean")
+
+    def pairs(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Pair:
         """All pairs of candidates, (q, b) in the order of `pairs_of`."""
         per_candidate: dict[str, Any] = {
-            "logp": logps.policy_logps(self.token_weights(logps, batch)),
-            "compared": self.compared(logps, batch),
-            "length": logps.lengths.to(batch.confidence.dtype),
+            "logratio": self.logratios(logps, batch, state),
             "score": batch.scores,
             "kl": None if logps.kl is None else reduce(upcast(logps.kl), "k b m -> k b", "sum"),
         }
@@ -96,35 +101,32 @@ class PairLoss(PreferenceLoss):
             return Side(**of_side)
 
         chosen, rejected = map(side, pairs_of(batch.num_candidates, logps.mask.device))
-        gap = chosen.compared - rejected.compared
-        if self.margin:
-            gap = gap - self.margin.of_pairs(logps, batch).to(gap.dtype) / self.beta
-        return Pair(chosen, rejected, gap)
+        diff = chosen.logratio - rejected.logratio
+        if self.options.margin:
+            diff = diff - self.options.margin.per_pair(logps, batch).to(diff.dtype) / self.beta
+        return Pair(chosen, rejected, diff, state)
 
     def probability_right(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:
         """How probably each pair is in the order given."""
         preferred = batch.preferences().to(upcast(logps.policy).dtype)
-        if not self.reads_confidence:
-            preferred = torch.ones_like(preferred)
-        return preferred * (1 - self.label_smoothing) + (1 - preferred) * self.label_smoothing
+        return self.options.smoothed(preferred if self.reads_confidence else torch.ones_like(preferred))
 
-    def details(self, logps: Logps, batch: CandidateBatch) -> dict[str, Float[Tensor, ""]]:
-        return {"weights": wpo_weights(logps).mean()} if self.weighting is Weighting.wpo else {}
+    def extra_metrics(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> dict[str, Float[Tensor, ""]]:
+        return {"weights": wpo_weights(logps).mean()} if self.options.weighting is Weighting.wpo else {}
 
-    def value_at_reference(self, num_candidates: int = 2) -> float | None:
-        """Of a loss of the gap. Others override it."""
-        if type(self).values is not PairLoss.values:
-            return None
-        if not self.needs_reference or self.weighting is not Weighting.none or self.margin or self.nll:
+    def formula_at_reference(self, num_candidates: int) -> float | None:
+        """Of a loss of log-ratios. Others override it."""
+        if type(self).values is not PairLoss.values or not self.needs_reference:
             return None
         zero = torch.zeros((), dtype=torch.float64)
-        side = Side(logp=zero, compared=zero, length=zero, score=zero, kl=zero)
-        return float(self.of_pair(Pair(side, replace(side), zero)))
+        side = Side(logratio=zero, score=zero, kl=zero)
+        return float(self.per_sides(Pair(side, replace(side), zero)))
 
-    def remarks(self) -> list[str]:
-        if self.aggregate is Aggregate.mean and self.beta < 0.5 and self.beta == default_of(type(self), "beta"):
-            return [
-                f"loss.beta={self.beta:g} is usual for sums of log-probabilities; on means per token the loss is then nearly "
-                "flat, and 2-10 is usual"
-            ]
-        return []
+    def warnings(self) -> list[str]:
+        default = default_of(type(self), "beta")
+        if not self.beta_scales or self.options.aggregate is not Aggregate.mean or self.beta >= 0.5 or self.beta != default:
+            return []
+        return [
+            f"loss.beta={self.beta:g} is usual for sums of log-probabilities; on means per token the loss is then nearly flat, "
+            "and 2-10 is usual"
+        ]

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import Pair, PairLoss
+from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
 
-SAID_BY_SCORES = {
+LABELLED_BY_SCORES = {
     "label_smoothing": "the scores say which completion is better, and by how much, whatever their order",
-    "margin": "the scores already say how large the gap should be",
+    "margin": "the scores already say how large the difference should be",
 }
-"""What a loss refuses that follows the scores, and why."""
+"""Options that a loss of scores does not take, and why."""
 
 
 @LOSSES.register
 @dataclass
 class REBELLoss(PairLoss):
-    """(beta * gap - (score of chosen - score of rejected))^2. Gao et al. 2024, arXiv:2404.16767.
+    """(beta * diff - (score of chosen - score of rejected))^2. Gao et al. 2024, arXiv:2404.16767.
 
-    The paper's eta is 1 / beta. The authors' code has (gap - eta * difference of scores)^2, which is this times eta^2; eta 1 in
-    most of their runs.
+    With scores that mean something in size. The paper's eta is 1 / beta. The authors' code has (diff - eta * difference of
+    scores)^2, which is this times eta^2; eta 1 in most of their runs.
     """
 
     name: str = "rebel"
     beta: float = 1.0
+    laws = Laws.of("shift_invariant ratios_only scaling convex rowwise nonnegative")
+    needs_scores = True
+    reads_confidence = False
+    unsupported: ClassVar = LABELLED_BY_SCORES
 
-    laws: ClassVar[Laws] = Laws(
-        shift_invariant=True, ratios_only=True, scaling=True, convex=True, rowwise=True, nonnegative=True
-    )
-    needs_scores: ClassVar[bool] = True
-    reads_confidence: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = SAID_BY_SCORES
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        return (self.beta * pair.diff - score_difference(pair)) ** 2
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        return (self.beta * pair.gap - score_gap(pair)) ** 2
-
-    def value_at_reference(self, num_candidates: int = 2) -> float | None:
+    def formula_at_reference(self, num_candidates: int) -> float | None:
         return None  # it depends on the scores
 
 
-def score_gap(pair: Pair) -> Float[Tensor, "*s"]:
+def score_difference(pair: Pair) -> Float[Tensor, "*s"]:
     assert pair.chosen.score is not None, "the batch has no scores"
     assert pair.rejected.score is not None, "the batch has no scores"
-    return (pair.chosen.score - pair.rejected.score).to(pair.gap.dtype)
+    return (pair.chosen.score - pair.rejected.score).to(pair.diff.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -13,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import Pair, PairLoss
-from dpo_lab.losses.rebel import SAID_BY_SCORES, score_gap
+from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
+from dpo_lab.losses.rebel import LABELLED_BY_SCORES, score_difference
 
 
 class Distance(Enum):
@@ -32,9 +30,10 @@ class Distance(Enum):
 @LOSSES.register
 @dataclass
 class RewardKLLoss(PairLoss):
-    """D(sigmoid(beta * gap), sigmoid(eta * (score of chosen - score of rejected))). NVIDIA 2024, arXiv:2406.11704 (RPO).
+    """D(sigmoid(beta * diff), sigmoid(eta * (score of chosen - score of rejected))). NVIDIA 2024, arXiv:2406.11704 (RPO).
 
-    Least, 0, where beta * gap is eta times the difference of the scores: no reason to push a pair further apart than it is.
+    With scores, when near ties should stay near ties. Least, 0, where beta * diff is eta times the difference of the scores: no
+    reason to push a pair further apart than it is.
     """
 
     name: str = "reward_kl"
@@ -42,27 +41,24 @@ class RewardKLLoss(PairLoss):
     """Log-odds of the preference for one unit of score."""
     distance: Distance = Distance.backward
 
-    laws: ClassVar[Laws] = Laws(
-        shift_invariant=True, ratios_only=True, scaling=True, convex=True, rowwise=True, nonnegative=True
-    )
-    needs_scores: ClassVar[bool] = True
-    reads_confidence: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = SAID_BY_SCORES
+    laws = Laws.of("shift_invariant ratios_only scaling convex rowwise nonnegative")
+    needs_scores = True
+    reads_confidence = False
+    unsupported: ClassVar = LABELLED_BY_SCORES
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.eta < math.inf:
-            raise ValueError(f"loss.eta must be > 0 and finite, got {self.eta}")
+        self.require("eta", 0 < self.eta < math.inf, "be > 0 and finite")
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        implicit, given = self.beta * pair.gap, self.eta * score_gap(pair)
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        implicit, given = self.beta * pair.diff, self.eta * score_difference(pair)
         if self.distance is Distance.squared:
             return (implicit - given) ** 2
         if self.distance is Distance.forward:
             return kl_of_coins(implicit, given)
         return kl_of_coins(given, implicit)
 
-    def value_at_reference(self, num_candidates: int = 2) -> float | None:
+    def formula_at_reference(self, num_candidates: int) -> float | None:
         return None  # it depends on the scores
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import PairLoss
-from dpo_lab.records import Aggregate, CandidateBatch, Logps
+from dpo_lab.losses import LOSSES, Laws, PairLoss
+from dpo_lab.records import Aggregate
 
 
 @LOSSES.register
@@ -20,25 +18,23 @@ from dpo_lab.records import Aggregate, CandidateBatch, Logps
 class SimPERLoss(PairLoss):
     """exp(mean logp of rejected) - exp(mean logp of chosen). Xiao et al. 2025, arXiv:2502.00883.
 
-    The reward is the inverse perplexity. The loss is linear in it and has no hyperparameter.
+    Nothing to tune but the learning rate. The reward is the inverse perplexity, and the loss is linear in it.
     """
 
     name: str = "simper"
     beta: float = 1.0
     aggregate: Aggregate = Aggregate.mean
-
-    laws: ClassVar[Laws] = Laws(monotone=True, swap_linear=True, rowwise=True)
-    needs_reference: ClassVar[bool] = False
-    refuses: ClassVar[Mapping[str, str]] = {
+    laws = Laws.of("monotone swap_linear rowwise")
+    needs_reference = False
+    unsupported: ClassVar = {
         "beta": "it has no hyperparameter",
         "aggregate": "a perplexity is that of the mean per token",
         "label_smoothing": "it is linear, so smoothing would only scale it",
         "margin": "it is linear, so a margin would only add a constant",
     }
 
-    def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return -gap
+    def per_candidate(self, logratios: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
+        return torch.exp(logratios)
 
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        """Inverse perplexities."""
-        return torch.exp(super().compared(logps, batch))
+    def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return -diff

@@ -1,9 +1,8 @@
-"""Token-level DPO: the gap is corrected by how far the policy has drifted over the whole vocabulary."""
+"""Token-level DPO: the difference is corrected by how far the policy has drifted over the whole vocabulary."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,21 +11,13 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import LOSSES, Laws
-from dpo_lab.losses.pairs import Pair, PairLoss, Side
+from dpo_lab.losses import LOSSES, Laws, Pair, PairLoss
+from dpo_lab.losses.base import NO_STATE, State
+from dpo_lab.losses.pairs import Side
 from dpo_lab.records import CandidateBatch, Logps, upcast
 
-LAWS = Laws(
-    shift_invariant=True,
-    ratios_only=True,
-    scaling=True,
-    monotone=True,
-    convex=True,
-    swap_linear=True,
-    rowwise=True,
-    nonnegative=True,
-)
-REFUSES = {
+LAWS = Laws.of("shift_invariant ratios_only scaling monotone convex swap_linear rowwise nonnegative")
+UNSUPPORTED = {
     "aggregate": "its divergences are sums over the tokens, and so must be the log-ratios beside them",
     "divergence": "its correction is derived for the reverse KL",
 }
@@ -35,28 +26,28 @@ REFUSES = {
 @LOSSES.register
 @dataclass
 class TDPO1Loss(PairLoss):
-    """-log sigmoid(beta * (gap - (KL of rejected - KL of chosen))). Zeng et al. 2024, arXiv:2404.11999 (TDPO 1).
+    """-log sigmoid(beta * (diff - (KL of rejected - KL of chosen))). Zeng et al. 2024, arXiv:2404.11999 (TDPO 1).
 
-    KL is KL(reference || policy) of the next-token distribution, summed over a completion's positions.
+    KL is KL(reference || policy) of the next-token distribution, summed over a completion's positions. Runs policy and
+    reference side by side: no cached reference.
     """
 
     name: str = "tdpo1"
+    laws = LAWS
+    needs_kl = True
+    unsupported: ClassVar = UNSUPPORTED
 
-    laws: ClassVar[Laws] = LAWS
-    needs_kl: ClassVar[bool] = True
-    refuses: ClassVar[Mapping[str, str]] = REFUSES
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
+        return -F.logsigmoid(self.beta * (pair.diff - (kl_of(pair.rejected) - kl_of(pair.chosen))))
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
-        return -F.logsigmoid(self.beta * (pair.gap - (kl_of(pair.rejected) - kl_of(pair.chosen))))
-
-    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        return self.beta * (self.compared(logps, batch) + kl_sums(logps))
+    def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
+        return self.beta * (self.logratios(logps, batch) + kl_sums(logps))
 
 
 @LOSSES.register
 @dataclass
 class TDPO2Loss(PairLoss):
-    """-log sigmoid(beta * (gap - alpha * (KL of rejected - sg(KL of chosen)))). Zeng et al. 2024, arXiv:2404.11999 (TDPO 2).
+    """-log sigmoid(beta * (diff - alpha * (KL of rejected - sg(KL of chosen)))). Zeng et al. 2024, arXiv:2404.11999 (TDPO 2).
 
     As TDPO 1, but the correction counts alpha, and no gradient (sg) raises the divergence on the chosen completion.
     """
@@ -65,21 +56,20 @@ class TDPO2Loss(PairLoss):
     alpha: float = 0.5
     """What the difference of the divergences counts."""
 
-    laws: ClassVar[Laws] = LAWS
-    needs_kl: ClassVar[bool] = True
-    refuses: ClassVar[Mapping[str, str]] = REFUSES
+    laws = LAWS
+    needs_kl = True
+    unsupported: ClassVar = UNSUPPORTED
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"loss.alpha must be >= 0 and finite, got {self.alpha}")
+        self.require("alpha", 0 <= self.alpha < math.inf, "be >= 0 and finite")
 
-    def of_pair(self, pair: Pair) -> Float[Tensor, "*s"]:
+    def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         correction = self.alpha * (kl_of(pair.rejected) - kl_of(pair.chosen).detach())
-        return -F.logsigmoid(self.beta * (pair.gap - correction))
+        return -F.logsigmoid(self.beta * (pair.diff - correction))
 
-    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
-        return self.beta * (self.compared(logps, batch) + self.alpha * kl_sums(logps))
+    def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
+        return self.beta * (self.logratios(logps, batch) + self.alpha * kl_sums(logps))
 
 
 def kl_of(side: Side) -> Float[Tensor, "*s"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps, pairs_of, upcast
 
 
@@ -18,43 +17,46 @@ from dpo_lab.records import CandidateBatch, Logps, pairs_of, upcast
 class UnpairedLoss(PreferenceLoss):
     """A loss of single completions: of a prompt with several, the mean over them.
 
-    Each is desirable with some probability P, and its loss is the expectation P * of_desirable + (1 - P) * of_undesirable. P is
-    the data's own word on a single completion, `batch.confidence` for the chosen of two (the rejected has the rest), the mean
-    probability of beating another candidate for more; `label_smoothing` e makes it P (1 - e) + (1 - P) e.
+    Each is desirable with some probability P, and its loss is the expectation P * per_desirable + (1 - P) * per_undesirable. P
+    is the data's own word on a single completion, `batch.confidence` for the chosen of two (the rejected has the rest), the
+    mean probability of beating another candidate for more; `label_smoothing` e makes it P (1 - e) + (1 - P) e.
     """
 
-    min_candidates: ClassVar[int] = 1
-    refuses: ClassVar[Mapping[str, str]] = {
+    min_candidates = 1
+    unsupported: ClassVar = {
         "divergence": "it judges each completion by itself, and the normaliser of other divergences only cancels between two",
         "weighting": "wpo weighs pairs, and it judges each completion by itself",
         "margin": "a margin lies between two completions, and it judges each by itself",
         "nll": "unpaired data has no chosen completion to imitate",
     }
 
-    def of_desirable(self, rewards: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """The loss of completions known to be desirable."""
+    def per_desirable(self, rewards: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """The loss of completions known to be desirable, by their rewards less the baseline."""
         raise NotImplementedError
 
-    def of_undesirable(self, rewards: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    def per_undesirable(self, rewards: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         """The loss of completions known not to be desirable."""
         raise NotImplementedError
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        rewards, good = self.rewards(logps, batch), self.probability_desirable(logps, batch)
-        return reduce(good * self.of_desirable(rewards) + (1 - good) * self.of_undesirable(rewards), "k b -> b", "mean")
+    def baseline(self, state: State) -> float | Float[Tensor, ""]:
+        """The reward that others are compared with."""
+        return 0.0
+
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        rewards = self.rewards(logps, batch, state) - self.baseline(state)
+        good = self.probability_desirable(logps, batch)
+        return reduce(good * self.per_desirable(rewards) + (1 - good) * self.per_undesirable(rewards), "k b -> b", "mean")
 
     def probability_desirable(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
         k, dtype = batch.num_candidates, upcast(logps.policy).dtype
         if k == 1:
             assert batch.desirable is not None, "the batch does not say which completions are desirable"
-            good = batch.desirable.to(dtype)
-        else:
-            first, second = pairs_of(k, logps.mask.device)
-            preferred = batch.preferences().to(dtype)
-            beats = preferred.new_zeros(k, k, len(batch))
-            beats[first, second], beats[second, first] = preferred, 1 - preferred
-            good = reduce(beats, "i j b -> i b", "sum") / (k - 1)
-        return good * (1 - self.label_smoothing) + (1 - good) * self.label_smoothing
+            return self.options.smoothed(batch.desirable.to(dtype))
+        first, second = pairs_of(k, logps.mask.device)
+        preferred = batch.preferences().to(dtype)
+        beats = preferred.new_zeros(k, k, len(batch))
+        beats[first, second], beats[second, first] = preferred, 1 - preferred
+        return self.options.smoothed(reduce(beats, "i j b -> i b", "sum") / (k - 1))
 
     def check(self, batch: CandidateBatch) -> None:
         super().check(batch)

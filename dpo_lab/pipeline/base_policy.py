@@ -14,7 +14,7 @@ from dpo_lab.data import Corpus
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.models.policies import Policy
-from dpo_lab.preferences.base import from_rows
+from dpo_lab.preferences.batches import from_rows
 from dpo_lab.records import Aggregate
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.seeding import number, seed_torch

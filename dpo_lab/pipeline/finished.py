@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
 from dpo_lab.artifacts.directory import DamagedError, verify_directory
-from dpo_lab.losses import PreferenceLoss
+from dpo_lab.losses.base import State
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.pipeline.reference_model import reference_model
 from dpo_lab.pipeline.study import Study, study_from_file
@@ -64,13 +64,12 @@ class FinishedTraining:
             found.restore(below("reference", self._state(f"reference={spec.name}")))
         return found
 
-    def loss(self, base: Policy) -> PreferenceLoss:
-        """The run's loss with what it had carried from step to step."""
-        loss = replace(self.study.loss)
-        if loss.initial_state():
-            device = next(base.module.parameters()).device
-            loss.state = loss_values(below("loss", self._state(f"loss={loss.name}")), device)
-        return loss
+    def loss_state(self, base: Policy) -> State:
+        """What the run's loss had carried from step to step."""
+        loss = self.study.loss
+        if not loss.initial_state():
+            return loss.initial_state()
+        return loss_values(below("loss", self._state(f"loss={loss.name}")), next(base.module.parameters()).device)
 
     def _state(self, why: str) -> dict[str, Tensor]:
         """Of the checkpoint whose weights the policy has."""

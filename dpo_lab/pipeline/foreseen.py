@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ OF_REWARDS = (
     *("reward/policy", "reward/reference", "proxy/policy", "proxy/reference"),
     *("positive/policy", "positive/reference", "win_rate"),
 )
-"""What a judge measures; of means also the standard error, as NAME_se."""
+"""Metrics of an evaluation; of means also the standard error, as NAME_se."""
 
 
 @dataclass
@@ -87,12 +86,13 @@ def _kinds(study: Study) -> Iterator[Kind]:
 
 def _of_preferences(study: Study, kind: Kind) -> set[str]:
     """The names of what is measured on two rows of that kind, which hold one token each."""
-    loss, rows = copy.deepcopy(study.loss), _rows(kind)
+    loss, rows = study.loss, _rows(kind)
     rows = rows.with_mismatched() if loss.needs_mismatched else rows
     logps = _logps(rows, study.reference.name != "none")
+    state = loss.initial_state()
     if loss.couples_batch:
-        loss.observe(logps, rows)
-    return set(means(preference_metrics(loss, loss(logps, rows), logps, rows)))
+        state = loss.observe(logps, rows, state)
+    return set(means(preference_metrics(loss, loss(logps, rows, state), logps, rows, state)))
 
 
 def _rows(kind: Kind) -> CandidateBatch:

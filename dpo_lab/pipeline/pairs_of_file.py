@@ -52,7 +52,8 @@ def scored(context: Context, path: str, run: FinishedTraining, stages: Stages) -
         layouts = (Layout.rows,)
     scoring = Scoring(layouts, study.compute.head_portion)
     reference = run.reference(base, key, Scoring(layouts))
-    objective = Objective(module, run.loss(base), reference, study.compute, *study.trainer.portions, scoring=scoring)
+    sizes, carried = study.trainer.portions, run.loss_state(base)
+    objective = Objective(module, run.study.loss, reference, study.compute, *sizes, scoring=scoring, loss_state=carried)
     with context.stage("pairs", f"{len(pairs):,} of {path}{left_out}"):
         metrics = objective.evaluate(pairs)
     for name in (name for name in SHOWN if name in metrics):

@@ -55,6 +55,6 @@ def _go_back(context: Context, trainer: Trainer) -> None:
         raise ValueError(f"trainer.policy=best: {error}; choose trainer.policy=last") from error
     state = best.state()
     set_weights(trainer.policy, best.weights())
-    trainer.loss.state = loss_values(below("loss", state), trainer.compute.torch_device)
+    trainer.objective.loss_state = loss_values(below("loss", state), trainer.compute.torch_device)
     if trainer.reference is not None:
         trainer.reference.restore(below("reference", state))

@@ -24,15 +24,16 @@ from dpo_lab.data import Corpus
 from dpo_lab.data.base import share_of
 from dpo_lab.data.messages import Prompt
 from dpo_lab.data.tokenizers import Tokenizer
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
 from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base_policy import fit_base
 from dpo_lab.pipeline.context import Context
-from dpo_lab.preferences.base import noun, padded
+from dpo_lab.preferences.base import SampledSource, noun
+from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.preferences.rewards import Scorer
-from dpo_lab.preferences.sampled import SampledCandidates, draw
+from dpo_lab.preferences.sampling import draw
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
@@ -129,7 +130,7 @@ class Stages:
                 found.append(spec.load(path))
         return found[0], found[1]
 
-    def samples(self, spec: SampledCandidates) -> CandidateBatch:
+    def samples(self, spec: SampledSource) -> CandidateBatch:
         """Labelled samples of the base policy for training prompts, k of each."""
         drawn = {"num_prompts": spec.num_prompts, "k": spec.samples_per_prompt, "temperature": spec.temperature}
         return self._samples("candidates", "train", {**drawn, "max_tokens": spec.max_tokens, "seed": spec.seed})
@@ -146,10 +147,10 @@ class Stages:
     def pairs(self) -> tuple[CandidateBatch, CandidateBatch | None, CandidateBatch | None]:
         """Pairs to train on, held-out pairs (None if there are none), and the labelled samples they come from, if any."""
         spec, console = self.context.study.candidates, self.context.console
-        if isinstance(spec, SampledCandidates):
+        if isinstance(spec, SampledSource):
             samples = self.samples(spec)
             if samples.scores is None:
-                raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
+                raise ValueError(f"candidates={spec.name} needs a reward to label the samples: choose one with reward=...")
             train, counts = spec.pairs(samples)
             first = torch.arange(min(self.context.study.evaluation.num_prompts_during, len(self.reference_samples)))
             held_out, _ = spec.pairs(self.reference_samples.select(first), like=samples)
@@ -195,11 +196,11 @@ class Stages:
                     console.note(f"  {note}")
         return train, held_out
 
-    def judge(self, reference: nn.Module) -> Judge:
-        """The judge of policies that start from `reference`, on the held-out prompts."""
+    def evaluator(self, reference: nn.Module) -> Evaluator:
+        """The evaluator of policies that start from `reference`, on the held-out prompts."""
         study = self.context.study
         proxy, gold = self.scorers
-        return Judge(
+        return Evaluator(
             tokenizer=self.base[0].tokenizer,
             reference=reference,
             reference_samples=self.reference_samples,

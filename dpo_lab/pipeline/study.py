@@ -119,7 +119,9 @@ class Study:
         if self.candidates.num_candidates is not None:
             self.loss.check_count(self.candidates.num_candidates)
         if self.candidates.sampled and self.reward.name == "none":
-            raise ValueError("candidates=sampled needs a reward to label the samples: choose one with reward=...")
+            raise ValueError(
+                f"candidates={self.candidates.name} needs a reward to label the samples: choose one with reward=..."
+            )
 
 
 CHOICES = {

@@ -12,7 +12,7 @@ from dpo_lab.artifacts.digests import digest
 from dpo_lab.artifacts.fingerprint import describe_values
 from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.evaluation.displacement import Displacement, resumed
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.context import Context
 from dpo_lab.records import CandidateBatch
@@ -28,7 +28,7 @@ from dpo_lab.training.trainer import Hooks, Trainer
 
 def train_policy(
     context: Context,
-    judge: Judge,
+    evaluator: Evaluator,
     policy: nn.Module,
     reference: Reference,
     train: CandidateBatch,
@@ -55,14 +55,14 @@ def train_policy(
                 logps = trainer.objective.scored(held_out)
                 metrics = trainer.objective.judged(logps, held_out)
                 metrics |= displacement.since_start(logps, metrics)
-            metrics |= judge.judge(policy, study.evaluation.num_prompts_during).metrics
+            metrics |= evaluator.evaluate(policy, study.evaluation.num_prompts_during).metrics
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
             return metrics
 
         def rehearse() -> None:
             if held_out is not None:
                 trainer.objective.rehearse(held_out)
-            judge.rehearse(policy)
+            evaluator.rehearse(policy)
 
         def checkpoint(kind: str, step: int, metrics: Mapping[str, float]) -> None:
             context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)

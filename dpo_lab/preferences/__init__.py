@@ -1,5 +1,5 @@
-"""Candidates: given with the data, or sampled and labelled."""
+"""Preferences: candidate completions of prompts and their labels, given with the data or sampled and scored by a reward."""
 
-from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec
+from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec, SampledSource
 
-__all__ = ["CANDIDATES", "CandidatesSpec"]
+__all__ = ["CANDIDATES", "CandidatesSpec", "SampledSource"]

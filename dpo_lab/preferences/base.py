@@ -1,14 +1,9 @@
-"""Candidates: where the completions that are compared come from, and which of them make a pair."""
+"""Candidate sources: where the completions that a loss compares come from, and how they are labelled."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
@@ -16,22 +11,23 @@ from dpo_lab.registry import Registry
 
 @dataclass
 class CandidatesSpec:
-    """How candidates come to be: read from the data, or sampled from the base policy and labelled by a reward."""
+    """A candidate source: completions given with the data (see GivenCandidates), or samples of the base policy."""
 
     name: str
     max_tokens: int = 32
     """Most tokens of a completion, its end token included."""
 
     sampled: ClassVar[bool] = False
+    """Whether candidates are sampled: then it is a SampledSource."""
 
     @property
     def num_candidates(self) -> int | None:
-        """Of each prompt, where the settings alone say so."""
+        """Candidates of each prompt; None where the settings alone do not tell."""
         return None
 
     @property
     def most_rows(self) -> int | None:
-        """More rows than this there cannot be to train on, where the settings alone say so."""
+        """An upper bound on the number of training rows; None where the settings alone do not tell."""
         return None
 
     def __post_init__(self) -> None:
@@ -39,42 +35,37 @@ class CandidatesSpec:
             raise ValueError(f"candidates.max_tokens must be at least 1, got {self.max_tokens}")
 
 
+@dataclass
+class SampledSource(CandidatesSpec):
+    """Several samples of the base policy for each training prompt, which `pairs` turns into preferences by their rewards."""
+
+    num_prompts: int = 2000
+    samples_per_prompt: int = 8
+    temperature: float = 1.0
+    seed: int = 0
+
+    sampled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_prompt < 2:
+            raise ValueError(f"candidates.samples_per_prompt must be at least 2 to make a pair, got {self.samples_per_prompt}")
+        if self.num_prompts < 1:
+            raise ValueError(f"candidates.num_prompts must be at least 1, got {self.num_prompts}")
+        if not self.temperature > 0:
+            raise ValueError(f"candidates.temperature must be > 0, got {self.temperature}")
+
+    def pairs(self, samples: CandidateBatch, *, like: CandidateBatch | None = None) -> tuple[CandidateBatch, dict[str, int]]:
+        """Preferences between scored samples, and counts of what was made and left out, to report (see `labelling`).
+
+        `like`: the training samples, where `samples` are held out.
+        """
+        raise NotImplementedError
+
+
 CANDIDATES: Registry[CandidatesSpec] = Registry("candidates", "dpo_lab.preferences")
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Rows of ids as one tensor, padded with 0 at the right, and its mask."""
-    width = max((len(row) for row in rows), default=0)
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long).view(len(rows), width)
-    lengths = torch.tensor([len(row) for row in rows])
-    return ids, torch.arange(width) < lengths[:, None]
-
-
-def from_rows(
-    prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[Sequence[int]]], confidence: Tensor
-) -> CandidateBatch:
-    """A data set from token ids: `candidates[i]` are the completions of `prompts[i]`, equally many for each."""
-    prompt, prompt_mask = padded(prompts)
-    num_candidates = len(candidates[0])
-    flat, flat_mask = padded([completions[j] for j in range(num_candidates) for completions in candidates])
-    shape = (num_candidates, len(prompts), flat.shape[1])
-    return CandidateBatch(
-        prompt=prompt,
-        prompt_mask=prompt_mask,
-        completions=flat.reshape(shape),
-        mask=flat_mask.reshape(shape),
-        ids=torch.arange(len(prompts)),
-        confidence=confidence,
-    )
-
-
-def certain_utilities(scores: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
-    """Utilities by which the higher score always wins, and equal scores are no preference. Best first."""
-    # Steps of 40 log-odds are certain in float32; equal scores stay at one half.
-    steps = (scores.diff(dim=0) != 0).float().cumsum(dim=0)
-    return torch.cat((torch.zeros(1, scores.shape[1]), -40 * steps))
-
-
 def noun(num_candidates: int) -> str:
-    """What a user calls prompts with so many candidates."""
+    """The word for prompts with that many candidates, in messages."""
     return {1: "completions", 2: "pairs"}.get(num_candidates, f"rankings of {num_candidates}")

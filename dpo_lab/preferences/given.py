@@ -18,7 +18,8 @@ from einops import rearrange
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.messages import plain
 from dpo_lab.data.tokenizers import Tokenizer
-from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec, certain_utilities, noun
+from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec, noun
+from dpo_lab.preferences.labelling import certain_utilities
 from dpo_lab.preferences.writing import TokenColumn, write_columns
 
 LONG_PROMPT = "left out, prompt over max_prompt_tokens"

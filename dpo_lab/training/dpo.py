@@ -90,7 +90,8 @@ class DPO(nn.Module):
             confidence=torch.ones(len(prompt_mask), device=tokens.device),
         )
         logps = Logps(self._policy_logps(batch, present), self._reference_logps(batch, present), batch.mask)
-        return DPOLoss(beta=float(self.beta), aggregate=Aggregate.mean)(logps, batch).mean()
+        loss = DPOLoss(beta=float(self.beta)).with_settings(aggregate=Aggregate.mean)
+        return loss(logps, batch).mean()
 
     def _present(self, name: str, seq: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:

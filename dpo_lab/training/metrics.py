@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dpo_lab.evaluation.errors import deviations, prompt_clusters, standard_error, with_errors
 from dpo_lab.losses.aggregates import mean_weights
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.losses.base import NO_STATE, PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps, pairs_of
 
 SIDES = ("chosen", "rejected")
@@ -37,26 +37,27 @@ class Items:
 
 @torch.no_grad()
 def preference_metrics(
-    loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
+    loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch, state: State = NO_STATE
 ) -> dict[str, Float[Tensor, " 2"]]:
     """Total and count of every metric over the batch's pairs; of unpaired feedback, over its completions.
 
     Rewards are those that the loss itself compares. An accuracy is over the pairs that have a label, and counts equal rewards
     as one half; `label_ties` is the share of pairs that have none, for P(chosen beats rejected) = 1/2.
     """
-    return {name: items.tally() for name, items in _items(loss, values, logps, batch).items()} | _details(loss, logps, batch)
+    items = _items(values, loss.rewards(logps, batch, state), logps, batch)
+    return {name: item.tally() for name, item in items.items()} | _extra(loss, logps, batch, state)
 
 
 @torch.no_grad()
 def evaluation_metrics(
-    loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch
+    loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch, state: State = NO_STATE
 ) -> dict[str, float]:
     """The means of `preference_metrics`, each mean over prompts with its standard error as NAME_se, prompts as clusters.
 
     What a loss logs of the batch as a whole has none.
     """
-    items = _items(loss, values, logps, batch)
-    found = means({name: item.tally() for name, item in items.items()} | _details(loss, logps, batch))
+    items = _items(values, loss.rewards(logps, batch, state), logps, batch)
+    found = means({name: item.tally() for name, item in items.items()} | _extra(loss, logps, batch, state))
     adds = {name: deviations(item.values, item.which)[1] for name, item in items.items() if name in found}
     if "rewards/margins" in found and "rewards/margins" not in adds:
         adds["rewards/margins"] = adds["rewards/chosen"] - adds["rewards/rejected"]
@@ -64,8 +65,7 @@ def evaluation_metrics(
     return with_errors(found, {name: standard_error(of, clusters) for name, of in adds.items()})
 
 
-def _items(loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batch: CandidateBatch) -> dict[str, Items]:
-    rewards = loss.rewards(logps, batch)
+def _items(values: Float[Tensor, " b"], rewards: Float[Tensor, "k b"], logps: Logps, batch: CandidateBatch) -> dict[str, Items]:
     quantities = {
         "rewards": rewards,
         "logps": logps.policy_logps(),
@@ -95,8 +95,9 @@ def _items(loss: PreferenceLoss, values: Float[Tensor, " b"], logps: Logps, batc
     return found
 
 
-def _details(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Tally:
-    return {name: Items(mean.expand(len(batch))).tally() for name, mean in loss.details(logps, batch).items()}
+def _extra(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch, state: State) -> Tally:
+    extra = loss.extra_metrics(logps, batch, state)
+    return {name: Items(mean.expand(len(batch))).tally() for name, mean in extra.items()}
 
 
 def once(value: Tensor) -> Float[Tensor, " 2"]:

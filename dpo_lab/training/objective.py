@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.losses.base import PreferenceLoss
+from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating
 from dpo_lab.scoring.micro_batches import by_tokens, largest_portion, without_gradients
@@ -42,6 +42,11 @@ class Objective:
     """Tokens instead, see `portions`."""
     ranks: Ranks = field(default_factory=Ranks)
     scoring: Scoring = field(default_factory=Scoring)
+    loss_state: State = field(default_factory=dict)
+    """What the loss carries from step to step; by default as before the first one."""
+
+    def __post_init__(self) -> None:
+        self.loss_state = self.loss_state or self.loss.initial_state()
 
     def fill_gradients(self, batch: CandidateBatch, on_first: OnFirst | None = None) -> Tally:
         """Add the gradient of the mean loss over the batch's prompts to the policy's; the metrics of the batch.
@@ -80,10 +85,10 @@ class Objective:
             part = part.to(self.compute.torch_device)
             logps = self.measured(part)
             if self.loss.couples_batch:
-                self.loss.observe(_detached(logps), part)
-            values = self.loss(logps, part)
+                self.loss_state = self.loss.observe(_detached(logps), part, self.loss_state)
+            values = self.loss(logps, part, self.loss_state)
             seen = _detached(logps)
-            tally = preference_metrics(self.loss, values.detach(), seen, part)
+            tally = preference_metrics(self.loss, values.detach(), seen, part, self.loss_state)
             return [values.sum() / count], None, (tally, values.detach(), seen)
 
         found = descend(work, parts, self.policy, self.workers)
@@ -98,7 +103,8 @@ class Objective:
     @torch.no_grad()
     def judged(self, logps: Logps, pairs: CandidateBatch) -> dict[str, float]:
         batch = pairs.to(self.compute.torch_device)
-        return evaluation_metrics(self.loss, self.loss(logps, batch), logps, batch)
+        values = self.loss(logps, batch, self.loss_state)
+        return evaluation_metrics(self.loss, values, logps, batch, self.loss_state)
 
     @torch.no_grad()
     def scored(self, pairs: CandidateBatch) -> Logps:
@@ -124,10 +130,10 @@ class Objective:
         """
         with torch.random.fork_rng(), torch.no_grad():  # the second pass draws the same dropout
             logps = self._joined(parts, batch, self.ranks)
-        self.loss.observe(logps, batch)
+        self.loss_state = self.loss.observe(logps, batch, self.loss_state)
         inputs = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
-        values = self.loss(replace(logps, **leaves), batch)
+        values = self.loss(replace(logps, **leaves), batch, self.loss_state)
         if on_first is not None:
             on_first(values.detach(), logps)
         found = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
@@ -141,7 +147,7 @@ class Objective:
             return outputs, [grad[:, rows][batch.mask[:, rows]] for grad in of_leaf.values()], None
 
         descend(work, parts, self.policy, self.workers)
-        return preference_metrics(self.loss, values.detach(), logps, batch)
+        return preference_metrics(self.loss, values.detach(), logps, batch, self.loss_state)
 
     def _joined(self, parts: Sequence[Part], batch: CandidateBatch, ranks: Ranks) -> Logps:
         """Policy and reference on the whole batch, measured part by part, and rank by rank."""

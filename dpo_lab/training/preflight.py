@@ -37,8 +37,8 @@ def try_out(
 
     Raises ValueError where memory does not suffice.
     """
-    device, loss, scoring = objective.compute.torch_device, objective.loss, objective.scoring
-    random, state, used = random_state(device), dict(loss.state), Counter(scoring.used)
+    device, scoring = objective.compute.torch_device, objective.scoring
+    random, state, used = random_state(device), objective.loss_state, Counter(scoring.used)
     try:
         with memory_explained(batch, settings):
             objective.fill_gradients(batch)
@@ -48,7 +48,7 @@ def try_out(
     finally:
         objective.policy.zero_grad(set_to_none=True)
         set_random_state(random, device)
-        loss.state = state
+        objective.loss_state = state
         scoring.used.clear()
         scoring.used.update(used)
 

@@ -114,7 +114,7 @@ class Trainer:
         """Everything before the first step."""
         seed_torch(self.seed, "dropout")
         self.policy.train(self.settings.dropout)
-        self.loss.state = self.loss.initial_state()
+        self.objective.loss_state = self.loss.initial_state()
         if self.compute.reading_waits if self.settings.preflight is None else self.settings.preflight:
             self._preflight()
         if self.resume is None:
@@ -185,7 +185,7 @@ class Trainer:
             **prefixed("random", random_state(self.compute.torch_device)),
             **prefixed("optimizer", optimizer_state(self.policy, self.optimizers)),
             **prefixed("meter", tally_state(self.meter.parts)),
-            **prefixed("loss", loss_state(self.loss.state)),
+            **prefixed("loss", loss_state(self.objective.loss_state)),
             **prefixed("guard", self.guard.state()),
             **prefixed("reference", {} if self.reference is None else self.reference.state()),
         }
@@ -197,12 +197,12 @@ class Trainer:
         set_random_state(below("random", state), self.compute.torch_device)
         set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
         self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
-        self.loss.state = loss_values(below("loss", state), self.compute.torch_device)
+        self.objective.loss_state = loss_values(below("loss", state), self.compute.torch_device)
         self.guard.restore(below("guard", state))
         if self.reference is not None:
             self.reference.restore(below("reference", state))
 
-    @property
+    @cached_property
     def objective(self) -> Objective:
         size, tokens = self.settings.micro_batch_size, self.settings.micro_batch_tokens
         return Objective(self.policy, self.loss, self.reference, self.compute, size, tokens, scoring=self.scoring)

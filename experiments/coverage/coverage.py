@@ -3,7 +3,7 @@
     python experiments/coverage/coverage.py --save experiments/coverage
 
 The functions that `python -m dpo_lab.compare` prints with are asked many times where the answer is known: p-values of
-simulated differences (rejections.py), and intervals of policies of the synthetic language, judged on few prompts again and
+simulated differences (rejections.py), and intervals of policies of the synthetic language, evaluated on few prompts again and
 again (truths.py).
 """
 

@@ -14,12 +14,12 @@ from typing import Any
 from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.runs import FinishedRun, Group
 from dpo_lab.data.synthetic import SyntheticSource
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.policies import Policy, load_policy
-from dpo_lab.preferences.base import padded
+from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.rewards.lexicon import LexiconReward
-from dpo_lab.preferences.sampled import draw
+from dpo_lab.preferences.sampling import draw
 from dpo_lab.records import CandidateBatch
 from dpo_lab.seeding import number
 
@@ -57,10 +57,10 @@ class Trained:
         scorer = self.reward.load(Path())
         return draw(self.base.module, self.base.tokenizer, scorer, *starts, 8, self.max_tokens, seed=seed, purpose=purpose)
 
-    def judge(self, samples: CandidateBatch, evaluation: int, run: int) -> Judge:
+    def evaluator(self, samples: CandidateBatch, evaluation: int, run: int) -> Evaluator:
         """As a run with these seeds has it."""
         scorer, seed = self.reward.load(Path()), number(evaluation, "evaluation of a run", run)
-        return Judge(self.base.tokenizer, self.base.module, samples, scorer, scorer, self.max_tokens, seed)
+        return Evaluator(self.base.tokenizer, self.base.module, samples, scorer, scorer, self.max_tokens, seed)
 
 
 def trained(folder: Path, seeds: int) -> Trained:
@@ -82,11 +82,11 @@ def trained(folder: Path, seeds: int) -> Trained:
     return Trained(LexiconReward(values=values), base, policies, prompts, max_tokens=9)
 
 
-def judged(judge: Judge, policy: Policy, seed: int, beta: float, more: CandidateBatch) -> FinishedRun:
+def evaluated(evaluator: Evaluator, policy: Policy, seed: int, beta: float, more: CandidateBatch) -> FinishedRun:
     """What `compare` would read of a run that ended with this policy."""
-    found = judge.judge(policy.module, len(judge.reference_samples))
+    found = evaluator.evaluate(policy.module, len(evaluator.reference_samples))
     settings = {"seed": seed, "loss.beta": beta, "evaluation.seed": 0}
-    run = FinishedRun(Path(), settings, {}, {**found.metrics, **judge.ideal(found, more)})
+    run = FinishedRun(Path(), settings, {}, {**found.metrics, **evaluator.ideal_frontier(found, more)})
     run.samples = found.rows
     return run
 
@@ -98,7 +98,7 @@ def truths(world: Trained, count: int, more: int) -> dict[tuple[float, int, str]
     found = {}
     for beta, policies in world.policies.items():
         for seed, policy in enumerate(policies):
-            run = judged(world.judge(samples, -1, seed), policy, seed, beta, others)
+            run = evaluated(world.evaluator(samples, -1, seed), policy, seed, beta, others)
             found |= {(beta, seed, metric): run.summary[metric] for metric in METRICS}
     return found
 
@@ -126,7 +126,7 @@ def coverage(
         more = world.reference_samples(own[prompts:], evaluation, "candidates")
         chosen = choose.sample(range(len(world.policies[BETAS[0]])), max(sizes))
         runs = {
-            beta: [judged(world.judge(samples, evaluation, s), policies[s], s, beta, more) for s in chosen]
+            beta: [evaluated(world.evaluator(samples, evaluation, s), policies[s], s, beta, more) for s in chosen]
             for beta, policies in world.policies.items()
         }
         for n in sizes:

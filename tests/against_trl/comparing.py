@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from carried import Carried
 from einops import rearrange
 from torch import Tensor, nn
 from transformers.trainer import Trainer as HFTrainer
@@ -98,11 +99,14 @@ def logps_of(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch) -> Logps
 def ours(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch, observed: bool = False) -> Found:
     """`observed`: the batch is first taken into the loss's state, as training does."""
     logps = logps_of(trainer, loss, batch)
+    carried = Carried(loss)
     if observed:
-        loss.observe(logps, batch)
-    return Found.of(loss(logps, batch).mean(), trainer.model)
+        carried.observe(logps, batch)
+    return Found.of(carried(logps, batch).mean(), trainer.model)
 
 
 def metrics_of(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch) -> dict[str, float]:
-    logps = logps_of(trainer, loss, batch)
-    return means(preference_metrics(loss, loss(logps, batch), logps, batch))
+    logps, carried = logps_of(trainer, loss, batch), Carried(loss)
+    if loss.couples_batch:
+        carried.observe(logps, batch)
+    return means(preference_metrics(loss, carried(logps, batch), logps, batch, carried.state))

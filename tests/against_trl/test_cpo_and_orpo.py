@@ -151,5 +151,5 @@ def test_orpo_counts_the_prompts_tokens_too_there(tmp_path: Path, beta: float) -
     assert here.is_close_to(odds + ours(trainer, LOSSES["sft"](), batch))
     assert not here.is_close_to(found)
     logged = trainer._stored_metrics["train"]["log_odds_chosen"][-1]
-    chosen, rejected = LOSSES["orpo"]().compared(logps_of(trainer, LOSSES["orpo"](), batch), batch)
+    chosen, rejected = LOSSES["orpo"]().logratios(logps_of(trainer, LOSSES["orpo"](), batch), batch)
     assert (chosen - rejected).mean().item() == pytest.approx(logged, rel=CLOSE)

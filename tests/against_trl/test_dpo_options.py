@@ -55,8 +55,8 @@ def test_lengths_and_divergences_combine_otherwise(tmp_path: Path, loss_type: st
     sums = LOSSES[name](aggregate=Aggregate.sum, divergence=link)
     batch, found = pairs(inputs), theirs(trainer, inputs)
     logps = logps_of(trainer, loss, batch)
-    chosen, rejected = sums.compared(logps, batch) / logps.lengths
-    assert loss.of_gap(chosen - rejected).mean().item() == pytest.approx(found.loss, rel=CLOSE)
+    chosen, rejected = sums.logratios(logps, batch) / logps.lengths
+    assert loss.per_pair(chosen - rejected).mean().item() == pytest.approx(found.loss, rel=CLOSE)
     assert not ours(trainer, loss, batch).is_close_to(found)
 
 

@@ -65,10 +65,10 @@ def test_bco_has_no_moving_baseline_there(tmp_path: Path) -> None:
     trainer = dpo_trainer(tmp_path, loss_type=["bco_pair"], beta=1.0)
     inputs, loss = batch_of(trainer), LOSSES["bco"](beta=1.0)
     logps = logps_of(trainer, loss, pairs(inputs))
-    loss.observe(logps, pairs(inputs))
+    state = loss.observe(logps, pairs(inputs), loss.initial_state())
     chosen, rejected = logps.logratios().detach()
-    assert loss.delta == pytest.approx((chosen.mean() + rejected.mean()).item() / 2, rel=CLOSE)
-    assert not ours(trainer, loss, pairs(inputs)).is_close_to(theirs(trainer, inputs))
+    assert loss.baseline(state) == pytest.approx((chosen.mean() + rejected.mean()).item() / 2, rel=CLOSE)
+    assert not ours(trainer, loss, pairs(inputs), observed=True).is_close_to(theirs(trainer, inputs))
 
 
 def test_sft_is_a_mean_over_tokens_there_and_over_completions_here(tmp_path: Path) -> None:

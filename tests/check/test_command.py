@@ -32,8 +32,8 @@ class Honest(PairLoss):
         shift_invariant=True, ratios_only=True, scaling=True, monotone=True, convex=True, rowwise=True, nonnegative=True
     )
 
-    def of_gap(self, gap):
-        return torch.relu(1 - self.beta * gap) ** 2
+    def per_pair(self, diff):
+        return torch.relu(1 - self.beta * diff) ** 2
 
 
 @LOSSES.register
@@ -43,8 +43,8 @@ class Boastful(Honest):
 
     name: str = "boastful"
 
-    def of_gap(self, gap):
-        return (1 - self.beta * gap) ** 2
+    def per_pair(self, diff):
+        return (1 - self.beta * diff) ** 2
 '''
 
 

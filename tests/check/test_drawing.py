@@ -101,6 +101,6 @@ def test_a_collapsed_completion_is_one_token_that_is_as_likely(drawn: Drawn) -> 
     loss = DPOLoss(aggregate=Aggregate.mean)
     one, batch = collapsed(loss, *drawn, candidate=1)
     assert (one.lengths[1] == 1).all()
-    torch.testing.assert_close(one.logratios()[1], loss.compared(*drawn)[1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(one.logratios()[1], loss.logratios(*drawn)[1], rtol=1e-12, atol=1e-12)
     assert torch.equal(one.policy[0], drawn[0].policy[0])
     assert torch.equal(batch.mask, one.mask)

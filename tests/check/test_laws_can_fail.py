@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dpo_lab.check import DECLARED, UNIVERSAL, Law, Verdict, examine, violation
 from dpo_lab.losses import Laws, PairLoss, PreferenceLoss
+from dpo_lab.losses.base import NO_STATE, State
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.losses.options import Margin
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 BY_NAME = {law.name: law for law in UNIVERSAL}
@@ -37,7 +37,7 @@ class Boastful(PreferenceLoss):
     laws: ClassVar[Laws] = Laws(**dict.fromkeys(DECLARED, True))
     couples_batch: ClassVar[bool] = True
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         chosen, rejected = logps.policy_logps()
         return torch.sin(chosen) + chosen.mean() + rejected
 
@@ -81,73 +81,73 @@ class NoConstant(DPOLoss):
 
 
 class WrongGradient(DPOLoss):
-    def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        exact = super().of_gap(gap)
+    def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        exact = super().per_pair(diff)
         return exact.data + 2 * (exact - exact.data)  # detach() says of a term that it is meant as a constant
 
 
 class LeaksIntoReference(DPOLoss):
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def logratios(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         assert logps.reference is not None
         return (logps.policy - logps.reference).sum(dim=2)
 
 
 class ReadsNoReference(DPOLoss):
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def logratios(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         return logps.policy_logps()
 
 
 class CountsPadding(DPOLoss):
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def logratios(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         return logps.logratios() / logps.policy.shape[2]
 
 
 class MixesPrompts(DPOLoss):
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        return super().values(logps, batch).roll(1) + torch.arange(len(batch))
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        return super().values(logps, batch, state).roll(1) + torch.arange(len(batch))
 
 
 class DividesByTheBatch(DPOLoss):
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        return super().values(logps, batch) / len(batch)
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        return super().values(logps, batch, state) / len(batch)
 
 
 class CentresRewards(DPOLoss):
-    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         rewards = super().rewards(logps, batch)
         return rewards - rewards.mean(dim=0)
 
 
 class LogsSums(DPOLoss):
-    def rewards(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         return self.beta * logps.logratios()
 
 
 class CountsItsCalls(DPOLoss):
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
-        self.state["calls"] = self.state.get("calls", 0.0) + 1
-        return super().values(logps, batch)
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().values(logps, batch, state)
 
 
 class Observes(DPOLoss):
-    def observe(self, logps: Logps, batch: CandidateBatch) -> None:
-        self.state["prompts"] = float(len(batch))
+    def observe(self, logps: Logps, batch: CandidateBatch, state: State) -> State:
+        return {**state, "prompts": float(len(batch))}
 
 
 class Overflows(DPOLoss):
-    def of_gap(self, gap: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        return torch.log(1 + torch.exp(-self.beta * gap))
+    def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        return torch.log(1 + torch.exp(-self.beta * diff))
 
 
 class HalvesPrecision(DPOLoss):
-    def compared(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b"]:
+    def logratios(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         rounded = logps.policy.half().float() if logps.policy.dtype != torch.float32 else logps.policy * (1 + 1e-3)
-        return super().compared(replace(logps, policy=rounded.to(logps.policy.dtype)), batch)
+        return super().logratios(replace(logps, policy=rounded.to(logps.policy.dtype)), batch)
 
 
 class IgnoresMargin(DPOLoss):
-    def pairs(self, logps: Logps, batch: CandidateBatch):  # type: ignore[no-untyped-def]
-        return DPOLoss(beta=self.beta, aggregate=self.aggregate, margin=Margin()).pairs(logps, batch)
+    def pairs(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE):  # type: ignore[no-untyped-def]
+        return DPOLoss(beta=self.beta, aggregate=self.options.aggregate).pairs(logps, batch, state)
 
 
 class RefusesWithoutReason(DPOLoss):
@@ -159,9 +159,9 @@ class RefusesWithoutReason(DPOLoss):
 
 class ClaimsToRefuse(DPOLoss):
     def __post_init__(self) -> None:
-        self.state = {}
+        pass
 
-    refuses: ClassVar[dict[str, str]] = {"nll": "it is no fun"}
+    unsupported: ClassVar[dict[str, str]] = {"nll": "it is no fun"}
 
 
 class IgnoresConfidence(DPOLoss):
@@ -172,8 +172,8 @@ class IgnoresConfidence(DPOLoss):
 
 
 class NeedsMore(PairLoss):
-    def of_pair(self, pair) -> Float[Tensor, "*s"]:  # type: ignore[no-untyped-def]
-        return -F.logsigmoid(self.beta * pair.gap) + pair.chosen.kl
+    def per_sides(self, pair) -> Float[Tensor, "*s"]:  # type: ignore[no-untyped-def]
+        return -F.logsigmoid(self.beta * pair.diff) + pair.chosen.kl
 
 
 MUTANTS: list[tuple[type[PreferenceLoss], str]] = [

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hydra
 import pytest
 from processes import ENVIRONMENT, LAB, SMALL_RUN
 
@@ -263,8 +262,6 @@ def here(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     shutil.copytree(ready, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys, "argv", sys.argv)
-    # Hydra composes everything twice more before it calls the task: a third of a second, a hundred times.
-    monkeypatch.setattr(hydra, "main", lambda **options: lambda task: lambda: task.run(task.arguments))
     handler, logs = signal.getsignal(signal.SIGTERM), list(logging.root.handlers)
     yield tmp_path / "here"
     signal.signal(signal.SIGTERM, handler)

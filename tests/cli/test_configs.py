@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from dpo_lab.cli.composing import CONF, composed, validate
-from dpo_lab.cli.planning import planned
+from dpo_lab.cli.composing import CONF, Composer, composed
+from dpo_lab.cli.planning import jobs_of_command
+from dpo_lab.cli.validation import validate
 from dpo_lab.pipeline.study import CHOICES, to_study
 from dpo_lab.registry import Registry, load_user_modules
 from dpo_lab.training.optim.schedules import SCHEDULES, LinearSchedule
@@ -108,9 +107,7 @@ def test_a_component_without_a_yaml_file_is_an_option_with_its_defaults(
     class Unwritten(LinearSchedule):
         name: str = "unwritten"
 
-    composed([])  # so that plugins and components have registered what is kept
     monkeypatch.setattr(SCHEDULES, "_classes", dict(SCHEDULES))
-    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     SCHEDULES.register(Unwritten)
     for folders in ([], [tmp_path]):
         study = to_study(composed(["schedule=unwritten", "schedule.warmup=0.5", "schedule@base.schedule=unwritten"], folders))
@@ -186,24 +183,25 @@ SWEEPS = [name for name in EXPERIMENTS if "sweeper:" in (CONF / "experiment" / f
 
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_every_job_of_a_sweep_composes_and_its_losses_are_known(experiment: str) -> None:
-    found = planned([f"+experiment={experiment}"], multirun=True).jobs
-    assert len(found) > 1
-    assert len({tuple(words) for words in found}) == len(found)
-    for words in {tuple(word for word in words if not word.startswith("seed=")) for words in found}:
-        to_study(composed(words))
+    composer = Composer()
+    jobs = jobs_of_command([f"+experiment={experiment}"], True, composer).jobs
+    assert len(jobs) > 1
+    assert len({tuple(words) for words in jobs}) == len(jobs)
+    for words in {tuple(word for word in words if not word.startswith("seed=")) for words in jobs}:
+        to_study(composer.settings(words))
 
 
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_a_sweep_without_multirun_says_so_and_one_of_its_jobs_runs_alone(experiment: str) -> None:
     with pytest.raises(ValueError, match=r"is a sweep over .*: add -m to run its \d+ jobs"):
-        planned([f"+experiment={experiment}"], multirun=False)
-    one = planned([f"+experiment={experiment}"], multirun=True).jobs[-1]
-    assert planned(one, multirun=False).jobs == [one]
+        jobs_of_command([f"+experiment={experiment}"], False, Composer())
+    words = jobs_of_command([f"+experiment={experiment}"], True, Composer()).jobs[-1]
+    assert jobs_of_command(words, False, Composer()).jobs == [words]
 
 
 def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
-    found = planned(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], multirun=True).jobs
-    assert [sorted(words) for words in found] == [
+    jobs = jobs_of_command(["+experiment=loss_shootout", "seed=7", "loss=dpo,ipo"], True, Composer()).jobs
+    assert [sorted(words) for words in jobs] == [
         ["+experiment=loss_shootout", f"loss={loss}", "seed=7"] for loss in ("dpo", "ipo")
     ]
 
@@ -211,7 +209,7 @@ def test_a_value_on_the_command_line_replaces_the_sweeps_own() -> None:
 def test_the_shootout_has_every_loss_of_pairs() -> None:
     swept = {
         word.removeprefix("loss=")
-        for words in planned(["+experiment=loss_shootout"], True).jobs
+        for words in jobs_of_command(["+experiment=loss_shootout"], True, Composer()).jobs
         for word in words
         if "loss=" in word
     }

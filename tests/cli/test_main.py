@@ -18,9 +18,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from dpo_lab.cli.composing import composed, validate
+from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.cli.sweeps import task
+from dpo_lab.cli.validation import validate
 
 QUICK = "+experiment=quickstart"
 UNPAIRED = "loss=kto candidates.pairing=unpaired candidates.labels=hard"
@@ -335,6 +336,6 @@ def test_a_misspelt_key_is_refused_and_the_closest_one_suggested(case: tuple[str
         assert f"'{right}'" in str(caught.value)
 
 
-def test_of_two_misspelt_keys_one_is_named() -> None:
-    with pytest.raises(ValueError, match=r"there is no setting 'base.trainer.num_steps'. Did you mean 'max_steps'\?"):
+def test_of_two_misspelt_keys_the_first_is_named() -> None:
+    with pytest.raises(ValueError, match=r"there is no setting 'trainer.num_steps'. Did you mean 'max_steps'\?"):
         validate([QUICK, "trainer.num_steps=4", "base.trainer.num_steps=5"])

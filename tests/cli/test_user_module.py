@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import signal
@@ -11,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from processes import QUICKSTART, run, runs_of
 
 from dpo_lab.cli.main import run_command
@@ -46,8 +43,8 @@ class Mine(PairLoss):
         if self.weight <= 0:
             raise ValueError(f"loss.weight must be > 0, got {self.weight}")
 
-    def of_gap(self, gap):
-        return -self.weight * F.logsigmoid(self.beta * gap)
+    def per_pair(self, diff):
+        return -self.weight * F.logsigmoid(self.beta * diff)
 '''
 EXPERIMENT = """# @package _global_
 # Question: does my loss do better?
@@ -69,15 +66,12 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[St
         studies.append(study)
         return 0
 
-    Plugins.instance()  # which are found once, and register their configurations then
-    Registry.discover_all()  # as are the components
     write_module(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(task, "execute", execute)
     monkeypatch.setattr(LOSSES, "_classes", dict(LOSSES))
-    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     handler = signal.getsignal(signal.SIGTERM)
     yield studies
     signal.signal(signal.SIGTERM, handler)

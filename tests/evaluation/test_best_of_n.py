@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.evaluation.best_of_n import LARGEST_BIAS, _table, best_of_n, best_of_n_kl, kl_bound
+from dpo_lab.evaluation.best_of_n import MAX_BIAS, _table, best_of_n, best_of_n_kl, kl_bound
 
 
 def drawn(k: int, b: int, seed: int = 0) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_an_estimate_has_an_error_and_a_bound_has_none() -> None:
 
 @pytest.mark.parametrize(("n", "k"), [(2, 8), (4, 8), (8, 8), (2, 4), (4, 4), (16, 16), (32, 32)])
 def test_usual_sizes_can_be_estimated(n: int, k: int) -> None:
-    assert _table(n, k)[1] < LARGEST_BIAS
+    assert _table(n, k)[1] < MAX_BIAS
 
 
 def test_a_best_of_n_has_errors_with_prompts_as_clusters() -> None:

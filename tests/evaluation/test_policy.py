@@ -1,4 +1,4 @@
-"""Judging a policy: KL of whole completions, wins, diversity."""
+"""Judging a policy: KL of whole completions, win_rates, diversity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.evaluation.policy import DISTINCT_OF, EvaluationSettings, distinct_2, sample_metrics, sequence_kl, wins
+from dpo_lab.evaluation.policy import NUM_BIGRAMS, EvaluationSettings, distinct_2, sample_metrics, sequence_kl, win_rates
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -50,16 +50,16 @@ def test_the_standard_error_is_the_spread_of_repeated_estimates() -> None:
 def test_a_tie_is_half_a_win(rewards: list[tuple[int, int]]) -> None:
     one, other = (torch.tensor(column, dtype=torch.float32) for column in zip(*rewards, strict=True))
     points = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in rewards]
-    assert wins(one, other[None]).tolist() == points
-    assert (wins(one, other[None]) + wins(other, one[None])).tolist() == [1.0] * len(points)
-    assert wins(one, torch.stack((other, one, one))).tolist() == pytest.approx([(point + 1) / 3 for point in points])
+    assert win_rates(one, other[None]).tolist() == points
+    assert (win_rates(one, other[None]) + win_rates(other, one[None])).tolist() == [1.0] * len(points)
+    assert win_rates(one, torch.stack((other, one, one))).tolist() == pytest.approx([(point + 1) / 3 for point in points])
 
 
 def test_distinct_2_of_so_many_pairs_is_the_share_of_different_ones() -> None:
     row = [*range(400), *range(601)]  # 399 pairs come twice; 399 -> 0 and 201 others once
     pairs = list(itertools.pairwise(row))
-    assert len(pairs) == DISTINCT_OF
-    assert distinct_2([row]) == pytest.approx(len(set(pairs)) / DISTINCT_OF)
+    assert len(pairs) == NUM_BIGRAMS
+    assert distinct_2([row]) == pytest.approx(len(set(pairs)) / NUM_BIGRAMS)
     assert distinct_2([row[:-1]]) is None
 
 
@@ -70,7 +70,7 @@ def test_distinct_2_does_not_depend_on_the_number_of_samples(num_rows: int) -> N
     frequencies = 1 / torch.arange(1, 31).double()
     rows = torch.multinomial(frequencies.expand(num_rows, 30), 9, replacement=True, generator=draw).tolist()
     share = frequencies / frequencies.sum()
-    expected = float((1 - (1 - share[:, None] * share) ** DISTINCT_OF).sum()) / DISTINCT_OF
+    expected = float((1 - (1 - share[:, None] * share) ** NUM_BIGRAMS).sum()) / NUM_BIGRAMS
     assert distinct_2(rows) == pytest.approx(expected, rel=0.04)  # pairs of one row share words; 200 rows leave 3 %
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.losses import PairLoss, PreferenceLoss
+from dpo_lab.losses.base import State
 from dpo_lab.records import CandidateBatch, Logps
 
 
@@ -27,16 +28,16 @@ class Coupled(PairLoss):
     def initial_state(self) -> dict[str, float]:
         return {"gap": 0.0, "calls": 0.0}
 
-    def observe(self, logps: Logps, batch: CandidateBatch) -> None:
+    def observe(self, logps: Logps, batch: CandidateBatch, state: State) -> State:
         assert logps.mismatched is not None
-        gap = self.pairs(logps, batch).gap.mean() + logps.mismatched.logratios().mean()
-        self.state = {"gap": float(gap), "calls": self.state["calls"] + 1}
+        gap = self.pairs(logps, batch).diff.mean() + logps.mismatched.logratios().mean()
+        return {"gap": float(gap), "calls": state["calls"] + 1}
 
-    def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         assert logps.kl is not None
         kl = reduce(logps.kl, "k b m -> b", "sum")
-        gap = self.pairs(logps, batch).gap[0] + 0.1 * kl
-        return (gap - gap.mean() - self.state["gap"]) ** 2 + gap.sort().values * torch.arange(len(gap))
+        gap = self.pairs(logps, batch).diff[0] + 0.1 * kl
+        return (gap - gap.mean() - state["gap"]) ** 2 + gap.sort().values * torch.arange(len(gap))
 
 
 def prepared(loss: PreferenceLoss, b: int = 5) -> CandidateBatch:

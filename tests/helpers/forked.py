@@ -57,14 +57,14 @@ def serve() -> None:
     """Answer each line with the exit status of its run."""
     import torch.utils.tensorboard  # noqa: F401
 
-    from dpo_lab.cli.composing import composed
     from dpo_lab.cli.sweeps import Task
 
     tasks: dict[str, Task] = {}
     for line in sys.stdin:
         folder, words, at, log = json.loads(line)
         if str(words) not in tasks:
-            tasks[str(words)] = Task(words, known={tuple(words): composed(words)})
+            tasks[str(words)] = Task(words)
+            tasks[str(words)].job(words)  # composed before the fork
         pid = os.fork()
         if pid == 0:
             _do(tasks[str(words)], folder, at, log)
@@ -82,7 +82,7 @@ def _do(task: Task, folder: str, at: tuple[str, int, str] | None, log: str) -> N
     if at is not None:
         _harm(*at)
     try:
-        code = task.run(task.arguments)
+        code = task.run(task.job(task.arguments))
     except PreemptedError:
         code = 0
     sys.stdout.flush()

@@ -123,4 +123,4 @@ def trained(name: str, micro_batch_size: int | None) -> Trained:
         policy, prepared(loss, b=8), loss=loss, batch_size=4, micro_batch_size=micro_batch_size, hooks=hooks, clip=1.0
     )
     fit.fit()
-    return {k: v.detach().clone() for k, v in policy.state_dict().items()}, logged, dict(loss.state)
+    return {k: v.detach().clone() for k, v in policy.state_dict().items()}, logged, dict(fit.objective.loss_state)

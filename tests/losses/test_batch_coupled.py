@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from carried import Carried
 from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,7 @@ def drawn(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def gradient(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Tensor:
+def gradient(loss: PreferenceLoss | Carried, logps: Logps, batch: CandidateBatch) -> Tensor:
     policy = logps.policy.clone().requires_grad_()
     (found,) = torch.autograd.grad(loss(replace(logps, policy=policy), batch).sum(), policy)
     return found
@@ -65,14 +66,13 @@ STEPS = [
 def test_the_order_of_the_prompts_in_a_step_is_of_no_matter(loss: PreferenceLoss, step: tuple[Logps, CandidateBatch]) -> None:
     rows = torch.tensor(torch.randperm(len(step[1]), generator=torch.Generator().manual_seed(3)).tolist())
     other = permuted(*step, rows)
-    loss.state = loss.initial_state()
-    loss.observe(*step)
-    values, slopes, state = loss(*step), gradient(loss, *step), dict(loss.state)
-    loss.state = loss.initial_state()
-    loss.observe(*other)
-    torch.testing.assert_close(loss(*other), values[rows], rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient(loss, *other), slopes[:, rows], rtol=1e-12, atol=1e-12)
-    assert numbers_of(loss.state) == pytest.approx(numbers_of(state), rel=1e-12)
+    one, another = Carried(loss), Carried(loss)
+    one.observe(*step)
+    values, slopes = one(*step), gradient(one, *step)
+    another.observe(*other)
+    torch.testing.assert_close(another(*other), values[rows], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(another, *other), slopes[:, rows], rtol=1e-12, atol=1e-12)
+    assert numbers_of(another.state) == pytest.approx(numbers_of(one.state), rel=1e-12)
 
 
 # aot
@@ -150,9 +150,9 @@ def test_a_step_of_one_kind_has_no_value_and_no_gradient_and_is_counted(ratios: 
     step = records(policy, desirable=torch.full(policy.shape, good))
     assert loss(*step).tolist() == [0.0] * len(ratios)
     assert not gradient(loss, *step).any()
-    assert loss.details(*step)["one_sided"] == 1
+    assert loss.extra_metrics(*step)["one_sided"] == 1
     both = records(torch.cat((policy, policy)))
-    assert loss.details(*both)["one_sided"] == 0
+    assert loss.extra_metrics(*both)["one_sided"] == 0
 
 
 def test_pairs_count_as_their_completions() -> None:
@@ -166,7 +166,7 @@ def test_pairs_count_as_their_completions() -> None:
 # beta_dpo
 
 
-def steps_of(loss: PreferenceLoss, num: int, b: int = 8) -> Iterator[tuple[Logps, CandidateBatch]]:
+def steps_of(loss: Carried, num: int, b: int = 8) -> Iterator[tuple[Logps, CandidateBatch]]:
     for seed in range(num):
         step = records(drawn(2, b, seed=seed), drawn(2, b, seed=100 + seed))
         loss.observe(*step)
@@ -180,14 +180,14 @@ def gaps_of(step: tuple[Logps, CandidateBatch]) -> Tensor:
 
 def test_beta_dpo_that_neither_adapts_nor_filters_is_dpo() -> None:
     for beta in (1e-6, 0.1, 100.0):
-        loss = BetaDPOLoss(beta=beta, a=0.0, keep=1.0)
+        loss = Carried(BetaDPOLoss(beta=beta, a=0.0, keep=1.0))
         for step in steps_of(loss, 3):
             torch.testing.assert_close(loss(*step), DPOLoss(beta=beta)(*step), rtol=1e-12, atol=0)
             torch.testing.assert_close(gradient(loss, *step), gradient(DPOLoss(beta=beta), *step), rtol=1e-12, atol=0)
 
 
 def test_the_averages_of_beta_dpo_are_those_of_a_plain_loop() -> None:
-    loss, means, deviations = BetaDPOLoss(), [], []
+    loss, means, deviations = Carried(BetaDPOLoss()), [], []
     for step in steps_of(loss, 5):
         means.append(gaps_of(step).mean().item())
         deviations.append(gaps_of(step).std().item())
@@ -198,38 +198,38 @@ def test_the_averages_of_beta_dpo_are_those_of_a_plain_loop() -> None:
 
 
 def test_beta_grows_with_the_mean_gap_and_gets_no_gradient() -> None:
-    loss = BetaDPOLoss(beta=0.2, a=0.5, keep=1.0)
+    loss = Carried(BetaDPOLoss(beta=0.2, a=0.5, keep=1.0))
     _, step = steps_of(loss, 2)
     gaps = gaps_of(step)
     beta = 0.2 * (1 + 0.5 * (gaps.mean().item() - float(loss.state["mean"])))
     assert abs(beta - 0.2) > 0.01, "it does move"
-    assert loss.details(*step)["beta_in_use"].item() == pytest.approx(beta)
+    assert loss.extra_metrics(*step)["beta_in_use"].item() == pytest.approx(beta)
     slopes = [-beta * torch.sigmoid(-beta * gap).item() for gap in gaps]
     assert gradient(loss, *step)[0, :, 0].tolist() == pytest.approx(slopes)
 
 
 def test_beta_in_use_is_never_below_a_thousandth() -> None:
-    loss = BetaDPOLoss(beta=0.2, keep=1.0)
+    loss = Carried(BetaDPOLoss(beta=0.2, keep=1.0))
     loss.state = {"steps": 1.0, "mean": 100.0, "deviation": 1.0}
     step = records(drawn(2, 4))
-    assert loss.details(*step)["beta_in_use"].item() == pytest.approx(1e-3)
+    assert loss.extra_metrics(*step)["beta_in_use"].item() == pytest.approx(1e-3)
     assert loss(*step).tolist() == pytest.approx([softplus(-1e-3 * gap) for gap in gaps_of(step).tolist()])
 
 
 def test_the_mean_over_the_prompts_is_the_mean_over_the_pairs_kept() -> None:
-    loss = BetaDPOLoss(keep=0.5)
+    loss = Carried(BetaDPOLoss(keep=0.5))
     for step in steps_of(loss, 4):
-        values, details = loss(*step), loss.details(*step)
-        kept, beta = values > 0, details["beta_in_use"].item()
+        values, metrics = loss(*step), loss.extra_metrics(*step)
+        kept, beta = values > 0, metrics["beta_in_use"].item()
         assert kept.sum() == 4
-        assert details["pairs_kept"].item() == 0.5
+        assert metrics["pairs_kept"].item() == 0.5
         expected = torch.nn.functional.softplus(-beta * gaps_of(step)[kept]).mean()
         assert values.mean().item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_pairs_unlike_the_others_are_left_out_and_others_by_their_weight() -> None:
     """Four steps' draws of 2 out of 3 pairs at 0, 1 and 3 deviations: the frequencies are those of a weighted draw."""
-    loss = BetaDPOLoss(keep=2 / 3)
+    loss = Carried(BetaDPOLoss(keep=2 / 3))
     loss.state = {"steps": 1.0, "mean": 0.0, "deviation": 1.0}
     gaps = torch.tensor([0.0, 1.0, 3.0])
     logps, batch = records(torch.stack((gaps, torch.zeros(3))))
@@ -247,10 +247,10 @@ def test_pairs_unlike_the_others_are_left_out_and_others_by_their_weight() -> No
 
 
 def test_nothing_is_filtered_while_the_gaps_do_not_differ_or_before_the_first_step() -> None:
-    loss, step = BetaDPOLoss(), records(drawn(2, 6))
+    loss, step = Carried(BetaDPOLoss()), records(drawn(2, 6))
     torch.testing.assert_close(loss(*step), DPOLoss()(*step))
     loss.observe(*records(torch.zeros(2, 6)))
-    assert loss.details(*step)["pairs_kept"] == 1
+    assert loss.extra_metrics(*step)["pairs_kept"] == 1
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=4), st.integers(0, 10**6))
@@ -269,12 +269,13 @@ def test_settings_of_beta_dpo_out_of_range_are_refused(options: dict[str, float]
 
 @pytest.mark.parametrize(("loss", "step"), STEPS)
 def test_an_evaluation_leaves_the_state_as_it_is(loss: PreferenceLoss, step: tuple[Logps, CandidateBatch]) -> None:
-    loss.observe(*step)
-    before = dict(loss.state)
+    carried = Carried(loss)
+    carried.observe(*step)
+    before = dict(carried.state)
     other = records(drawn(2, 3, seed=9))
-    for of in (loss, loss.details, loss.rewards):
+    for of in (carried, carried.extra_metrics, carried.rewards):
         of(*other)
-    assert loss.state == before
+    assert carried.state == before
 
 
 @pytest.mark.parametrize(("loss", "step"), STEPS)
@@ -282,6 +283,6 @@ def test_weights_of_pairs_are_refused_where_pairs_are_taken_apart(
     loss: PreferenceLoss, step: tuple[Logps, CandidateBatch]
 ) -> None:
     if not isinstance(loss, BetaDPOLoss):
-        assert {"weighting", "margin", "divergence"} <= loss.refuses.keys()
+        assert {"weighting", "margin", "divergence"} <= loss.unsupported.keys()
         assert not loss.reads_confidence
     assert loss.couples_batch

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from processes import QUICKSTART, runs_of
 
-from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import run_command
+from dpo_lab.cli.validation import validate
 from dpo_lab.losses import LOSSES
 from dpo_lab.training.checkpoints import Checkpoint
 

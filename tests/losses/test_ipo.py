@@ -33,7 +33,7 @@ def test_ipo_is_a_parabola_of_curvature_2_that_is_0_at_its_target(beta: float) -
     target = 1 / (2 * beta)
     gap = target + torch.tensor([0.0, 0.5, -0.5, 7.0], dtype=torch.float64)
     gap.requires_grad_()
-    values = IPOLoss(beta=beta).of_gap(gap)
+    values = IPOLoss(beta=beta).per_pair(gap)
     close(values, torch.tensor([0.0, 0.25, 0.25, 49.0], dtype=torch.float64), **EXACT)
     (slope,) = torch.autograd.grad(values.sum(), gap, create_graph=True)
     (curvature,) = torch.autograd.grad(slope.sum(), gap)

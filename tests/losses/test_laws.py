@@ -19,7 +19,8 @@ from dpo_lab.check.moving import swapped
 from dpo_lab.check.universal import gradient_of
 from dpo_lab.losses import PairLoss, PreferenceLoss
 from dpo_lab.losses.divergences import Divergence, link
-from dpo_lab.losses.options import Margin, Weighting
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.options import Weighting
 from dpo_lab.records import Aggregate, pairs_of
 
 Loss = type[PreferenceLoss]
@@ -53,7 +54,7 @@ def test_a_law_that_is_not_declared_does_not_hold(loss_class: Loss, law: Law) ->
 
 @given(st.data())
 def test_an_uncertain_pair_costs_the_mixture_of_both_orders(loss_class: Loss, data: st.DataObject) -> None:
-    if not issubclass(loss_class, PairLoss) or "label_smoothing" in loss_class.refuses or loss_class.couples_batch:
+    if not issubclass(loss_class, PairLoss) or "label_smoothing" in loss_class.unsupported or loss_class.couples_batch:
         return
     plain = {"nll": 0.0, "weighting": Weighting.none, "margin": Margin(), "label_smoothing": 0.0}
     certain = data.draw(configured(loss_class, aggregate=Aggregate.mean, **plain))
@@ -71,7 +72,9 @@ def test_an_uncertain_pair_costs_the_mixture_of_both_orders(loss_class: Loss, da
 def test_more_candidates_cost_the_mean_over_their_pairs(loss_class: Loss, data: st.DataObject) -> None:
     if not issubclass(loss_class, PairLoss) or 3 not in numbers_of_candidates(loss_class):
         return
-    if loss_class.couples_batch or loss_class.values is not PairLoss.values:  # has its own idea of a batch, or of a list
+    if (
+        loss_class.couples_batch or loss_class.over_pairs is not PairLoss.over_pairs
+    ):  # has its own idea of a batch, or of a list
         return
     # What depends on the shortest of all candidates, or on the best of all, is no matter of two.
     plain = {"nll": 0.0, "margin": Margin()}
@@ -91,7 +94,7 @@ def test_more_candidates_cost_the_mean_over_their_pairs(loss_class: Loss, data: 
 
 @given(st.data())
 def test_a_rest_that_counts_in_full_is_the_sum(loss_class: Loss, data: st.DataObject) -> None:
-    if issubclass(loss_class, PairLoss) and "aggregate" not in loss_class.refuses:
+    if issubclass(loss_class, PairLoss) and "aggregate" not in loss_class.unsupported:
         shared = data.draw(configured(loss_class, aggregate=Aggregate.shared, shared_rest=1.0))
         logps, batch = data.draw(comparisons(uncertain=True))
         sums = dataclasses.replace(shared, aggregate=Aggregate.sum, shared_rest=loss_class.shared_rest)
@@ -100,7 +103,7 @@ def test_a_rest_that_counts_in_full_is_the_sum(loss_class: Loss, data: st.DataOb
 
 @given(st.data(), st.integers(1, 4))
 def test_means_of_equal_lengths_are_sums_with_beta_over_the_length(loss_class: Loss, data: st.DataObject, n: int) -> None:
-    if issubclass(loss_class, PairLoss) and loss_class.laws.scaling and not {"aggregate", "beta"} & set(loss_class.refuses):
+    if issubclass(loss_class, PairLoss) and loss_class.laws.scaling and not {"aggregate", "beta"} & set(loss_class.unsupported):
         nats = st.lists(st.floats(-8, -0.03125, width=32), min_size=4 * n, max_size=4 * n)
         policy, reference = (torch.tensor(data.draw(nats), dtype=torch.float64).reshape(2, 2, n) for _ in range(2))
         logps, batch = complete(policy, reference, torch.ones(2, 2, n, dtype=torch.bool))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dpo_lab.losses import LOSSES, PairLoss
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.losses.options import Margin
+from dpo_lab.losses.margins import Margin
 from dpo_lab.records import CandidateBatch, Logps
 
 close = torch.testing.assert_close
@@ -43,7 +43,7 @@ def test_a_margin_leaves_what_a_loss_asks_of_single_rewards_as_it_is(name: str) 
     loss: PairLoss = LOSSES[name](beta=0.4)
     plain, batch = compared(completion(-1.0), completion(2.0))
     pair = loss.pairs(plain, batch)
-    close(replace(loss, margin=Margin(0.8))(plain, batch), loss.of_pair(replace(pair, gap=pair.gap - 2.0))[0])
+    close(replace(loss, margin=Margin(0.8))(plain, batch), loss.per_sides(replace(pair, diff=pair.diff - 2.0))[0])
 
 
 def test_the_logged_rewards_are_without_margin() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from carried import Carried
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -19,8 +19,8 @@ from dpo_lab.cli.composing import composed
 from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.ipo import IPOLoss
+from dpo_lab.losses.margins import Margin
 from dpo_lab.losses.mix import MixLoss
-from dpo_lab.losses.options import Margin
 from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.pipeline.study import to_study
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
@@ -37,11 +37,12 @@ def mixed(*parts: Any) -> MixLoss:
 def asked(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, Tensor]:
     """Values, gradient and rewards in a step of these comparisons."""
     policy = logps.policy.clone().requires_grad_()
+    carried = Carried(loss)
     if loss.couples_batch:
-        loss.observe(logps, batch)
-    values = loss(replace(logps, policy=policy), batch)
+        carried.observe(logps, batch)
+    values = carried(replace(logps, policy=policy), batch)
     (gradient,) = torch.autograd.grad(values.sum(), policy)
-    return {"values": values.detach(), "gradient": gradient, "rewards": loss.rewards(logps, batch)}
+    return {"values": values.detach(), "gradient": gradient, "rewards": carried.rewards(logps, batch)}
 
 
 # The sum
@@ -61,10 +62,10 @@ def test_a_mix_of_one_is_itself(loss_class: Loss) -> None:
         assert getattr(single, name) == getattr(alone, name), name
     for name in ("reads_confidence", "min_candidates", "max_candidates", "laws"):
         assert getattr(single, name) == getattr(alone, name), name
-    assert single.remarks() == alone.remarks()
-    assert single.state == {f"0.{name}": value for name, value in alone.state.items()}
-    details = {f"0.{name}" for name in alone.details(*drawn)}
-    assert set(single.details(*drawn)) == {f"0.{alone.name}", *details}
+    assert single.warnings() == alone.warnings()
+    assert single.initial_state() == {f"0.{name}": value for name, value in alone.initial_state().items()}
+    metrics = {f"0.{name}" for name in Carried(alone).extra_metrics(*drawn)}
+    assert set(Carried(single).extra_metrics(*drawn)) == {f"0.{alone.name}", *metrics}
 
 
 @given(comparisons(uncertain=True), st.floats(0.01, 10), st.floats(0.01, 10))
@@ -141,7 +142,9 @@ def test_a_mix_checks_the_data_as_each_part_does() -> None:
 
 
 def test_the_remarks_are_those_of_the_parts() -> None:
-    assert mixed({"name": "sft"}, {"name": "dpo", "aggregate": "mean"}).remarks() == DPOLoss(aggregate=Aggregate.mean).remarks()
+    assert (
+        mixed({"name": "sft"}, {"name": "dpo", "aggregate": "mean"}).warnings() == DPOLoss(aggregate=Aggregate.mean).warnings()
+    )
 
 
 def test_a_mix_keeps_the_laws_that_all_parts_keep() -> None:
@@ -161,8 +164,8 @@ def test_the_value_at_the_reference_is_the_weighted_sum_if_all_parts_have_one() 
 
 
 def test_state_carries_the_position_of_its_part() -> None:
-    loss, drawn = mixed(*STATEFUL), wide_pairs(b=16)
-    alone = [LOSSES[part["name"]]() for part in STATEFUL]
+    loss, drawn = Carried(mixed(*STATEFUL)), wide_pairs(b=16)
+    alone = [Carried(LOSSES[part["name"]]()) for part in STATEFUL]
     assert set(loss.initial_state()) == {f"{i}.{name}" for i, part in enumerate(alone) for name in part.initial_state()}
     assert loss.state == loss.initial_state()
     loss.observe(*drawn)
@@ -173,38 +176,39 @@ def test_state_carries_the_position_of_its_part() -> None:
 
 
 def test_a_state_put_back_gives_the_same_values() -> None:
-    loss, fresh, drawn = mixed(*STATEFUL), mixed(*STATEFUL), wide_pairs(b=16)
+    loss, fresh, drawn = Carried(mixed(*STATEFUL)), Carried(mixed(*STATEFUL)), wide_pairs(b=16)
     loss.observe(*drawn)
     assert not torch.equal(fresh(*drawn), loss(*drawn))
     fresh.state = dict(loss.state)
     assert torch.equal(fresh(*drawn), loss(*drawn))
     fresh.state = fresh.initial_state()
-    assert torch.equal(fresh(*drawn), mixed(*STATEFUL)(*drawn))
+    assert torch.equal(fresh(*drawn), Carried(mixed(*STATEFUL))(*drawn))
 
 
 def test_more_than_ten_parts_do_not_mix_up_their_states() -> None:
-    loss, drawn = mixed(*[{"name": "alpha_dpo", "decay": i / 20} for i in range(12)]), wide_pairs(b=16)
+    loss, drawn = Carried(mixed(*[{"name": "alpha_dpo", "decay": i / 20} for i in range(12)])), wide_pairs(b=16)
     loss.observe(*drawn)
     loss.observe(*wide_pairs(b=16, seed=1))
-    fresh = mixed(*loss.parts)
+    fresh = Carried(mixed(*loss.parts))
     fresh.state = loss.state
     assert fresh.state == loss.state
     assert len({float(loss.state[f"{i}.mean"]) for i in range(12)}) == 12
 
 
-def test_a_copy_has_a_state_of_its_own() -> None:
+def test_observing_leaves_the_state_that_it_is_given() -> None:
     loss = mixed(*STATEFUL)
-    copy.deepcopy(loss).observe(*wide_pairs(b=16))
-    assert loss.state == loss.initial_state()
+    before = loss.initial_state()
+    assert loss.observe(*wide_pairs(b=16), before) != before
+    assert before == loss.initial_state()
 
 
-def test_details_carry_the_position_of_their_part() -> None:
-    loss, drawn = mixed(*STATEFUL), wide_pairs(b=16)
+def test_extra_metrics_carry_the_position_of_their_part() -> None:
+    loss, drawn = Carried(mixed(*STATEFUL)), wide_pairs(b=16)
     loss.observe(*drawn)
-    details = loss.details(*drawn)
-    assert {"0.dpo", "1.alpha_dpo", "1.target", "2.bco", "2.delta"} <= set(details)
-    torch.testing.assert_close(details["0.dpo"], DPOLoss()(*drawn).mean())
-    total = details["0.dpo"] + 0.5 * details["1.alpha_dpo"] + details["2.bco"]
+    metrics = loss.extra_metrics(*drawn)
+    assert {"0.dpo", "1.alpha_dpo", "1.target", "2.bco", "2.delta"} <= set(metrics)
+    torch.testing.assert_close(metrics["0.dpo"], DPOLoss()(*drawn).mean())
+    total = metrics["0.dpo"] + 0.5 * metrics["1.alpha_dpo"] + metrics["2.bco"]
     torch.testing.assert_close(total, loss(*drawn).mean())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from carried import Carried
 from hypothesis import given
 from hypothesis import strategies as st
 from losses.oracles import batch_coupled, mixed, others, rankings, reference_free, reference_pairs, separate_sides
@@ -36,7 +37,7 @@ def test_every_loss_of_the_lab_has_an_oracle_and_numbers_by_hand() -> None:
 
 @pytest.mark.parametrize(("name", "options", "expected"), NUMBERS)
 def test_a_loss_is_the_number_worked_out_by_hand(name: str, options: dict[str, Any], expected: float) -> None:
-    loss, records = LOSSES[name](**options), tensors([BY_HAND])
+    loss, records = Carried(LOSSES[name](**options)), tensors([BY_HAND])
     loss.observe(*records)
     assert loss(*records).item() == pytest.approx(expected, rel=1e-12)
 
@@ -73,12 +74,12 @@ def test_a_loss_is_its_equation(loss_class: type[PreferenceLoss], data: st.DataO
         return  # drawn by a hash, for which tests/test_aggregates.py has its own truths
     k = data.draw(st.integers(loss_class.min_candidates, min(3, loss_class.max_candidates or 3)))
     drawn = data.draw(st.lists(prompts(k), min_size=1, max_size=3))
-    records = tensors(drawn)
-    loss.observe(*records)
+    records, carried = tensors(drawn), Carried(loss)
+    carried.observe(*records)
     expected = ORACLES[name](loss, drawn)
     for row, prompt in enumerate(drawn):
         expected[row] -= loss.nll * sum(prompt.candidates[0].policy) / len(prompt.candidates[0].policy)
-    values = loss(*records)
+    values = carried(*records)
     if loss_class.laws.rowwise:
         assert values.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-11)
     else:

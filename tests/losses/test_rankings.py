@@ -159,7 +159,7 @@ def test_the_weights_of_lipo_get_no_gradient() -> None:
     gaps = [1.0 - 2.0, 1.0 + 3.0, 2.0 + 3.0]
     slopes = [weight * sigmoid(-gap) for weight, gap in zip(weights.flatten().tolist(), gaps, strict=True)]
     assert gradient(loss, *step)[0] == pytest.approx(-slopes[0] - slopes[1])
-    assert loss.details(*step)["lambdas"].item() == pytest.approx(weights.mean().item())
+    assert loss.extra_metrics(*step)["lambdas"].item() == pytest.approx(weights.mean().item())
 
 
 @pytest.mark.parametrize("loss", [PlackettLuceLoss(beta=100.0), NCALoss(beta=100.0), LiPOLambdaLoss(beta=100.0)])

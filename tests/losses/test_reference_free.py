@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from carried import Carried
 from hypothesis import given
 from hypothesis import strategies as st
 from losses.oracles.base import Completion, Prompt, tensors
@@ -21,7 +22,7 @@ from dpo_lab.losses.alpha_dpo import AlphaDPOLoss
 from dpo_lab.losses.alphapo import AlphaPOLoss
 from dpo_lab.losses.cpo import CPOLoss
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.losses.options import Margin
+from dpo_lab.losses.margins import Margin
 from dpo_lab.losses.orpo import ORPOLoss, log1mexp
 from dpo_lab.losses.simper import SimPERLoss
 from dpo_lab.losses.simpo import SimPOLoss
@@ -184,20 +185,20 @@ def step(scale: float = 1.0) -> Drawn:
 
 
 def test_alpha_dpo_standardises_by_the_steps_mean_and_sample_deviation() -> None:
-    loss = AlphaDPOLoss(beta=2.0, gamma_ratio=0.5, alpha=0.3)
+    loss = Carried(AlphaDPOLoss(beta=2.0, gamma_ratio=0.5, alpha=0.3))
     loss.observe(*step())
     assert numbers_of(loss.state) == pytest.approx({"steps": 1.0, "mean": -1.0, "deviation": 2.0})
     targets = [0.5 + 0.3 * z for z in (1.0, 0.0, -1.0)]
     expected = [math.log1p(math.exp(-2 * (gap - target))) for gap, target in zip((2.0, 0.5, -3.0), targets, strict=True)]
     assert loss(*step()).tolist() == pytest.approx(expected, rel=1e-12)
-    details = loss.details(*step())
-    assert details["target"].item() == pytest.approx(2 * 0.5, rel=1e-12)
-    assert details["gap_mean"].item() == pytest.approx(-1.0)
-    assert details["gap_deviation"].item() == pytest.approx(2.0)
+    metrics = loss.extra_metrics(*step())
+    assert metrics["target"].item() == pytest.approx(2 * 0.5, rel=1e-12)
+    assert metrics["gap_mean"].item() == pytest.approx(-1.0)
+    assert metrics["gap_deviation"].item() == pytest.approx(2.0)
 
 
 def test_alpha_dpos_averages_forget_and_are_exact_from_the_start() -> None:
-    loss = AlphaDPOLoss(decay=0.9)
+    loss = Carried(AlphaDPOLoss(decay=0.9))
     scales = [1.0, 2.0, 0.5, 3.0]
     for scale in scales:
         loss.observe(*step(scale))
@@ -208,7 +209,7 @@ def test_alpha_dpos_averages_forget_and_are_exact_from_the_start() -> None:
 
 @given(comparisons(uncertain=True))
 def test_alpha_dpo_with_alpha_0_or_before_any_step_is_simpo(drawn: Drawn) -> None:
-    plain, flat, new = SimPOLoss(beta=2.5, gamma_ratio=0.6), AlphaDPOLoss(alpha=0.0), AlphaDPOLoss()
+    plain, flat, new = SimPOLoss(beta=2.5, gamma_ratio=0.6), Carried(AlphaDPOLoss(alpha=0.0)), Carried(AlphaDPOLoss())
     flat.observe(*drawn)
     same(flat, plain, drawn)
     same(new, plain, drawn)
@@ -218,13 +219,13 @@ def test_alpha_dpo_with_alpha_0_or_before_any_step_is_simpo(drawn: Drawn) -> Non
 def test_alpha_dpo_starts_as_simpo_where_the_policy_is_the_reference(drawn: Drawn) -> None:
     logps, batch = drawn
     start = replace(logps, policy=logps.reference)
-    loss = AlphaDPOLoss()
+    loss = Carried(AlphaDPOLoss())
     loss.observe(start, batch)
     same(loss, SimPOLoss(beta=2.5, gamma_ratio=0.6), (start, batch))
 
 
 def test_no_gradient_goes_through_alpha_dpos_target() -> None:
-    loss = AlphaDPOLoss(beta=2.0, gamma_ratio=0.5, alpha=0.3)
+    loss = Carried(AlphaDPOLoss(beta=2.0, gamma_ratio=0.5, alpha=0.3))
     loss.observe(*step())
     _, gradient = value_and_gradient(loss, *step())
     arguments = [2 * (gap - target) for gap, target in zip((2.0, 0.5, -3.0), (0.8, 0.5, 0.2), strict=True)]
@@ -234,13 +235,13 @@ def test_no_gradient_goes_through_alpha_dpos_target() -> None:
 
 
 def test_alpha_dpos_rewards_are_simpos() -> None:
-    loss = AlphaDPOLoss(beta=2.0, alpha=0.3)
+    loss = Carried(AlphaDPOLoss(beta=2.0, alpha=0.3))
     loss.observe(*step())
     assert loss.rewards(*step()).tolist() == [[2 * policy[side] for policy, _ in PAIRS] for side in (0, 1)]
 
 
 def test_one_pair_has_no_deviation() -> None:
-    loss, drawn = AlphaDPOLoss(), of_sums(-1.0, -3.0)
+    loss, drawn = Carried(AlphaDPOLoss()), of_sums(-1.0, -3.0)
     loss.observe(*drawn)
     assert loss.state["deviation"] == 0
     assert loss(*drawn).isfinite().all()

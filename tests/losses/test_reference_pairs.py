@@ -10,13 +10,14 @@ import torch
 from losses.oracles.base import Completion, Prompt, tensors
 from torch import Tensor
 
-from dpo_lab.losses import LOSSES, Pair, PairLoss, Side
+from dpo_lab.losses import LOSSES, Pair, PairLoss
 from dpo_lab.losses.discopop import DiscoPOPLoss
 from dpo_lab.losses.divergences import Divergence
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.exo import EXOLoss
 from dpo_lab.losses.hinge import HingeLoss
-from dpo_lab.losses.options import Margin
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.pairs import Side
 from dpo_lab.losses.rebel import REBELLoss
 from dpo_lab.losses.reward_kl import Distance, RewardKLLoss
 from dpo_lab.losses.robust import RobustLoss
@@ -29,16 +30,13 @@ close = torch.testing.assert_close
 
 def pair(chosen: Tensor, rejected: Tensor, **of_both: tuple[Tensor, Tensor]) -> Pair:
     """Pairs with these log-ratios, and (chosen, rejected) scores or divergences."""
-    sides = [
-        Side(logp=ratio, compared=ratio, length=torch.ones_like(ratio), **{name: two[i] for name, two in of_both.items()})
-        for i, ratio in enumerate((chosen, rejected))
-    ]
-    return Pair(*sides, gap=chosen - rejected)
+    sides = [Side(ratio, **{name: two[i] for name, two in of_both.items()}) for i, ratio in enumerate((chosen, rejected))]
+    return Pair(*sides, diff=chosen - rejected)
 
 
 def value_and_slope(loss: PairLoss, gaps: Tensor) -> tuple[Tensor, Tensor]:
     gaps = gaps.clone().requires_grad_()
-    values = loss.of_gap(gaps)
+    values = loss.per_pair(gaps)
     (slope,) = torch.autograd.grad(values.sum(), gaps)
     return values.detach(), slope
 
@@ -60,9 +58,9 @@ def test_the_constants_at_the_reference_are_those_of_the_catalogue(beta: float) 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.45])
 def test_the_expectation_of_robust_over_flipped_labels_is_dpo(epsilon: float) -> None:
     robust, dpo = RobustLoss(beta=0.7, epsilon=epsilon), DPOLoss(beta=0.7)
-    close((1 - epsilon) * robust.of_gap(GAPS) + epsilon * robust.of_gap(-GAPS), dpo.of_gap(GAPS))
+    close((1 - epsilon) * robust.per_pair(GAPS) + epsilon * robust.per_pair(-GAPS), dpo.per_pair(GAPS))
     if epsilon == 0:
-        close(robust.of_gap(GAPS), dpo.of_gap(GAPS))
+        close(robust.per_pair(GAPS), dpo.per_pair(GAPS))
 
 
 def test_robust_falls_without_bound() -> None:
@@ -73,7 +71,7 @@ def test_robust_falls_without_bound() -> None:
 
 def test_hinge_is_0_exactly_where_a_pair_is_won_by_1() -> None:
     loss = HingeLoss(beta=0.5)
-    values, swapped = loss.of_gap(GAPS), loss.of_gap(-GAPS)
+    values, swapped = loss.per_pair(GAPS), loss.per_pair(-GAPS)
     assert torch.equal(values == 0, 0.5 * GAPS >= 1)
     assert (values + swapped >= 2 - 1e-12).all()
     close((values + swapped)[GAPS.abs() <= 2], torch.full_like(GAPS[GAPS.abs() <= 2], 2.0))
@@ -83,9 +81,9 @@ def test_hinge_is_0_exactly_where_a_pair_is_won_by_1() -> None:
 def test_exo_and_conservative_dpo_are_the_two_directions_of_one_divergence(epsilon: float) -> None:
     exo, dpo, best = EXOLoss(beta=1.0, epsilon=epsilon), DPOLoss(beta=1.0), math.log((1 - epsilon) / epsilon)
     entropy = -epsilon * math.log(epsilon) - (1 - epsilon) * math.log1p(-epsilon)
-    other = (1 - epsilon) * dpo.of_gap(GAPS) + epsilon * dpo.of_gap(-GAPS) - entropy
+    other = (1 - epsilon) * dpo.per_pair(GAPS) + epsilon * dpo.per_pair(-GAPS) - entropy
     jeffreys = (torch.sigmoid(GAPS) - (1 - epsilon)) * (GAPS - best)
-    close(exo.of_gap(GAPS) + other, jeffreys)
+    close(exo.per_pair(GAPS) + other, jeffreys)
     values, slope = value_and_slope(exo, torch.tensor([best, -1e4, 1e4], dtype=torch.float64))
     close(values, torch.tensor([0.0, -math.log(epsilon), -math.log1p(-epsilon)], dtype=torch.float64))
     close(slope, torch.zeros_like(slope))
@@ -113,21 +111,21 @@ def test_discopop_rises_at_0() -> None:
 def test_tdpo_without_divergence_is_dpo() -> None:
     nothing, sides = torch.zeros_like(GAPS), (GAPS, -GAPS / 2)
     for loss in (TDPO1Loss(beta=0.3), TDPO2Loss(beta=0.3, alpha=2.0)):
-        close(loss.of_pair(pair(*sides, kl=(nothing, nothing))), DPOLoss(beta=0.3).of_pair(pair(*sides)))
+        close(loss.per_sides(pair(*sides, kl=(nothing, nothing))), DPOLoss(beta=0.3).per_sides(pair(*sides)))
     some = pair(*sides, kl=(GAPS**2, GAPS.abs()))
-    close(TDPO2Loss(beta=0.3, alpha=0.0).of_pair(some), DPOLoss(beta=0.3).of_pair(some))
-    close(TDPO2Loss(beta=0.3, alpha=1.0).of_pair(some), TDPO1Loss(beta=0.3).of_pair(some))
+    close(TDPO2Loss(beta=0.3, alpha=0.0).per_sides(some), DPOLoss(beta=0.3).per_sides(some))
+    close(TDPO2Loss(beta=0.3, alpha=1.0).per_sides(some), TDPO1Loss(beta=0.3).per_sides(some))
     with pytest.raises(AssertionError, match="without the KL"):
-        TDPO1Loss().of_pair(pair(*sides))
+        TDPO1Loss().per_sides(pair(*sides))
 
 
 def test_only_tdpo1_sends_a_gradient_through_the_chosen_divergence() -> None:
     chosen, rejected = (torch.full((1,), at, dtype=torch.float64, requires_grad=True) for at in (0.5, 2.0))
     zero = torch.zeros(1, dtype=torch.float64)
     sides = pair(zero, zero, kl=(chosen, rejected))
-    by_chosen, by_rejected = torch.autograd.grad(TDPO1Loss(beta=2.0).of_pair(sides), (chosen, rejected))
+    by_chosen, by_rejected = torch.autograd.grad(TDPO1Loss(beta=2.0).per_sides(sides), (chosen, rejected))
     assert by_rejected.item() == -by_chosen.item() == pytest.approx(2 / (1 + math.exp(-3)))  # 2 sigmoid(2 * 1.5)
-    only = torch.autograd.grad(TDPO2Loss(beta=2.0, alpha=0.5).of_pair(sides), (chosen, rejected), allow_unused=True)
+    only = torch.autograd.grad(TDPO2Loss(beta=2.0, alpha=0.5).per_sides(sides), (chosen, rejected), allow_unused=True)
     assert only[0] is None
     assert only[1].item() == pytest.approx(1 / (1 + math.exp(-1.5)))  # 2 * .5 sigmoid(2 * .5 * 1.5)
 
@@ -144,14 +142,14 @@ def test_losses_of_scores_are_least_and_0_where_the_margin_is_that_of_the_scores
     scores, eta = (torch.full_like(GAPS, 1.25), torch.full_like(GAPS, -0.25)), getattr(loss, "eta", 1.0)
     gaps = GAPS.clone().requires_grad_()
     sides = pair(gaps, torch.zeros_like(gaps), score=scores)
-    values = loss.of_pair(sides)
+    values = loss.per_sides(sides)
     (slope,) = torch.autograd.grad(values.sum(), gaps)
     short = eta * 1.5 - 0.5 * GAPS
     assert short.eq(0).sum() == 1
     close(values[short == 0], torch.zeros(1, dtype=torch.float64))
     assert (slope * short <= 1e-16).all()
     assert torch.equal(slope.abs() < 1e-12, short == 0)
-    close(loss.of_pair(sides.swapped()), values)  # which of the two is called chosen says nothing
+    close(loss.per_sides(sides.swapped()), values)  # which of the two is called chosen says nothing
 
 
 @pytest.mark.parametrize("margin", [0.3, 2.0])
@@ -159,12 +157,12 @@ def test_reward_kl_is_exo_and_conservative_dpo_with_labels_from_the_scores(margi
     scores, wrong = (torch.full_like(GAPS, margin), torch.zeros_like(GAPS)), 1 / (1 + math.exp(2 * margin))
     sides, dpo = pair(GAPS, torch.zeros_like(GAPS), score=scores), DPOLoss(beta=0.5)
     losses = {distance: RewardKLLoss(beta=0.5, eta=2.0, distance=distance) for distance in Distance}
-    close(losses[Distance.forward].of_pair(sides), EXOLoss(beta=0.5, epsilon=wrong).of_gap(GAPS))
+    close(losses[Distance.forward].per_sides(sides), EXOLoss(beta=0.5, epsilon=wrong).per_pair(GAPS))
     entropy = -wrong * math.log(wrong) - (1 - wrong) * math.log1p(-wrong)
-    close(losses[Distance.backward].of_pair(sides), (1 - wrong) * dpo.of_gap(GAPS) + wrong * dpo.of_gap(-GAPS) - entropy)
+    close(losses[Distance.backward].per_sides(sides), (1 - wrong) * dpo.per_pair(GAPS) + wrong * dpo.per_pair(-GAPS) - entropy)
     # REBEL as its authors' code has it, (gap - eta * scores)^2, with eta = 1 / beta.
-    close(REBELLoss(beta=0.25).of_pair(sides) * 16, (GAPS - 4 * margin) ** 2)
-    close(RewardKLLoss(beta=0.5, eta=1.0, distance=Distance.squared).of_pair(sides), REBELLoss(beta=0.5).of_pair(sides))
+    close(REBELLoss(beta=0.25).per_sides(sides) * 16, (GAPS - 4 * margin) ** 2)
+    close(RewardKLLoss(beta=0.5, eta=1.0, distance=Distance.squared).per_sides(sides), REBELLoss(beta=0.5).per_sides(sides))
 
 
 def test_losses_of_scores_refuse_data_without() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from carried import Carried
 from hypothesis import given
 from hypothesis import strategies as st
 from losses.oracles.base import Completion, Prompt, sigmoid, softplus, tensors
@@ -32,7 +33,7 @@ def singles(found: list[tuple[float, bool]], mismatched: float = 0.0) -> tuple[L
     return replace(logps, mismatched=others), replace(batch, desirable=torch.tensor([[good for _, good in found]]))
 
 
-def step_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> list[float]:
+def step_of(loss: Carried, logps: Logps, batch: CandidateBatch) -> list[float]:
     loss.observe(logps, batch)
     return loss(logps, batch).tolist()
 
@@ -64,7 +65,7 @@ def test_desirable_is_what_probably_beats_the_others(
 
 @given(judged, st.floats(-5, 5))
 def test_kto_by_hand_on_any_mixture(found: list[tuple[float, bool]], mismatched: float) -> None:
-    loss = KTOLoss(beta=0.3, desirable_weight=1.5, undesirable_weight=0.5)
+    loss = Carried(KTOLoss(beta=0.3, desirable_weight=1.5, undesirable_weight=0.5))
     z = max(0.0, mismatched)
     expected = [1.5 * (1 - sigmoid(0.3 * (rho - z))) if good else 0.5 * (1 - sigmoid(0.3 * (z - rho))) for rho, good in found]
     assert step_of(loss, *singles(found, mismatched)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -72,13 +73,13 @@ def test_kto_by_hand_on_any_mixture(found: list[tuple[float, bool]], mismatched:
 
 def test_the_baseline_of_kto_is_never_below_0_and_is_a_constant() -> None:
     for mismatched, baseline in ((-3.0, 0.0), (0.0, 0.0), (2.5, 2.5)):
-        loss, (logps, batch) = KTOLoss(), singles([(1.0, True), (-1.0, False)], mismatched)
+        loss, (logps, batch) = Carried(KTOLoss()), singles([(1.0, True), (-1.0, False)], mismatched)
         others = logps.mismatched
         assert others is not None
         others.policy.requires_grad_()
         loss.observe(logps, batch)
         assert loss.state == {"baseline": baseline}
-        assert loss.details(logps, batch)["baseline"] == baseline
+        assert loss.extra_metrics(logps, batch)["baseline"] == baseline
         policy = logps.policy.clone().requires_grad_()
         loss(replace(logps, policy=policy), batch).sum().backward()
         assert others.policy.grad is None
@@ -92,7 +93,7 @@ def test_the_baseline_of_kto_is_never_below_0_and_is_a_constant() -> None:
 def test_kto_says_so_where_mismatched_completions_are_missing() -> None:
     logps, batch = singles([(1.0, True)])
     with pytest.raises(AssertionError, match="without mismatched completions"):
-        KTOLoss().observe(replace(logps, mismatched=None), batch)
+        Carried(KTOLoss()).observe(replace(logps, mismatched=None), batch)
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
@@ -104,7 +105,7 @@ def test_a_weight_of_kto_is_finite_and_not_negative(weight: float) -> None:
 @given(st.lists(judged, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.9]))
 def test_the_shift_of_bco_is_a_bias_corrected_average_of_each_side(steps: list[list[tuple[float, bool]]], decay: float) -> None:
     """Against the plain definition: completions of a step n steps of its kind ago count decay^n."""
-    loss = BCOLoss(beta=0.5, decay=decay)
+    loss = Carried(BCOLoss(beta=0.5, decay=decay))
     for found in steps:
         loss.observe(*singles(found))
     means = []
@@ -115,54 +116,57 @@ def test_the_shift_of_bco_is_a_bias_corrected_average_of_each_side(steps: list[l
         count = sum(weight * len(found) for weight, found in zip(weights, of_kind, strict=True))
         total = sum(weight * sum(found) for weight, found in zip(weights, of_kind, strict=True))
         means.append(total / count if count else 0.0)
-    assert float(loss.delta) == pytest.approx(sum(means) / 2, rel=1e-9, abs=1e-9)
+    assert float(loss.baseline(loss.state)) == pytest.approx(sum(means) / 2, rel=1e-9, abs=1e-9)
 
 
 def test_the_shift_of_bco_follows_a_drift_that_a_mean_over_all_history_lags_behind() -> None:
-    loss, steps = BCOLoss(beta=1.0), 200
+    loss, steps = Carried(BCOLoss(beta=1.0)), 200
     drift = [10 * step / (steps - 1) for step in range(steps)]
     for level in drift:
         loss.observe(*singles([(level + 1, True), (level - 1, False)]))
     assert sum(drift) / steps == pytest.approx(5)
-    assert float(loss.delta) == pytest.approx(10 - 9 * 10 / (steps - 1), abs=1e-6)  # 9 steps behind
+    assert float(loss.baseline(loss.state)) == pytest.approx(10 - 9 * 10 / (steps - 1), abs=1e-6)  # 9 steps behind
 
 
 def test_a_step_of_one_kind_leaves_the_average_of_the_other() -> None:
-    loss = BCOLoss(beta=1.0)
+    loss = Carried(BCOLoss(beta=1.0))
     loss.observe(*singles([(4.0, True), (-2.0, False)]))
     before = dict(loss.state)
     loss.observe(*singles([(6.0, True)] * 3))
     assert {name: loss.state[name] for name in before if name.startswith("un")} == {
         name: value for name, value in before.items() if name.startswith("un")
     }
-    assert float(loss.delta) == pytest.approx(((0.9 * 4 + 3 * 6) / (0.9 + 3) - 2) / 2)
+    assert float(loss.baseline(loss.state)) == pytest.approx(((0.9 * 4 + 3 * 6) / (0.9 + 3) - 2) / 2)
 
 
 @given(judged)
 def test_bco_on_any_mixture(found: list[tuple[float, bool]]) -> None:
-    loss = BCOLoss(beta=0.3)
+    loss = Carried(BCOLoss(beta=0.3))
     values = step_of(loss, *singles(found))
     expected = [
-        softplus(-(0.3 * rho - float(loss.delta))) if good else softplus(0.3 * rho - float(loss.delta)) for rho, good in found
+        softplus(-(0.3 * rho - float(loss.baseline(loss.state))))
+        if good
+        else softplus(0.3 * rho - float(loss.baseline(loss.state)))
+        for rho, good in found
     ]
     assert values == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_shift_of_bco_is_of_what_stands_apart_not_of_what_is_many() -> None:
     """90 bad completions and 10 good ones: halfway between the kinds, where a mean over all would sit on the bad ones."""
-    loss = BCOLoss(beta=1.0)
+    loss = Carried(BCOLoss(beta=1.0))
     loss.observe(*singles([(3.0, True)] * 10 + [(-1.0, False)] * 90))
-    assert float(loss.delta) == pytest.approx(1.0)
+    assert float(loss.baseline(loss.state)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("unpaired", UNPAIRED)
 def test_an_evaluation_leaves_the_state_as_it_is(unpaired: type[PreferenceLoss]) -> None:
-    loss = unpaired()
+    loss = Carried(unpaired())
     loss.observe(*singles([(1.0, True), (-2.0, False), (0.5, False)], mismatched=0.5))
     before = dict(loss.state)
     logps, batch = singles([(7.0, True), (3.0, False)], mismatched=4.0)
     first = loss(logps, batch).tolist()
-    loss.details(logps, batch)
+    loss.extra_metrics(logps, batch)
     loss.rewards(logps, batch)
     assert loss.state == before
     assert loss(logps, batch).tolist() == first
@@ -170,7 +174,7 @@ def test_an_evaluation_leaves_the_state_as_it_is(unpaired: type[PreferenceLoss])
 
 @pytest.mark.parametrize("name", ["kto", "bco", "aot_unpaired"])
 def test_sharing_no_settings_with_pairs_is_said_with_the_reason(name: str) -> None:
-    for setting, reason in LOSSES[name].refuses.items():
+    for setting, reason in LOSSES[name].unsupported.items():
         assert reason.count(".") == 0, f"{setting}: one sentence"
     with pytest.raises(ValueError, match="no chosen completion to imitate"):
         LOSSES[name](nll=1.0)

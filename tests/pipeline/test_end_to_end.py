@@ -25,9 +25,9 @@ from torch import nn
 
 from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.artifacts.directory import verify_directory
-from dpo_lab.cli.composing import validate
 from dpo_lab.cli.main import CONF, run_command
-from dpo_lab.evaluation.evaluator import Judge
+from dpo_lab.cli.validation import validate
+from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
@@ -260,7 +260,7 @@ def test_the_preflight_tries_evaluations_and_changes_no_number(
     quickstart: Finished, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rehearsed = list[str]()
-    for of in (Objective, Judge):
+    for of in (Objective, Evaluator):
 
         def rehearse(self: Any, given: Any, original: Any = of.rehearse, name: str = of.__name__) -> None:
             rehearsed.append(name)
@@ -268,7 +268,7 @@ def test_the_preflight_tries_evaluations_and_changes_no_number(
 
         monkeypatch.setattr(of, "rehearse", rehearse)
     assert numbers(here([*QUICKSTART, "trainer.preflight=true"])) == numbers(quickstart.path)
-    assert rehearsed == ["Objective", "Judge"]
+    assert rehearsed == ["Objective", "Evaluator"]
 
 
 def test_the_seed_changes_the_numbers(sweep: Any, quickstart: Finished) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpo_lab.cli.composing import validate
+from dpo_lab.cli.validation import validate
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.pipeline.foreseen import evaluated_names, kind_of
 

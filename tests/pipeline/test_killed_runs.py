@@ -87,10 +87,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(forks: 
         ("the first steps", (trained_step, draw.randint(7, 8), "kill"), -9),
         ("a termination", (trained_step, draw.randint(1, 3), "terminate"), 0),
         ("a checkpoint that is being written", (saved_file, draw.randint(1, 7), "kill"), -9),
-        ("an evaluation", ("dpo_lab.evaluation.evaluator:Judge.judge", 1, "kill"), -9),
+        ("an evaluation", ("dpo_lab.evaluation.evaluator:Evaluator.evaluate", 1, "kill"), -9),
         ("a damaged checkpoint", (trained_step, draw.randint(1, 3), "interrupt twice"), 130),
         ("later steps", (trained_step, draw.randint(1, 3), "interrupt"), 0),
-        ("the last evaluation", ("dpo_lab.evaluation.evaluator:Judge.best_of_n", 1, "kill"), -9),
+        ("the last evaluation", ("dpo_lab.evaluation.evaluator:Evaluator.best_of_n", 1, "kill"), -9),
         ("the policy that is being written", ("dpo_lab.models.policies:save_file", 1, "kill"), -9),
     ]
     after: list[int | None] = []

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from written_runs import write_run
 
 from dpo_lab.artifacts.directory import write_directory
-from dpo_lab.cli.composing import composed, validate
+from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
+from dpo_lab.cli.validation import validate
 from dpo_lab.compare.comparison import compared
 from dpo_lab.compare.exports import to_csv, to_latex
 from dpo_lab.compare.study_folder import place_table

@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from processes import QUICKSTART, runs_of
 
 from dpo_lab.artifacts.fingerprint import code, sources
-from dpo_lab.cli.composing import _remembered, composed
+from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline import execute as executing
 from dpo_lab.pipeline.execute import execute
@@ -59,7 +59,6 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ran]:
 def forget() -> None:
     """Forget the user's modules."""
     importlib.invalidate_caches()
-    _remembered.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
         del sys.modules[name]
     for registry in Registry.all.values():
@@ -89,7 +88,8 @@ EDITS = {
     "dpo_lab.data.tokenizers.word": EVERYTHING,
     "dpo_lab.models.transformer": FROM_BASE,
     "dpo_lab.losses.sft": FROM_BASE,
-    "dpo_lab.preferences.sampled": SAMPLES,
+    "dpo_lab.preferences.sampling": SAMPLES,
+    "dpo_lab.preferences.sampled": set(),
     "dpo_lab.preferences.rewards.lexicon": SAMPLES,
     "dpo_lab.losses.dpo": set(),
     "dpo_lab.evaluation.frontier": set(),

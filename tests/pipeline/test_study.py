@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.artifacts.digests import digest
-from dpo_lab.cli.main import composed
+from dpo_lab.cli.composing import composed
 from dpo_lab.pipeline.study import study_from_file, to_study
 
 STUDIES = {

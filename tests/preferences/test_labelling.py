@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.preferences.labelling import Labels, Pairing
-from dpo_lab.preferences.sampled import SampledCandidates
+from dpo_lab.preferences.labelling import Labels
+from dpo_lab.preferences.sampled import Pairing, SampledCandidates
 from dpo_lab.records import CandidateBatch
 
 SCORES = st.lists(st.lists(st.integers(-2, 2), min_size=4, max_size=4), min_size=1, max_size=4)

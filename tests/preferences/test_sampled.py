@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.preferences.base import padded
-from dpo_lab.preferences.labelling import Labels, Pairing
-from dpo_lab.preferences.sampled import SampledCandidates, draw, prompts_of, texts_of
+from dpo_lab.preferences.batches import padded
+from dpo_lab.preferences.labelling import Labels
+from dpo_lab.preferences.sampled import Pairing, SampledCandidates
+from dpo_lab.preferences.sampling import draw, prompts_of, texts_of
 from dpo_lab.records import CandidateBatch
 
 SCORES = st.lists(st.lists(st.integers(-2, 2), min_size=4, max_size=4), min_size=1, max_size=4)

@@ -15,6 +15,7 @@ from strategies import batches, tiny_transformer
 from torch import Tensor, nn
 
 from dpo_lab.losses import PairLoss
+from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.options import Weighting
 from dpo_lab.models.copying import freeze
 from dpo_lab.records import CandidateBatch
@@ -36,7 +37,7 @@ class ReadsMismatched(PairLoss):
     needs_mismatched: ClassVar[bool] = True
 
 
-PLAIN, KL, COLLISION = PairLoss(name="plain"), ReadsKL(), PairLoss(name="wpo", weighting=Weighting.wpo)
+PLAIN, KL, COLLISION = PairLoss(name="plain"), ReadsKL(), DPOLoss(weighting=Weighting.wpo)
 
 
 def frozen(seed: int = 1) -> Reference:

@@ -253,7 +253,7 @@ def test_the_preflight_changes_no_bit(loss: str) -> None:
         fit = trainer(policy, data, loss=LOSSES[loss](), preflight=preflight, hooks=seen.hooks(), optimizer="adamw", **options)
         fit.fit()
         steps = [{k: v for k, v in metrics.items() if not k.endswith("_per_s")} for metrics in seen.logged.values()]
-        found.append((weights(policy), steps, fit.scoring.used, fit.loss.state))
+        found.append((weights(policy), steps, fit.scoring.used, fit.objective.loss_state))
     assert same(found[0][0], found[1][0])
     assert found[0][1:] == found[1][1:]
 

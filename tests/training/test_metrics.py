@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
+from dpo_lab.losses.base import NO_STATE, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.training.metrics import Meter, added, evaluation_metrics, means, once, preference_metrics
 
@@ -38,20 +39,23 @@ def drawn(k: int = 2, b: int = 5, m: int = 3, seed: int = 0) -> tuple[Logps, Can
     return record(policy, reference, mask)
 
 
-def complete(loss: PreferenceLoss) -> tuple[Logps, CandidateBatch]:
-    """Pairs of which everything is known that a loss may read, seen once by the loss."""
+def complete() -> tuple[Logps, CandidateBatch]:
+    """Pairs of which everything is known that a loss may read."""
     logps, batch = drawn()
     batch.scores = torch.tensor([[2.0], [1.0]], dtype=torch.float64).expand(2, 5)
     assert logps.reference is not None
     nats = logps.policy.abs()
     logps = replace(logps, kl=nats, collision=-nats, mismatched=Logps(logps.policy[:1], logps.reference[:1], logps.mask[:1]))
-    if loss.couples_batch:
-        loss.observe(logps, batch)
     return logps, batch
 
 
-def metrics_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, Any]:
-    return means(preference_metrics(loss, loss(logps, batch), logps, batch))
+def having_seen(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> State:
+    """The loss's state after one step."""
+    return loss.observe(logps, batch, loss.initial_state()) if loss.couples_batch else loss.initial_state()
+
+
+def metrics_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> dict[str, Any]:
+    return means(preference_metrics(loss, loss(logps, batch, state), logps, batch, state))
 
 
 @given(pairs=st.lists(st.tuples(st.integers(-3, 0), st.integers(-3, 0)), min_size=1, max_size=6))
@@ -87,7 +91,8 @@ def test_a_perfect_policy_is_right_always_where_rewards_have_two_levels() -> Non
 
 
 def evaluated(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> dict[str, float]:
-    return evaluation_metrics(loss, loss(logps, batch), logps, batch)
+    state = having_seen(loss, logps, batch)
+    return evaluation_metrics(loss, loss(logps, batch, state), logps, batch, state)
 
 
 def test_an_evaluation_has_the_standard_error_of_every_mean() -> None:
@@ -129,7 +134,6 @@ def test_what_a_loss_logs_of_a_whole_batch_has_no_error() -> None:
     batch.desirable = torch.tensor([[True, True, False, False]] * 2)
     loss = LOSSES["kto"]()
     logps.mismatched = Logps(logps.policy[:1], logps.reference[:1] if logps.reference is not None else None, logps.mask[:1])
-    loss.observe(logps, batch)
     found = evaluated(loss, logps, batch)
     assert "baseline" in found
     assert "baseline_se" not in found
@@ -140,18 +144,20 @@ def test_a_policy_that_equals_its_reference_is_right_half_the_time(loss_class: t
     if not loss_class.laws.ratios_only:
         pytest.skip("its rewards are not log-ratios")
     loss = loss_class()
-    logps, batch = complete(loss)
+    logps, batch = complete()
+    state = having_seen(loss, logps, batch)
     logps = replace(logps, reference=logps.policy, kl=torch.zeros_like(logps.policy))
-    found = metrics_of(loss, logps, batch)
+    found = metrics_of(loss, logps, batch, state)
     assert (found["rewards/accuracies"], found["rewards/margins"]) == (0.5, 0.0)
 
 
 def test_the_rewards_are_those_of_the_loss(loss_class: type[PreferenceLoss]) -> None:
     loss = loss_class()
-    logps, batch = complete(loss)
-    found = metrics_of(loss, logps, batch)
-    rewards = loss.rewards(logps, batch)
-    assert found["loss"] == pytest.approx(float(loss(logps, batch).mean()))
+    logps, batch = complete()
+    state = having_seen(loss, logps, batch)
+    found = metrics_of(loss, logps, batch, state)
+    rewards = loss.rewards(logps, batch, state)
+    assert found["loss"] == pytest.approx(float(loss(logps, batch, state).mean()))
     assert found["rewards/chosen"] == pytest.approx(float(rewards[0].mean()))
     assert found["rewards/rejected"] == pytest.approx(float(rewards[1].mean()))
     assert found["rewards/margins"] == pytest.approx(found["rewards/chosen"] - found["rewards/rejected"])

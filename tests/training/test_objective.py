@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import threading
 import time
@@ -29,12 +28,11 @@ from dpo_lab.training.references import REFERENCES, Reference
 def stepped(
     loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module, tokens: int | None = None, workers: int = 1
 ) -> tuple[list[Tensor], dict[str, float]]:
-    loss = copy.deepcopy(loss)
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
     objective = Objective(policy, loss, reference, Compute(device="cpu", workers=workers), micro_batch_size, tokens)
     policy.zero_grad()
     metrics = means(objective.fill_gradients(prepared(loss)))
-    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | numbers_of(loss.state)
+    return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | numbers_of(objective.loss_state)
 
 
 def compare(loss: PreferenceLoss, policy: nn.Module) -> None:
@@ -150,10 +148,9 @@ def test_with_dropout_micro_batches_run_one_after_the_other_so_that_draws_repeat
 
 def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state() -> None:
     policy = tiny_transformer(seed=0, dropout=0.3).train()
-    loss = Coupled()
-    loss.state = {"gap": 0.25, "calls": 7.0}
+    loss, state = Coupled(), {"gap": 0.25, "calls": 7.0}
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
-    objective = Objective(policy, loss, reference, Compute(device="cpu"))
+    objective = Objective(policy, loss, reference, Compute(device="cpu"), loss_state=state)
     found: list[dict[str, Any]] = []
     for rows, tokens in ((None, None), (2, None), (1, None), (None, 9)):
         objective.micro_batch_size, objective.micro_batch_tokens = rows, tokens
@@ -161,5 +158,5 @@ def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state(
     assert found[0] == pytest.approx(found[3], rel=1e-9)
     assert found[0] == pytest.approx(found[1], rel=1e-9)
     assert found[0] == pytest.approx(found[2], rel=1e-9)
-    assert loss.state == {"gap": 0.25, "calls": 7.0}
+    assert objective.loss_state == {"gap": 0.25, "calls": 7.0}
     assert policy.training

@@ -300,7 +300,7 @@ def test_a_gradient_that_is_no_number_ends_the_run() -> None:
     class Cusp(PreferenceLoss):
         name: str = "cusp"
 
-        def values(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, " b"]:
+        def values(self, logps: Logps, batch: CandidateBatch, state: object) -> Float[Tensor, " b"]:
             return (logps.logratios()[0] * 0).sqrt()
 
     policy = table()

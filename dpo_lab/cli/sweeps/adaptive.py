@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from optuna.trial import Trial, TrialState
 
 from dpo_lab.artifacts.digests import digest
-from dpo_lab.cli.composing import composed, validate
 from dpo_lab.cli.grammar import parsed
 from dpo_lab.cli.sweeps.grid import launch
 from dpo_lab.cli.sweeps.ledger import Entry, Ledger, State
 from dpo_lab.cli.sweeps.task import Task
+from dpo_lab.cli.validation import validated
 from dpo_lab.pipeline.resume import config_key
 from dpo_lab.pipeline.study import to_study
 from dpo_lab.seeding import number
@@ -49,7 +49,7 @@ class Search:
         self.task, self.launcher, self.goal, self.console, self.ledger = task, launcher, goal, Console(), Ledger()
         self.swept = [override for override in overrides if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-        self.defaults = composed(self.fixed, task.folders)
+        self.defaults = task.job(self.fixed).config
         space = sorted(str(override.input_line) for override in self.swept)
         asked = f"{self.defaults.name}-{digest([self.fixed, space, goal.metric, goal.max_kl])}"
         self.name = f"{asked}-{digest(self._keys())}"
@@ -74,7 +74,7 @@ class Search:
         found = []
         for more in ([], *([word] for word in words)):
             with suppress(ValueError):  # it may make sense beside other values only
-                found.append(config_key(to_study(composed([*self.fixed, *more], self.task.folders))))
+                found.append(config_key(to_study(self.task.job([*self.fixed, *more]).config)))
         return found
 
     def run(self) -> None:
@@ -105,7 +105,7 @@ class Search:
         entries = []
         for trial in trials:
             words = [*self.fixed, *(self._word(trial, override) for override in self.swept)]
-            entries.append(self.ledger.add(words, validate(words, self.task.folders)))
+            entries.append(self.ledger.add(words, validated(self.task.job(words).config, words)))
         launch(self.ledger, self.launcher, [entry.words for entry in entries if entry.state is State.waiting], first)
         for trial, entry in zip(trials, entries, strict=True):
             self._tell(trial, entry)

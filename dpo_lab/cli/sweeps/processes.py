@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from dpo_lab.cli.sweeps.task import Task
+from dpo_lab.cli.sweeps.task import Job, Task
 from dpo_lab.tracking import Console
 
 SECONDS_TO_END = 20.0
@@ -37,7 +37,7 @@ class Worker:
     job: int | None = None
 
 
-def run_in_processes(task: Task, jobs: Sequence[Sequence[str]], num: int, folder: Path) -> list[int | None]:
+def run_in_processes(task: Task, jobs: Sequence[Job], num: int, folder: Path) -> list[int | None]:
     """The exit status of each job, None where its process was killed. What a job prints goes to a file in `folder`.
 
     However this ends, no process is left behind.
@@ -50,9 +50,9 @@ def run_in_processes(task: Task, jobs: Sequence[Sequence[str]], num: int, folder
         assert worker.job is not None
         codes[worker.job] = code
         if task.ledger is not None:
-            task.ledger.settle(jobs[worker.job], code)
+            task.ledger.settle(jobs[worker.job].words, code)
         if code != 0:
-            Console().warn(f"{' '.join(jobs[worker.job])}: what it printed is in {_log(logs, worker.job)}")
+            Console().warn(f"{' '.join(jobs[worker.job].words)}: what it printed is in {_log(logs, worker.job)}")
         worker.job = None
 
     try:
@@ -61,7 +61,7 @@ def run_in_processes(task: Task, jobs: Sequence[Sequence[str]], num: int, folder
                 if worker.job is None and waiting:
                     worker.job = waiting.popleft()
                     with suppress(BrokenPipeError):  # it is dead, as is seen below
-                        worker.line.send((list(jobs[worker.job]), _log(logs, worker.job)))
+                        worker.line.send((jobs[worker.job], _log(logs, worker.job)))
             busy = [worker for worker in workers if worker.job is not None]
             wait([ready for worker in busy for ready in (worker.line, worker.process.sentinel)])
             for worker in busy:
@@ -113,14 +113,14 @@ def work(task: Task, line: Connection, num: int) -> None:
     torch.set_num_threads(max(torch.get_num_threads() // num, 1))
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
-            words, log = line.recv()
+            job, log = line.recv()
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("w", encoding="utf-8") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
             try:
-                code = task.run(words)
+                code = task.run(job)
             except Exception:
                 traceback.print_exc()
                 code = 1

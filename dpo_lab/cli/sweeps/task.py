@@ -1,4 +1,4 @@
-"""One run of a command, wherever it is done: in this process, in another, or on another machine."""
+"""One job of a command, wherever it is run: in this process, in another, or on another machine."""
 
 from __future__ import annotations
 
@@ -14,58 +14,65 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dpo_lab.cli.composing import composed
+from dpo_lab.cli.composing import Composer
 from dpo_lab.cli.sweeps.ledger import Ledger, lock_file
 from dpo_lab.pipeline.execute import execute
 from dpo_lab.pipeline.resume import config_key, finished_run
 from dpo_lab.pipeline.study import Study, to_study
-from dpo_lab.registry import load_user_modules
 from dpo_lab.tracking import Console
 
 
 @dataclass
+class Job:
+    """What one run of a command is: its override words, and the settings that they make."""
+
+    words: list[str]
+    config: DictConfig
+
+
+@dataclass
 class Task:
-    """What a launcher calls, with a job's configuration, and may send to other processes."""
+    """How a command's jobs are run. Hydra and its launchers call it with a job's configuration, and may send it elsewhere."""
 
     arguments: list[str]
     """The command line."""
+    composer: Composer = field(default_factory=Composer)
+    hydra_words: list[str] = field(default_factory=list)
+    """Words of the command that say how jobs are run."""
     multirun: bool = False
-    folders: list[Path] = field(default_factory=list)
-    """Of YAML files of the user's."""
-    user_modules: list[str] = field(default_factory=list)
     ledger: Ledger | None = None
     """Of a sweep. It stays in the process that has started the sweep."""
-    known: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
-    """Configurations of words that have been composed already, in the process that has done it."""
     code: int = 0
     """Exit status of a single run."""
 
     def __call__(self, config: DictConfig) -> int:
-        """Run Hydra's present job. Only its words are taken from Hydra: the configuration is composed by our rules."""
-        return self.run([str(word) for word in HydraConfig.get().overrides.task])
+        """Run the job that Hydra has started."""
+        return self.run(Job([str(word) for word in HydraConfig.get().overrides.task], config))
 
-    def run(self, words: Sequence[str]) -> int:
-        """The exit status of the run that the words describe.
+    def job(self, words: Sequence[str]) -> Job:
+        """The job that the words describe. Raises ValueError where they describe none."""
+        return Job(list(words), self.composer.settings([*self.hydra_words, *words]))
+
+    def run(self, job: Job) -> int:
+        """The exit status of the job's run.
 
         It goes on where it stopped. As a job of a sweep it is not run if it has finished before or another process is at it.
         """
-        self.prepare()
-        config = self.known.get(tuple(words)) or composed(words, self.folders)
-        study = to_study(config)
+        study = to_study(job.config)
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
         if not study.runner.leaves_run:
-            return self._tended(study)
+            return self._without_run(study)
         with alone_with(study) as alone:
             if not self.multirun:
-                self.code = execute(study, config, words, command, alone)
+                self.code = execute(study, job.config, job.words, command, alone)
                 return self.code
             if not alone:
-                Console().note(f"{' '.join(words)}: another process is at it")
+                Console().note(f"{' '.join(job.words)}: another process is at it")
             elif not finished_run(study, Console().note):
-                return execute(study, config, words, command)
+                return execute(study, job.config, job.words, command)
         return 0
 
-    def _tended(self, study: Study) -> int:
+    def _without_run(self, study: Study) -> int:
         try:
             self.code = study.runner.tend(study, Console())
         except ValueError as error:
@@ -73,12 +80,8 @@ class Task:
             self.code = 2
         return self.code
 
-    def prepare(self) -> None:
-        """Make the user's own components known to this process."""
-        load_user_modules(self.user_modules)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "ledger": None, "known": {}}
+        return {**self.__dict__, "ledger": None}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Judge a finished policy again."""
+"""Evaluate a finished policy again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @RUNNERS.register
 @dataclass
 class EvaluateRunner(RunnerSpec):
-    """Judge the policy of the run at `model.path` against that run's own reference, on its own held-out prompts.
+    """Evaluate the policy of the run at `model.path` against that run's own reference, on its own held-out prompts.
 
     Data, reward and evaluation are as that run's config.yaml has them; the fields here replace what they name.
     """
@@ -67,8 +67,8 @@ class EvaluateRunner(RunnerSpec):
             return scored(replace(context, study=study), self.pairs, run, stages)
         policy = run.policy.module.to(study.compute.torch_device)
         run.check_base(stages.base[0])
-        judge = stages.judge(freeze(stages.base[0].module))
+        evaluator = stages.evaluator(freeze(stages.base[0].module))
         with context.stage("evaluation", f"{settings.num_prompts:,} held-out prompts"):
-            judgement = judge.judge(policy, settings.num_prompts)
-        context.run.write_samples(judgement.rows)
-        return {**judgement.summary(), "best_of_n": judge.best_of_n(settings.sizes)}
+            evaluation = evaluator.evaluate(policy, settings.num_prompts)
+        context.run.write_samples(evaluation.rows)
+        return {**evaluation.summary(), "best_of_n": evaluator.best_of_n(settings.sizes)}

@@ -1,4 +1,4 @@
-"""The main run: train a policy on preferences against its reference, and judge it."""
+"""The main run: train a policy on preferences against its reference, and evaluate it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from dpo_lab.pipeline.reference_model import reference_model
 from dpo_lab.pipeline.result import settled
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.training import train_policy
-from dpo_lab.preferences.base import noun
-from dpo_lab.preferences.sampled import SampledCandidates
+from dpo_lab.preferences.base import SampledSource, noun
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @RUNNERS.register
 @dataclass
 class PreferenceRunner(RunnerSpec):
-    """Fit or load the base policy, get pairs, train against the reference, judge on held-out prompts."""
+    """Fit or load the base policy, get pairs, train against the reference, evaluate on held-out prompts."""
 
     name: str = "preference"
 
@@ -70,9 +69,9 @@ class PreferenceRunner(RunnerSpec):
             train = study.reference.prepare(reference, train, reference_key, context.store, scoring)
             if held_out is not None:
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
-        judge = stages.judge(start)  # KL is from where training began, wherever the reference has gone
+        evaluator = stages.evaluator(start)  # KL is from where training began, wherever the reference has gone
         trainer, outcome = train_policy(
-            context, judge, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
+            context, evaluator, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
         context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
         context.console.note(f"layout: {scoring.in_words()}")
@@ -81,27 +80,27 @@ class PreferenceRunner(RunnerSpec):
         step = settled(context, trainer, outcome)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
-            judgement = judge.judge(policy, study.evaluation.num_prompts)
-            best_of = judge.best_of_n(study.evaluation.sizes)
+            evaluation = evaluator.evaluate(policy, study.evaluation.num_prompts)
+            best_of = evaluator.best_of_n(study.evaluation.sizes)
             pair_metrics = {} if held_out is None else trainer.objective.evaluate(held_out)
-        context.run.write_samples(judgement.rows)
+        context.run.write_samples(evaluation.rows)
         summary: dict[str, Any] = {
             "step": step,
             **({"ended": outcome.reason} if outcome.reason else {}),
-            **judgement.summary(),
+            **evaluation.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
         if best_of:
             summary["best_of_n"] = best_of
-        if labelled is not None and isinstance(study.candidates, SampledCandidates):
+        if labelled is not None and isinstance(study.candidates, SampledSource):
             # At another temperature they are not the reference's: its KL, and so its frontier, is at temperature 1.
-            summary |= judge.ideal(judgement, *([labelled] if study.candidates.temperature == 1 else []))
+            summary |= evaluator.ideal_frontier(evaluation, *([labelled] if study.candidates.temperature == 1 else []))
         return summary
 
 
 def remarks(study: Study, train: CandidateBatch) -> list[str]:
     """What a user would want to be told of the settings, given the data."""
-    found = study.loss.remarks()
+    found = study.loss.warnings()
     sure = train.preferences() if train.num_candidates > 1 else train.confidence
     if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
         found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dpo_lab.models.policies import starting_policy
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.preferences.base import padded
-from dpo_lab.preferences.sampled import draw, texts_of
+from dpo_lab.preferences.batches import padded
+from dpo_lab.preferences.sampling import draw, texts_of
 
 if TYPE_CHECKING:
     from dpo_lab.pipeline.study import Study

@@ -30,12 +30,12 @@ from dpo_lab.losses.dpo import DPOLoss
 class Deadly(DPOLoss):
     name: str = "deadly"
 
-    def of_gap(self, gap):
+    def per_pair(self, diff):
         if self.beta == 0.2:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.beta == 0.3:
             raise RuntimeError("out of memory")
-        return super().of_gap(gap)
+        return super().per_pair(diff)
 '''
 
 
