@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
+from dpo_lab.losses import LOSSES, Laws
+from dpo_lab.losses.table import loss_table
 from dpo_lab.tracking.glossary import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "experiments" / "imdb_sentiment"
 MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
-KINDS = {
-    "several": "Several at once",
-    "unpaired": "Of unpaired feedback, and of pairs",
-    "rankings": "Of rankings, and of pairs",
-    "scores": "Of scored pairs",
-    "free": "Of pairs, without a reference",
-    "pairs": "Of pairs, by log-ratios",
-}
+COMPONENTS = ROOT / "tests" / "helpers" / "new_components"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -70,45 +64,6 @@ def metrics() -> str:
     return "\n".join(parts)
 
 
-def losses() -> str:
-    by_kind: dict[str, list[type[PreferenceLoss]]] = {kind: [] for kind in reversed(KINDS)}
-    for cls in (LOSSES[name] for name in LOSSES):
-        if cls.__module__.startswith("dpo_lab."):
-            by_kind[kind_of(cls)].append(cls)
-    parts = []
-    for kind, classes in by_kind.items():
-        rows = [[f"`{cls.name}`", formula(cls), settings(cls), laws_of(cls)] for cls in classes]
-        parts.append(f"### {KINDS[kind]}\n\n" + table(["`loss=`", "formula and source", "settings of its own", "laws"], rows))
-    return "\n".join(parts)
-
-
-def kind_of(cls: type[PreferenceLoss]) -> str:
-    if cls.name == "mix":
-        return "several"
-    if cls.min_candidates == 1:
-        return "unpaired"
-    if cls.name in ("plackett_luce", "lipo_lambda"):
-        return "rankings"
-    if cls.needs_scores:
-        return "scores"
-    return "pairs" if cls.needs_reference else "free"
-
-
-def formula(cls: type[PreferenceLoss]) -> str:
-    first = inspect.getdoc(cls).split("\n\n")[0]  # type: ignore[union-attr]
-    return " ".join(first.split()).replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
-
-
-def settings(cls: type[PreferenceLoss]) -> str:
-    shared = {field.name for field in dataclasses.fields(PreferenceLoss)}
-    own = [field for field in dataclasses.fields(cls) if field.name not in shared]
-    return ", ".join(f"`{f.name}={f.default if f.default_factory is dataclasses.MISSING else '...'}`" for f in own)
-
-
-def laws_of(cls: type[PreferenceLoss]) -> str:
-    return ", ".join(field.name.replace("_", " ") for field in dataclasses.fields(Laws) if getattr(cls.laws, field.name))
-
-
 def laws() -> str:
     texts = attribute_docs(Laws)
     return table(["law", "promise"], ([name.replace("_", " "), text] for name, text in texts.items()))
@@ -120,7 +75,18 @@ def attribute_docs(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in found}
 
 
-TABLES: dict[str, Callable[[], str]] = {"results": results, "metrics": metrics, "losses": losses, "laws": laws}
+def own_losses() -> str:
+    return loss_table({name: LOSSES[name] for name in LOSSES if LOSSES[name].__module__.startswith("dpo_lab.")})
+
+
+def example(file: Path) -> str:
+    """A component in one file, which a test adds and runs; without its docstring, which names the command."""
+    lines = file.read_text(encoding="utf-8").split("\n\n", 1)[1]
+    return f"In `my_lab/{file.name}`:\n\n```python\n{lines}```\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"results": results, "metrics": metrics, "losses": own_losses, "laws": laws}
+TABLES |= {f"example_{file.stem}": partial(example, file) for file in sorted(COMPONENTS.glob("*.py"))}
 
 
 def renewed(text: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from processes import ENVIRONMENT, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
 
+import dpo_lab
 from dpo_lab.check.__main__ import requested
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.planning import planned
@@ -24,6 +25,7 @@ from dpo_lab.compare.__main__ import _parser
 from dpo_lab.losses import LOSSES
 from dpo_lab.pipeline.foreseen import OF_REWARDS, OF_SAMPLES, evaluated_names
 from dpo_lab.pipeline.study import refuse_unknown_keys
+from dpo_lab.registry import load_user_modules
 from dpo_lab.tracking.glossary import meaning
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +79,7 @@ def test_short_commands_run_in_one_session_with_the_modules_shown(tmp_path: Path
     for name, text in MODULES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    rows = [{"prompt": f"a b {i}", "chosen": f" {w} h g", "rejected": f" {w} a b"} for w in "abcdefgh" for i in range(12)]
+    rows = [{"prompt": f"{w} b {i}", "chosen": f" {w} h g", "rejected": f" {w} a b"} for w in "abcdefgh" for i in range(12)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = ["data.num_sentences=200", *SMALL_MODEL, *SMALL_RUN, *SMALL_SAMPLES]
     in_order = sorted(SHORT, key=lambda command: "+experiment=" not in command)  # what others read is made first
@@ -99,7 +101,10 @@ def test_the_loss_of_the_readme_obeys_its_laws(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", LONG)
-def test_long_commands_compose(command: str) -> None:
+def test_long_commands_compose(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "=throughput" in command:
+        monkeypatch.syspath_prepend(ROOT)
+        load_user_modules(["experiments.throughput.benchmark"])
     words = [word for word in shlex.split(command) if word not in {"-m", "--cfg", "job"}]
     plan = planned(words, multirun="-m" in shlex.split(command))
     for job in (plan.jobs[0], plan.jobs[-1]) if plan.jobs else [words]:
@@ -126,6 +131,24 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         if heading:
             titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in [re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+def test_the_training_loop_of_the_library_page_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    block = re.findall(r"```python\n(.*?)```", TEXTS["library.md"], re.DOTALL)[0]
+    assert len(block.splitlines()) <= 35
+    exec(compile(block, "library.md", "exec"), {})
+    margins = [float(number) for number in re.findall(r"margin (-?[\d.]+)", capsys.readouterr().out)]
+    assert margins[0] == 0
+    assert margins[-1] > 1
+
+
+def test_the_package_offers_its_names_without_loading_torch() -> None:
+    code = "import sys, dpo_lab; assert 'torch' not in sys.modules; from dpo_lab import *; print(*dir())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) >= set(dpo_lab.__all__)
+    shown = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", TEXTS["library.md"], re.MULTILINE))))
+    assert shown == set(dpo_lab.__all__)
 
 
 def test_the_readme_is_one_page_with_a_picture() -> None:
