@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dpo_lab import compare
     from dpo_lab.losses import LOSSES, Laws, PairLoss, PreferenceLoss
-    from dpo_lab.preferences.base import from_rows
+    from dpo_lab.preferences.batches import from_rows
     from dpo_lab.records import Aggregate, CandidateBatch, Logps
     from dpo_lab.scoring.layouts import Layout
     from dpo_lab.scoring.logps import Scoring, score
@@ -35,7 +35,7 @@ __all__ = [
 
 _MODULES = {
     "dpo_lab.losses": ("LOSSES", "Laws", "PairLoss", "PreferenceLoss"),
-    "dpo_lab.preferences.base": ("from_rows",),
+    "dpo_lab.preferences.batches": ("from_rows",),
     "dpo_lab.records": ("Aggregate", "CandidateBatch", "Logps"),
     "dpo_lab.scoring.layouts": ("Layout",),
     "dpo_lab.scoring.logps": ("Scoring", "score"),

@@ -19,8 +19,8 @@ from processes import ENVIRONMENT, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, r
 
 import dpo_lab
 from dpo_lab.check.__main__ import requested
-from dpo_lab.cli.composing import composed
-from dpo_lab.cli.planning import planned
+from dpo_lab.cli.composing import Composer, composed
+from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.compare.__main__ import _parser
 from dpo_lab.losses import LOSSES
 from dpo_lab.pipeline.foreseen import OF_REWARDS, OF_SAMPLES, evaluated_names
@@ -41,10 +41,16 @@ def commands(program: str) -> list[str]:
 
 
 def is_short(command: str) -> bool:
-    """Whether it is run here, with sizes made small; the others are only composed."""
+    """Whether it is tried here as it stands, with sizes made small; the others are only composed."""
     words = shlex.split(command)
-    small = "+experiment=quickstart" in words or words[0].startswith("runner=") or "data.path=pairs.jsonl" in words
-    return small and "-m" not in words and "DIRECTORY" not in command and "--cfg" not in words
+    marks = ("+experiment=quickstart", "runner=", "data=pairs", "user_modules=[my_lab")
+    return (
+        words[:1] != []
+        and words[0].startswith(marks)
+        and "-m" not in words
+        and "DIRECTORY" not in command
+        and "--cfg" not in words
+    )
 
 
 COMMANDS = commands("dpo_lab")
@@ -57,17 +63,29 @@ import json, sys
 from pathlib import Path
 
 from dpo_lab.cli.main import run_command
+from dpo_lab.cli.validation import validate
+from dpo_lab.registry import load_user_modules
 
 sys.path.insert(0, "")
-commands, small = json.loads(sys.argv[1])
+commands, small, modules = json.loads(sys.argv[1])
+load_user_modules(modules)
+trained = set()
 for command in commands:
-    named = {word.partition("=")[0] for word in command}
-    words = [*command, *(word for word in small if word.partition("=")[0] not in named and "+experiment=quickstart" in command)]
-    if "data=pairs" in command and not any(word.startswith("runner=") for word in command):
-        words += [word for word in small if not word.startswith(("data.", "candidates."))]
+    chosen = {word.partition("=")[0] for word in command} - {"candidates"}  # what is chosen has its own settings
+    words = [*command]
+    if "runner" not in chosen:
+        kind = " ".join(word for word in words if word.startswith(("data=", "user_modules=[my_lab.losses")))
+        if kind in trained:  # one of a kind is run, the others must be such that they could be
+            validate(words)
+            continue
+        trained.add(kind)
+        words += [word for word in small if not {word.partition("=")[0], word.partition(".")[0]} & chosen]
+    if "data=pairs" in command:
+        words = [word for word in words if not word.startswith("candidates.")]
     run = next(iter(sorted(Path("runs/quickstart").glob("*"))), None)
     key = next(iter(sorted(Path("artifacts/base").glob("*/manifest.json"))), None)
     words = [word.replace("runs/...", str(run)) for word in words]
+    words += ["runner.max_tokens=8"] if "runner=sample" in words else []
     words = [f"runner.key={key.parent.name}" if word.startswith("runner.key=") else word for word in words]
     assert run_command(words) == 0, words
 """
@@ -83,7 +101,8 @@ def test_short_commands_run_in_one_session_with_the_modules_shown(tmp_path: Path
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = ["data.num_sentences=200", *SMALL_MODEL, *SMALL_RUN, *SMALL_SAMPLES]
     in_order = sorted(SHORT, key=lambda command: "+experiment=" not in command)  # what others read is made first
-    request = json.dumps([[shlex.split(command) for command in in_order], small])
+    modules = [name.removesuffix(".py").replace("/", ".") for name in dict(MODULES)]
+    request = json.dumps([[shlex.split(command) for command in in_order], small, modules])
     call = [sys.executable, "-c", SESSION, request]
     done = subprocess.run(call, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -106,8 +125,8 @@ def test_long_commands_compose(command: str, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.syspath_prepend(ROOT)
         load_user_modules(["experiments.throughput.benchmark"])
     words = [word for word in shlex.split(command) if word not in {"-m", "--cfg", "job"}]
-    plan = planned(words, multirun="-m" in shlex.split(command))
-    for job in (plan.jobs[0], plan.jobs[-1]) if plan.jobs else [words]:
+    jobs = jobs_of_command(words, "-m" in shlex.split(command), Composer()).jobs
+    for job in (jobs[0], jobs[-1])[: len(jobs)]:
         refuse_unknown_keys(composed(job))
 
 
@@ -124,7 +143,8 @@ def test_checks_can_be_read(command: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
-    for link in re.findall(r"\]\(((?!https?://)[^)]+)\)", TEXTS[page.name]):
+    text = re.sub(r"```.*?```|`[^`]*`", "", TEXTS[page.name], flags=re.DOTALL)
+    for link in re.findall(r"\]\(((?!https?://)[^)]+)\)", text):
         name, _, heading = link.partition("#")
         target = page.parent / name if name else page
         assert target.exists(), link
