@@ -17,7 +17,7 @@ from processes import SMALL_RUN, runs_of
 
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry, load_user_modules
 
 FILES = Path(__file__).parent / "helpers" / "new_components"

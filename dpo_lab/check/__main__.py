@@ -11,21 +11,20 @@ Exit status 1 where a law is violated, 2 for words that cannot be understood.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dpo_lab.check.plot import draw
-from dpo_lab.check.report import row_of, show
 from dpo_lab.cli.grammar import parsed
-from dpo_lab.losses import LOSSES
+from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.registry import load_user_modules, suggestion
 from dpo_lab.tracking.console import Console
 
 WIDTH = 120  # where the output is no terminal that has a width of its own
+MISSING = "error: dpo_lab.check draws its examples with hypothesis, which is not installed: pip install 'dpo_lab[check]'"
 
 
 @dataclass
@@ -51,7 +50,7 @@ def requested(words: Sequence[str]) -> Request:
         if key not in known:
             raise ValueError(f"there is no setting '{key}'.{suggestion(key, known)}")
         sweep = override.is_sweep_override()
-        value: Any = [str(one) for one in override.sweep_string_iterator()] if sweep else override.value()
+        value: Any = list(override.sweep_string_iterator()) if sweep else override.value()
         if isinstance(getattr(request, key), list):
             value = value if isinstance(value, list) else [value]
         setattr(request, key, value)
@@ -80,8 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(__doc__)
         return 0
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    torch.set_num_threads(1)  # thousands of tiny tensors
     try:
         request = requested(words)
         if "" not in sys.path:
@@ -91,20 +88,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    if request.plot:
-        try:
-            console.path("picture", draw(chosen, Path(request.figure)))
-        except OSError as error:
-            print(f"error: figure={request.figure} cannot be written ({error.strerror}): give another path", file=sys.stderr)
-            return 2
-        return 0
+    try:
+        return draw_losses(chosen, request) if request.plot else check_losses(chosen, request)
+    except ModuleNotFoundError as error:
+        if not f"{error.name}.".startswith("hypothesis."):
+            raise
+        print(MISSING, file=sys.stderr)
+        return 2
+
+
+def draw_losses(losses: Mapping[str, type[PreferenceLoss]], request: Request) -> int:
+    from dpo_lab.check.plot import draw
+
+    try:
+        picture = draw(losses, Path(request.figure))
+    except OSError as error:
+        print(f"error: figure={request.figure} cannot be written ({error.strerror}): give another path", file=sys.stderr)
+        return 2
+    console().path("picture", picture)
+    return 0
+
+
+def check_losses(losses: Mapping[str, type[PreferenceLoss]], request: Request) -> int:
+    from dpo_lab.check.report import row_of, show
+
+    torch.set_num_threads(1)  # thousands of tiny tensors
     rows = []
-    with console.progress(len(chosen), "laws") as progress:
-        for number, (name, loss_class) in enumerate(chosen.items(), start=1):
+    with console().progress(len(losses), "laws") as progress:
+        for number, (name, loss_class) in enumerate(losses.items(), start=1):
             rows.append(row_of(name, loss_class, request.examples))
             progress.update(number, {})
-    show(console, rows, request.examples)
+    show(console(), rows, request.examples)
     return 1 if any(row.violations for row in rows) else 0
+
+
+def console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 if __name__ == "__main__":

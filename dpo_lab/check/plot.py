@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dpo_lab.check.drawing import Loss, complete, default, numbers_of_candidates
+from dpo_lab.check.strategies import Loss, complete, default, numbers_of_candidates
 from dpo_lab.compare.figures.theme import BLUE, INK, MUTED, STYLE, VERMILION, halo, quiet_grid
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import Aggregate

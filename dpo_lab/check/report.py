@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dpo_lab.check import DECLARED, UNIVERSAL, Verdict, Violation, examine, violation
-from dpo_lab.check.drawing import Drawn, Loss, default
+from dpo_lab.check.catalogue import DECLARED, UNIVERSAL
+from dpo_lab.check.search import Verdict, Violation, examine, violation
+from dpo_lab.check.strategies import Drawn, Loss, default
 from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.tracking.console import Console

@@ -26,8 +26,9 @@ from dpo_lab.cli.grammar import key_of, of_hydra, parsed
 from dpo_lab.cli.hydra_settings import refuse_code
 from dpo_lab.cli.resumed_config import config_of_run
 from dpo_lab.pipeline.resume import AUTO, NEVER
-from dpo_lab.pipeline.study import CHOICES, refuse_remote_code
-from dpo_lab.pipeline.varying import let_all_follow
+from dpo_lab.pipeline.seeds import apply_vary
+from dpo_lab.pipeline.study import CHOICES
+from dpo_lab.pipeline.study_config import refuse_remote_code
 from dpo_lab.registry import Registry, load_user_modules, suggestion
 
 VERSION_BASE = "1.3"
@@ -96,7 +97,7 @@ class Composer(ConfigLoaderImpl):
                 del config["hydra"]
             if not any(word.lstrip("+").startswith("model.trust_remote_code=") for word in words):
                 refuse_remote_code(config)
-            let_all_follow(config, words)
+            apply_vary(config, words)
             if config.resume not in (AUTO, NEVER):
                 config = config_of_run(config, [word for word in words if not of_hydra(word)])
             self._settings[key] = config

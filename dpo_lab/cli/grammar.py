@@ -5,17 +5,21 @@
 import math
 from collections.abc import Sequence
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import OverrideParseException
 
 
-def parsed(words: Sequence[str]) -> list[Override]:
-    """Override words by Hydra's grammar and `logspace`. Raises ValueError for what it cannot read."""
+def parsed(words: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Override words by Hydra's grammar and `logspace`. Raises ValueError for what it cannot read.
+
+    With the loader of the configuration, loss='glob(*)' has a value for every option of the group.
+    """
     functions = create_functions()
     functions.register("logspace", logspace)
     try:
-        return OverridesParser(functions).parse_overrides(list(words))
+        return OverridesParser(functions, loader).parse_overrides(list(words))
     except OverrideParseException as error:
         raise ValueError(unreadable(error)) from error
 

@@ -24,7 +24,7 @@ from dpo_lab.cli.sweeps.processes import interrupt
 from dpo_lab.cli.validation import validated
 from dpo_lab.pipeline.resume import AUTO, NEVER
 from dpo_lab.pipeline.stopping import PreemptedError
-from dpo_lab.pipeline.study import refuse_unknown_keys
+from dpo_lab.pipeline.study_config import refuse_unknown_keys
 from dpo_lab.tracking import Console
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")

@@ -28,7 +28,7 @@ def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) ->
 
     Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
     """
-    overrides = parsed(words)
+    overrides = parsed(words, composer)
     for override in overrides:
         if override.is_sweep_override() and not multirun:
             raise ValueError(
@@ -41,7 +41,7 @@ def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) ->
     search = "metric" in hydra.sweeper
     given = {key_of(word) for word in words}
     params = {} if search and not multirun else hydra.sweeper.get("params") or {}
-    swept = parsed([f"{key}={value}" for key, value in params.items() if key not in given])
+    swept = parsed([f"{key}={value}" for key, value in params.items() if key not in given], composer)
     choices = [_choices(override, search) for override in [*swept, *overrides] if not of_hydra(str(override.input_line))]
     if search and multirun:
         first = [values[0] for values in choices]
@@ -70,4 +70,7 @@ def _choices(override: Override, search: bool) -> list[str]:
         if not search:
             raise ValueError(f"{override.input_line} is an interval to search: add hydra/sweeper=optuna, or give values")
         return [f"{key}={end:g}" for end in (value.start, value.end) if end is not None]
-    return [f"{key}={text}" for text in override.sweep_string_iterator()]
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise ValueError(f"{override.input_line} gives no value: there is no such {key}")
+    return [f"{key}={text}" for text in values]

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dpo_lab.artifacts.fingerprint import describe_values
-from dpo_lab.pipeline.study import config_from_file
+from dpo_lab.pipeline.study_config import config_from_file
 
 
 def config_of_run(config: DictConfig, words: Sequence[str]) -> DictConfig:

@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.grammar import key_of
-from dpo_lab.pipeline.base import RunnerSpec
-from dpo_lab.pipeline.study import Study, to_study
+from dpo_lab.pipeline.base import RunnerSpec, runner_of
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import to_study
 
 READ_BY_ALL = ("runner", "compute", "name", "runs", "store", "resume", "user_modules", "experiment", "hydra")
 
@@ -23,11 +24,11 @@ def validate(words: Sequence[str], folders: Sequence[Path] = ()) -> Study:
 def validated(config: DictConfig, words: Sequence[str]) -> Study:
     """The study that a configuration describes, made of these words, as `validate` has it."""
     study = to_study(config)
-    refuse_unread(study.runner, words)
+    refuse_unread(runner_of(study), words)
     study.data.fingerprint()  # its files must be there before any work starts
     study.model.weights()
     study.reference.weights()
-    study.runner.check(study)
+    runner_of(study).check(study)
     return study
 
 

@@ -13,7 +13,6 @@ from typing import NoReturn
 from dpo_lab.artifacts.json_files import write_atomically
 from dpo_lab.compare.comparison import Comparison, compared
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
-from dpo_lab.compare.figure import draw_paths
 from dpo_lab.compare.tables import contrast_rows, rows_of, save, side_by_side
 from dpo_lab.tracking.console import Console
 
@@ -100,7 +99,9 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace, 
     if given.figure is not None:
         most_kl = 1.5 * max(given.at_kl) if given.at_kl else None
         metric = given.metric[0] if given.metric else "proxy/policy"
-        console.path("figure", draw_paths(comparison.groups, metric, comparison.baseline, given.figure, most_kl))
+        from dpo_lab.compare.figures.paths import save_paths
+
+        console.path("figure", save_paths(comparison.groups, metric, comparison.baseline, given.figure, most_kl))
     if given.figures is not None:
         from dpo_lab.compare.figures import save_figures
 

@@ -1,4 +1,4 @@
-"""What somebody has labelled, from files of any common kind and shape."""
+"""Labelled pairs, rankings or single completions from files of any common kind, or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_of
-from dpo_lab.data.check import IN_EVAL, Check, nothing_to_learn, opening, prompt_digest, remarks, row_digest
-from dpo_lab.data.feedback_rows import FeedbackRows, OnBadRow, Tally
-from dpo_lab.data.formats import FIELDS, Format
+from dpo_lab.data.files.source import RowSource, paths_of
+from dpo_lab.data.formats.base import FIELDS, Format
 from dpo_lab.data.messages import Prompt, plain
-from dpo_lab.data.sources import Place, paths_of
+from dpo_lab.data.row_reader import OnBadRow, ReadReport, RowReader
+from dpo_lab.data.statistics import (
+    IN_EVAL,
+    FeedbackStatistics,
+    data_warnings,
+    nothing_to_learn,
+    prompt_digest,
+    row_digest,
+    split_text,
+)
 from dpo_lab.registry import suggestion
 
-OURS = sorted({name for names in FIELDS.values() for name in names})
+KNOWN_FIELDS = sorted({name for names in FIELDS.values() for name in names})
 
 
 @DATA.register
@@ -24,12 +32,12 @@ OURS = sorted({name for names in FIELDS.values() for name in names})
 class PairsSource(DataSource):
     """Pairs, rankings or labelled completions, from JSON Lines, JSON, CSV, TSV or Parquet files, or the Hugging Face hub.
 
-    All rows are of one kind, by the fields of the first (see `Format`). A prompt is text, which completions are appended to as
-    they are, or a conversation, which the tokenizer's chat template lays out. Rows with nothing to learn (an empty completion,
+    All rows have the format of the first (see `Format`). A prompt is text, which completions are appended to as they are, or a
+    conversation, which the tokenizer's chat template lays out. Rows with nothing to learn (an empty completion,
     equal ones, a ranking whose scores are all equal) are left out and counted.
 
-    The split is by a hash of the prompt, of a conversation by its opening: no prompt is both trained on and held out. Files
-    are read row by row; of each row some bytes stay in memory, its text does not.
+    The split is by a hash of the prompt, of a conversation by that of its opening: no prompt is both trained on and held out.
+    Files are read row by row; of each row a few bytes stay in memory, its text does not.
     """
 
     name: str = "pairs"
@@ -38,9 +46,9 @@ class PairsSource(DataSource):
     """A file, a folder, a glob, hub:OWNER/NAME, or a list of these."""
     format: Format = Format.auto
     columns: dict[str, str] = field(default_factory=dict)
-    """What the file calls a field that is called otherwise here: {prompt: question}."""
+    """The file's own name of a field, where it has another: {prompt: question}."""
     chat: bool = False
-    """Text prompts are what a user says to an assistant, and go through the tokenizer's chat template."""
+    """Take text prompts as a user's message to an assistant, which goes through the tokenizer's chat template."""
     eval_share: float = 0.1
     """Share of the prompts that is held out."""
     eval_path: Any = ""
@@ -54,62 +62,61 @@ class PairsSource(DataSource):
     def __post_init__(self) -> None:
         if not 0 < self.eval_share < 1:
             raise ValueError(f"data.eval_share must be between 0 and 1, got {self.eval_share}")
-        for ours in self.columns:
-            if ours not in OURS:
-                raise ValueError(f"data.columns: there is no field '{ours}'.{suggestion(ours, OURS)}")
+        for name in self.columns:
+            if name not in KNOWN_FIELDS:
+                raise ValueError(f"data.columns: there is no field '{name}'.{suggestion(name, KNOWN_FIELDS)}")
 
     def load(self) -> Corpus:
         train, held_out = self._train, self._eval
         counts: Counter[str] = Counter()
-        sides = {"train": Check(), "eval": Check()}
-        tally, eval_tally = Tally(), Tally()
-        for row in () if held_out is None else held_out.read(eval_tally):
+        statistics = {"train": FeedbackStatistics(), "eval": FeedbackStatistics()}
+        report, eval_report = ReadReport(), ReadReport()
+        for row in () if held_out is None else held_out.read(eval_report):
             if _usable(row, counts):
-                sides["eval"].add(row)
-        apart = set(sides["eval"].keys)  # no row is added to it any more where the rows held out are given
-        for row in train.read(tally):
+                statistics["eval"].add(row)
+        eval_digests = set(statistics["eval"].digests)
+        for row in train.read(report):
             if _usable(row, counts):
-                if held_out is None:
-                    sides["eval" if self._is_held_out(row) else "train"].add(row)
-                elif row_digest(row) in apart:
+                side = self._side(row, eval_digests)
+                if side is None:
                     counts[IN_EVAL] += 1
                 else:
-                    sides["train"].add(row)
-        noun = tally.noun
-        sizes = {side: check.rows for side, check in sides.items()}
+                    statistics[side].add(row)
+        noun = report.noun
+        sizes = {side: side_statistics.num_rows for side, side_statistics in statistics.items()}
         if not all(sizes.values()):
             raise ValueError(
-                f"{train.place}: {sum(sizes.values())} usable {noun} leave {sizes['train']} to train on and {sizes['eval']} "
+                f"{train.source}: {sum(sizes.values())} usable {noun} leave {sizes['train']} to train on and {sizes['eval']} "
                 "held out; both are needed: give more prompts, or another data.eval_share"
             )
 
-        def of(side: str) -> Iterator[Feedback]:
-            rows = held_out if held_out is not None and side == "eval" else train
-            for row in rows.read(Tally()):
-                if nothing_to_learn(row) is None and self._side(row, apart, given=rows is held_out) == side:
-                    yield row
+        def rows_of(side: str) -> Iterator[Feedback]:
+            if held_out is not None and side == "eval":
+                return (row for row in held_out.read(ReadReport()) if nothing_to_learn(row) is None)
+            usable = (row for row in train.read(ReadReport()) if nothing_to_learn(row) is None)
+            return (row for row in usable if self._side(row, eval_digests) == side)
 
         def prompts(side: str) -> Collection[Prompt]:
-            return Reread(lambda: _distinct(row.prompt for row in of(side)), len(sides[side].prompts))
+            return Reread(lambda: _distinct(row.prompt for row in rows_of(side)), len(statistics[side].prompts))
 
-        desirable = sides["train"].rows - sides["train"].undesirable
+        num_desirable = sizes["train"] - statistics["train"].num_undesirable
         return Corpus(
-            text=Reread(lambda: _texts(of("train")), desirable),
+            text=Reread(lambda: _texts(rows_of("train")), num_desirable),
             train_prompts=prompts("train"),
             eval_prompts=prompts("eval"),
-            train=Reread(lambda: of("train"), sizes["train"]),
-            eval=Reread(lambda: of("eval"), sizes["eval"]),
+            train=Reread(lambda: rows_of("train"), sizes["train"]),
+            eval=Reread(lambda: rows_of("eval"), sizes["eval"]),
             counts={
-                f"{noun} read": tally.rows + eval_tally.rows,
+                f"{noun} read": report.num_rows + eval_report.num_rows,
                 **counts,
                 f"{noun} to train on": sizes["train"],
                 f"{noun} held out": sizes["eval"],
-                **({"desirable ones to train on": desirable} if tally.format is Format.unpaired else {}),
+                **({"desirable ones to train on": num_desirable} if report.format is Format.unpaired else {}),
             },
             notes=[
-                *tally.notes(train.place),
-                *([] if held_out is None else eval_tally.notes(held_out.place)),
-                *remarks(noun, sides["train"], sides["eval"]),
+                *report.notes(train.source),
+                *([] if held_out is None else eval_report.notes(held_out.source)),
+                *data_warnings(noun, statistics["train"], statistics["eval"]),
             ],
         )
 
@@ -117,43 +124,38 @@ class PairsSource(DataSource):
         """The rows of `eval_path` alone, for no training; those with nothing to learn are left out."""
         assert self._eval is not None, "data.eval_path is not set"
         counts: Counter[str] = Counter()
-        return [row for row in self._eval.read(Tally()) if _usable(row, counts)]
+        return [row for row in self._eval.read(ReadReport()) if _usable(row, counts)]
 
     def first(self) -> Feedback | None:
-        return next(self._train.read(Tally()))
+        return next(self._train.read(ReadReport()))
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"files": [rows.place.digests for rows in (self._train, self._eval) if rows is not None]}
+        return {"files": [reader.source.digests for reader in (self._train, self._eval) if reader is not None]}
 
     @cached_property
-    def _train(self) -> FeedbackRows:
+    def _train(self) -> RowReader:
         if not self.path:
             raise ValueError("data.path is not set: data=pairs needs data.path=FILE")
-        return self._rows("data.path", self.path)
+        return self._reader("data.path", self.path)
 
     @cached_property
-    def _eval(self) -> FeedbackRows | None:
-        return self._rows("data.eval_path", self.eval_path) if self.eval_path else None
+    def _eval(self) -> RowReader | None:
+        return self._reader("data.eval_path", self.eval_path) if self.eval_path else None
 
-    def _rows(self, setting: str, value: Any) -> FeedbackRows:
-        place = Place(setting, paths_of(setting, value), self.subset, self.split)
+    def _reader(self, setting: str, value: Any) -> RowReader:
+        source = RowSource(setting, paths_of(setting, value), self.subset, self.split)
         to_train = setting == "data.path"
-        return FeedbackRows(place, self.format, self.columns, self.on_bad_row, self.chat, to_train)
+        return RowReader(source, self.format, self.columns, self.on_bad_row, self.chat, to_train)
 
-    def _is_held_out(self, row: Feedback) -> bool:
-        return share_of(opening(row.prompt)) < self.eval_share
-
-    def _side(self, row: Feedback, apart: Collection[int], given: bool) -> str:
-        """Where a usable row belongs: to "train", to "eval", or to neither ("")."""
+    def _side(self, row: Feedback, eval_digests: Collection[int]) -> str | None:
+        """The side of a usable row of `path`: "train" or "eval"; None for one that the rows of `eval_path` hold, too."""
         if self._eval is None:
-            return "eval" if self._is_held_out(row) else "train"
-        if given:
-            return "eval"
-        return "" if row_digest(row) in apart else "train"
+            return "eval" if share_of(split_text(row.prompt)) < self.eval_share else "train"
+        return None if row_digest(row) in eval_digests else "train"
 
 
 def _usable(row: Feedback, counts: Counter[str]) -> bool:
-    """Whether there is something to learn from the row; if not, that is counted."""
+    """Whether there is something to learn from the row; if not, the reason is counted."""
     reason = nothing_to_learn(row)
     if reason is not None:
         counts[reason] += 1
@@ -161,14 +163,14 @@ def _usable(row: Feedback, counts: Counter[str]) -> bool:
 
 
 def _texts(rows: Iterable[Feedback]) -> Iterator[str]:
-    """What a base policy is fitted on: the better completion after its prompt."""
+    """What a base policy is fitted on: each prompt with its best completion."""
     return (plain(row.prompt) + row.completions[0] for row in rows if row.desirable is not False)
 
 
 def _distinct(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
     seen: set[int] = set()
     for prompt in prompts:
-        key = prompt_digest(prompt)
-        if key not in seen:
-            seen.add(key)
+        digest = prompt_digest(prompt)
+        if digest not in seen:
+            seen.add(digest)
             yield prompt

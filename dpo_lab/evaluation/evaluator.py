@@ -20,7 +20,7 @@ from dpo_lab.preferences.rewards import Scorer
 from dpo_lab.preferences.sampling import draw, prompts_of, texts_of
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating, score
-from dpo_lab.scoring.micro_batches import largest_portion, without_gradients
+from dpo_lab.scoring.micro_batches import largest_micro_batch, split_for_inference
 
 
 @dataclass
@@ -126,14 +126,14 @@ class Evaluator:
             ids=held_out.ids,
             confidence=held_out.confidence,
         )
-        self._logps(policy, largest_portion(longest, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens))
+        self._logps(policy, largest_micro_batch(longest, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens))
 
     @torch.no_grad()
     def _logps(self, policy: nn.Module, samples: CandidateBatch) -> Logps:
         device = next(policy.parameters()).device
         policy_logps, reference_logps = (torch.zeros(samples.mask.shape) for _ in range(2))
         with evaluating(policy), evaluating(self.reference):
-            for rows in without_gradients(samples, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens):
+            for rows in split_for_inference(samples, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens):
                 part = samples.select(rows).to(device)
                 for model, logps in ((policy, policy_logps), (self.reference, reference_logps)):
                     real = score(model, part, self.scoring)[part.mask].cpu()

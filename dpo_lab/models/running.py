@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dpo_lab.scoring.attention import again
+from dpo_lab.scoring.attention import recomputation_context
 
 GRAPHS = 32
 """So many variants of one function are compiled before the rest is run as it is."""
@@ -68,7 +68,7 @@ def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any
 
 
 def _contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
-    return nullcontext(), again()
+    return nullcontext(), recomputation_context()
 
 
 def _named(model: nn.Module, option: str) -> NamesBlocks:

@@ -18,8 +18,8 @@ from x_transformers import Decoder, TransformerWrapper
 from dpo_lab.artifacts.tensors import storable
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
-from dpo_lab.scoring.attention import Trees, attending_among
-from dpo_lab.scoring.layouts import Work
+from dpo_lab.scoring.attention import PackedRow, with_tree_attention
+from dpo_lab.scoring.layouts import ForwardCost
 
 
 class TransformerPolicy(nn.Module):
@@ -58,22 +58,22 @@ class TransformerPolicy(nn.Module):
         norms = [norm for of_layer, _, _ in self.net.attn_layers.layers for norm in of_layer if norm is not None]
         return [*self.blocks(), *norms, self.net.attn_layers.final_norm]
 
-    def work(self) -> Work:
-        return self._work
+    def forward_cost(self) -> ForwardCost:
+        return self._forward_cost
 
     @cached_property
-    def _work(self) -> Work:
+    def _forward_cost(self) -> ForwardCost:
         layers = self.net.attn_layers
-        of_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
-        of_token = sum(matrix.numel() for matrix in self.hidden_matrices())
-        return Work(of_token, of_pair, self.max_seq_len if isinstance(self.net.pos_emb, nn.Module) else None)
+        per_pair = 2 * layers.num_attn_layers * layers.attn_heads * layers.attn_dim_head  # queries by keys, then by values
+        per_token = sum(matrix.numel() for matrix in self.hidden_matrices())
+        return ForwardCost(per_token, per_pair, self.max_seq_len if isinstance(self.net.pos_emb, nn.Module) else None)
 
     @property
     def head_size(self) -> int:
         """Weights of the head."""
         return int(self.net.num_tokens * self.net.attn_layers.dim)
 
-    def hidden_of_branches(
+    def hidden_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
     ) -> Float[Tensor, "b n d"]:
         """Hidden states where token i attends to the tokens j <= i with visible[i, j], and stands at positions[i]."""
@@ -82,11 +82,11 @@ class TransformerPolicy(nn.Module):
         mask = rearrange(visible, "b i j -> b 1 i j")
         return self.net(tokens, pos=positions, attn_mask=mask, return_embeddings=True)
 
-    def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
+    def hidden_packed(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], row: PackedRow) -> Float[Tensor, "n d"]:
         """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
-        row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
-        found = attending_among(trees, lambda: self.net(row, pos=at, return_embeddings=True))
-        return rearrange(found, "1 n d -> n d")
+        one_row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
+        hidden = with_tree_attention(row, lambda: self.net(one_row, pos=at, return_embeddings=True))
+        return rearrange(hidden, "1 n d -> n d")
 
 
 class FeedForward(Enum):

@@ -19,7 +19,7 @@ DAY = 86400.0
 
 
 @dataclass
-class Shelved:
+class StoredArtifact:
     """An artifact, or what a builder that was killed has left of one."""
 
     path: Path
@@ -46,7 +46,7 @@ class Shelved:
         return ""
 
 
-def shelved(root: Path, runs: Path) -> list[Shelved]:
+def list_artifacts(root: Path, runs: Path) -> list[StoredArtifact]:
     """Everything in the store, by kind and age, with how many runs below `runs` name it. Links are not followed."""
     used = uses(runs)
     found = []
@@ -55,7 +55,9 @@ def shelved(root: Path, runs: Path) -> list[Shelved]:
             begun = path.name.startswith(".")
             key = path.name.lstrip(".").partition("-")[0]
             size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-            found.append(Shelved(path, kind.name, key, size, _days(path, key), 0 if begun else used[kind.name, key], begun))
+            found.append(
+                StoredArtifact(path, kind.name, key, size, _days(path, key), 0 if begun else used[kind.name, key], begun)
+            )
     return sorted(found, key=lambda one: (one.kind, one.days))
 
 
@@ -72,7 +74,7 @@ def uses(runs: Path) -> Counter[tuple[str, str]]:
     return found
 
 
-def take_out(one: Shelved) -> bool:
+def remove_artifact(one: StoredArtifact) -> bool:
     """Remove it; false if a process is at it, or has asked for it in the meantime."""
     try:
         with FileLock(lock_file(one.path.parent, one.key), timeout=0):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from dpo_lab.data import Corpus
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.losses.sft import SFTLoss
 from dpo_lab.models.policies import Policy
+from dpo_lab.pipeline.context import Context
 from dpo_lab.preferences.batches import from_rows
 from dpo_lab.records import Aggregate
 from dpo_lab.scoring.logps import Scoring
@@ -21,9 +21,6 @@ from dpo_lab.seeding import number, seed_torch
 from dpo_lab.training.result import Status
 from dpo_lab.training.sampler import batch_rows
 from dpo_lab.training.trainer import Hooks, Trainer
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.context import Context
 
 
 def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: Path) -> None:

@@ -6,16 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dpo_lab.artifacts.store import Store
 from dpo_lab.pipeline.stopping import Stopping
+from dpo_lab.pipeline.study import Study
 from dpo_lab.tracking import Console, RunDirectory
 from dpo_lab.tracking.console import Stage
 from dpo_lab.training.checkpoints import Checkpoint, Checkpoints
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 
 @dataclass

@@ -15,20 +15,13 @@ from safetensors import SafetensorError
 from dpo_lab.artifacts.fingerprint import flat, group_key
 from dpo_lab.artifacts.provenance import hardware
 from dpo_lab.artifacts.store import Store
-from dpo_lab.pipeline.base import DivergedError
+from dpo_lab.pipeline.base import DivergedError, runner_of
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.report import report
-from dpo_lab.pipeline.resume import (
-    code_of_study,
-    config_key,
-    mixed,
-    read_from_disk,
-    settings_key,
-    surroundings,
-    to_go_on_with,
-)
+from dpo_lab.pipeline.resume import mixed, run_to_resume
 from dpo_lab.pipeline.stopping import listening
 from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_keys import code_of_study, config_key, input_digests, run_environment, settings_key
 from dpo_lab.tracking import Console, RunDirectory, read_run
 from dpo_lab.tracking.run_directory import path_below
 from dpo_lab.training.checkpoints import Checkpoints
@@ -48,7 +41,7 @@ def execute(study: Study, config: DictConfig, overrides: Sequence[str], command:
             for field, folder in (("runs", Path(study.runs)), ("store", Path(study.store)), ("name", below)):
                 _make_folder(field, folder)
             Store(Path(study.store), accept=study.accept).check_accepted()
-            context = _opened(study, config, overrides, command, to_go_on_with(study, alone, console.warn), console)
+            context = _opened(study, config, overrides, command, run_to_resume(study, alone, console.warn), console)
         except ValueError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
             return 2
@@ -78,7 +71,7 @@ def _opened(
             kept = checkpoints(unfinished)
             checkpoint = kept.newest()
             step = None if checkpoint is None else checkpoint.step
-            now = {**surroundings(study), "hardware": hardware()}
+            now = {**run_environment(study), "hardware": hardware()}
             run = RunDirectory.resume(unfinished, step, study.runner.trains, **now, **mixed(read_run(unfinished), now))
             console.note(f"going on {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
             return Context(study, console, run, store, kept, checkpoint=checkpoint)
@@ -90,7 +83,7 @@ def _opened(
         facts = {"command": command, "overrides": list(overrides), "seed": study.seed, "world_size": 1}
         facts["runner"] = study.runner.name
         keys = {"config_key": key, "settings_key": settings_key(study)}
-        run.start({**facts, **keys, **surroundings(study), "read": read_from_disk(study)})
+        run.start({**facts, **keys, **run_environment(study), "read": input_digests(study)})
     except OSError as error:
         run.close()
         shutil.rmtree(run.path, ignore_errors=True)
@@ -107,7 +100,7 @@ def _carried_out(context: Context, config: DictConfig) -> int:
             written = code_of_study(study)
             group = group_key(dict(flat(plain)), written.modules, written.versions)
             run.log_hparams(plain, group_name=f"{study.name}-{group[:8]}")
-        summary = study.runner.run(context)
+        summary = runner_of(study).run(context)
         for accepted in context.store.not_taken():
             console.warn(f"store.accept: no stage could take {accepted}: this run has none of the kind, or of other settings")
         summary["wall_s"] = context.stage_seconds

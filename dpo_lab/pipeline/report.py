@@ -7,7 +7,7 @@ from typing import Any
 
 from dpo_lab.artifacts.json_files import read_lines
 from dpo_lab.compare.figures.run import draw_run
-from dpo_lab.compare.figures.theme import measured
+from dpo_lab.compare.formatting import measured
 from dpo_lab.pipeline.context import Context
 
 

@@ -3,81 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dpo_lab.artifacts.digests import digest, json_value
 from dpo_lab.artifacts.fingerprint import (
-    HOUSEKEEPING,
-    Code,
-    code_of,
-    component_classes,
     describe_changes,
     describe_values,
-    flat,
 )
-from dpo_lab.artifacts.provenance import hardware, versions
-from dpo_lab.models.policies import files_key, maker_of
+from dpo_lab.artifacts.provenance import hardware
 from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_keys import config_key, input_digests, run_environment, settings_key
 from dpo_lab.tracking import read_run
 from dpo_lab.tracking.run_directory import is_being_written, path_below
 
 AUTO, NEVER = "auto", "never"
 ENDED = ("done", "diverged")
-DECISIVE = ("code", "versions", "threads", "device")
+DECISIVE_FACTS = ("code", "versions", "threads", "device")
 """Facts of run.json on which the bits depend. Hardware too, but a preempted run may be given another machine: it is told of."""
-
-
-def settings_key(study: Study) -> str:
-    """The same for two runs with the same settings and input files; where and how often something is put is no setting."""
-    settings = {name: value for name, value in flat(json_value(study)) if name == "name" or name not in HOUSEKEEPING}
-    return digest([settings, read_from_disk(study)])
-
-
-def config_key(study: Study) -> str:
-    """The same for two runs that compute the same: by the same settings, files, code and library versions.
-
-    Threads and device count as they are set (`compute.threads`): left open, they only change the last bits.
-    """
-    return digest([settings_key(study), code_of_study(study).to_json()])
-
-
-def code_of_study(study: Study) -> Code:
-    """The code behind all that a run of the study computes: of its runner, of every component that it has chosen, of the
-    networks that it starts from, and of the run that it judges.
-    """
-    makers = set()
-    for weights in (study.model.weights(), study.reference.weights()):
-        if weights is not None:
-            with suppress(ValueError):  # it is no policy, as is said when it is read
-                makers.add(maker_of(weights))
-    own, judged = code_of(*component_classes(study), *makers), None
-    with suppress(ValueError):
-        judged = study.runner.reads_of(study)
-    return own if judged is None else own | code_of_study(judged)
-
-
-def read_from_disk(study: Study) -> dict[str, Any]:
-    """Digests of the files that the study starts from."""
-    found: dict[str, Any] = {"data": study.data.fingerprint(), "reward": study.reward.fingerprint()}
-    for part, weights in (("model", study.model.weights()), ("reference", study.reference.weights())):
-        if weights is not None:
-            found[part] = files_key(weights)
-    return found
-
-
-def surroundings(study: Study) -> dict[str, Any]:
-    """The facts that `DECISIVE` names, as they are now."""
-    code = code_of_study(study).to_json()
-    return {
-        "code": code["modules"],
-        "versions": {**versions(), **code["versions"]},
-        "threads": torch.get_num_threads(),
-        "device": str(study.compute.torch_device),
-    }
 
 
 def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path | None:
@@ -87,7 +29,7 @@ def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) 
     """
     if not study.runner.trains:
         return None
-    key, now = config_key(study), surroundings(study)
+    key, now = config_key(study), run_environment(study)
     others = []
     for path, facts in _runs_of(study):
         if facts["status"] == "done" and (path / "summary.json").is_file():
@@ -100,7 +42,7 @@ def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) 
     return None
 
 
-def to_go_on_with(study: Study, alone: bool, tell: Callable[[str], None]) -> Path | None:
+def run_to_resume(study: Study, alone: bool, tell: Callable[[str], None]) -> Path | None:
     """The run to go on with, None for a new one. `alone`: no other process is at this study.
 
     Raises ValueError where `resume` names a run that cannot be gone on with.
@@ -115,13 +57,13 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
 
     Else its end need not be that of a run that was never interrupted.
     """
-    key, now = config_key(study), surroundings(study)
+    key, now = config_key(study), run_environment(study)
     for path, facts in _runs_of(study):
         if facts["status"] in ENDED:
             return None
         if is_being_written(path):
             continue
-        found = _changes(facts, now, DECISIVE)
+        found = _changes(facts, now, DECISIVE_FACTS)
         if found:
             tell(f"{path} is not gone on with, as its end would be another ({'; '.join(found)}): resume={path} does it still")
         if found or facts.get("config_key") != key:
@@ -142,16 +84,16 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
     if "settings_key" not in facts:
         raise ValueError(f"resume: {path} is of an older version, whose runs this one cannot go on with; start a new run")
     if facts["settings_key"] != settings_key(study):
-        found = describe_values(facts.get("read", {}), read_from_disk(study))
+        found = describe_values(facts.get("read", {}), input_digests(study))
         raise ValueError(f"resume: {path} began with other files ({'; '.join(found) or 'unknown ones'}); start a new run")
-    for line in _changes(facts, {**surroundings(study), "hardware": hardware()}, (*DECISIVE, "hardware")):
+    for line in _changes(facts, {**run_environment(study), "hardware": hardware()}, (*DECISIVE_FACTS, "hardware")):
         tell(f"{path} began otherwise, so its end need not be the same to the bit: {line}")
     return path
 
 
 def mixed(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of a run that goes on under other code, versions, threads or device than it began with: it is like no other run."""
-    found = _changes(facts, now, DECISIVE)
+    found = _changes(facts, now, DECISIVE_FACTS)
     return {"config_key": "mixed", "changed_on_the_way": [*facts.get("changed_on_the_way", []), *found]} if found else {}
 
 

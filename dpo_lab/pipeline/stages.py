@@ -208,7 +208,7 @@ class Stages:
             gold=gold,
             max_tokens=study.candidates.max_tokens,
             seed=number(study.evaluation.seed, "evaluation of a run", study.seed),
-            scoring=Scoring((Layout.rows,), study.compute.head_portion, *study.trainer.portions),  # nothing to share
+            scoring=Scoring((Layout.rows,), study.compute.head_portion, *study.trainer.micro_batch_limits),  # nothing to share
         )
 
     def _samples(self, kind: str, split: str, drawn: Mapping[str, Any]) -> CandidateBatch:

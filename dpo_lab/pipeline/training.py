@@ -38,7 +38,7 @@ def train_policy(
     """The trainer when it is done with `policy`, a network like `base`'s."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)
-    check_made_from(context, base, train)
+    check_start(context, base, train)
     with (
         context.timed("training"),
         context.stopping.between_steps(),
@@ -52,8 +52,8 @@ def train_policy(
         def evaluate(step: int) -> Mapping[str, float]:
             metrics: dict[str, float] = {}
             if held_out is not None and displacement is not None:
-                logps = trainer.objective.scored(held_out)
-                metrics = trainer.objective.judged(logps, held_out)
+                logps = trainer.objective.score(held_out)
+                metrics = trainer.objective.metrics(logps, held_out)
                 metrics |= displacement.since_start(logps, metrics)
             metrics |= evaluator.evaluate(policy, study.evaluation.num_prompts_during).metrics
             run.log(step, "eval", metrics, pairs=step * settings.batch_size)
@@ -79,12 +79,10 @@ def train_policy(
             resume = context.checkpoint.state()
             if held_out is not None:
                 first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
-                apart = Scoring((reference.scoring or Scoring()).layouts, study.compute.head_portion)  # with a count of its own
-                sizes = settings.micro_batch_size, settings.micro_batch_tokens
-                at_start = Objective(
-                    policy, study.loss, replace(reference, scoring=apart), study.compute, *sizes, scoring=apart
-                )
-                displacement = resumed(held_out, first, at_start.scored)
+                layouts = (reference.scoring or Scoring()).layouts
+                apart = Scoring(layouts, study.compute.head_portion, *settings.micro_batch_limits)  # with a count of its own
+                at_start = Objective(policy, study.loss, replace(reference, scoring=apart), study.compute, apart)
+                displacement = resumed(held_out, first, at_start.score)
             set_weights(policy, context.checkpoint.weights())
 
         trainer = Trainer(
@@ -109,12 +107,12 @@ def train_policy(
     return trainer, outcome
 
 
-def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> None:
+def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
     """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
     made_from = {
-        "base": digest_of(weights_of(base.module)),
+        "base": tensors_digest(weights_of(base.module)),
         "tokenizer": digest(base.tokenizer.fingerprint()),
-        "pairs": digest_of(train.tensors()),
+        "pairs": tensors_digest(train.tensors()),
     }
     then = read_run(context.run.path).get("made_from")
     if context.checkpoint is not None and then is not None and (changed := describe_values(then, made_from)):
@@ -125,6 +123,6 @@ def check_made_from(context: Context, base: Policy, train: CandidateBatch) -> No
     context.run.update(made_from=made_from, artifacts=context.store.used)
 
 
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Of every bit of the tensors, by name."""
     return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

@@ -1,7 +1,8 @@
-"""Whether a layout may be used with a model: found out by trying, for a wrong one would be wrong silently."""
+"""The check that a layout is exact for a model: scores and gradients of a random batch against the model's own logits."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,53 +10,57 @@ import torch
 from torch import Tensor, nn
 
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import Layout, SharesPrompt, planned
-from dpo_lab.scoring.layouts.choose import device_of, offered
+from dpo_lab.scoring.layouts import Layout, SharesPrompt, plan_batch
+from dpo_lab.scoring.layouts.choosing import available_layouts, device_of
 from dpo_lab.scoring.logps import Scoring, evaluating, score
 from dpo_lab.seeding import generator
 
+log = logging.getLogger(__name__)
 LARGEST_DIFFERENCE = 3e-4
 """Relative. Exact layouts are some ten float32 roundings apart (x-transformers rounds float64 to it, too), wrong ones 1e-2."""
 SMALLEST_SHARE = 1e-3
 """Gradients smaller than so much of the largest parameter's are measured by that: some are nothing but rounding."""
 
 
-def trusted(model: nn.Module, layout: Layout, tell: Callable[[str], None]) -> tuple[Layout, ...]:
-    """What may stand in for `layout`: those of its layouts whose scores and gradients on a random batch are right.
+def exact_layouts(
+    model: nn.Module, layout: Layout = Layout.auto, warn: Callable[[str], None] = log.warning
+) -> tuple[Layout, ...]:
+    """The layouts that are exact for a model and may be used where `layout` is asked for: `Scoring(exact_layouts(model))`.
 
-    Right is what the model's own logits say, every candidate in a row of its own. `tell` is given the reason for each layout
-    that is not. A model that cannot share prompts gets rows without a word.
+    Exact are those whose scores and gradients on a random batch are those of the model's own logits, every candidate in a row
+    of its own. `warn` is called with the reason for each layout that is left out. A model that cannot share prompts gets rows
+    without a word.
     """
     if not isinstance(model, SharesPrompt):
         return (Layout.rows,)
     # Rows of a model whose head can be split off are its own logits by contract: see `hidden`.
-    wanted = [one for one in (offered(model) if layout is Layout.auto else (layout,)) if one is not Layout.rows]
-    found = differences(model, wanted, model)
-    for one, reason in found.items():
-        if reason is not None:
-            tell(f"compute.layout={one.value} is not used with this model: {reason}")
-    passed = tuple(one for one, reason in found.items() if reason is None)
-    return passed if passed and layout is not Layout.auto else (Layout.rows, *passed)
+    candidates = available_layouts(model) if layout is Layout.auto else (layout,)
+    errors = layout_errors(model, [one for one in candidates if one is not Layout.rows], model)
+    for one, error in errors.items():
+        if error is not None:
+            warn(f"compute.layout={one.value} is not used with this model: {error}")
+    exact = tuple(one for one, error in errors.items() if error is None)
+    return exact if exact and layout is not Layout.auto else (Layout.rows, *exact)
 
 
-def differences(model: nn.Module, layouts: Sequence[Layout], plain: nn.Module) -> dict[Layout, str | None]:
-    """Of each layout, how far its scores or gradients are from those of the logits of `plain`, if further than rounding.
+def layout_errors(model: nn.Module, layouts: Sequence[Layout], plain: nn.Module) -> dict[Layout, str | None]:
+    """For each layout what is wrong with its scores or gradients; None where they are those of `plain` but for rounding.
 
-    `plain` is the same network, of which nothing but its logits is asked.
+    `plain` is the same network, of which nothing but its logits is used.
     """
     with evaluating(model), _in_single_precision(model), torch.autocast(device_of(model).type, enabled=False):
         try:
             batch = random_batch(plain)
-            right = [] if batch is None else _scores_and_gradients(_Plain(plain), batch, Layout.rows)
-        except Exception as error:  # of whatever make; with its own input it may well work
+            expected = [] if batch is None else _scores_and_gradients(_LogitsOnly(plain), batch, Layout.rows)
+        except Exception as error:  # any model, any error; with its own input it may well work
             return dict.fromkeys(layouts, f"it cannot be tried: {type(error).__name__} {error}".splitlines()[0][:120])
         if batch is None:
             return dict.fromkeys(layouts, "its context has no room for a prompt and completions of two tokens")
-        return {layout: _difference(model, batch, layout, right) for layout in layouts}
+        return {layout: _layout_error(model, batch, layout, expected) for layout in layouts}
 
 
-class _Plain(nn.Module):
-    """A model that is nothing but its logits."""
+class _LogitsOnly(nn.Module):
+    """A model without anything but its logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -65,20 +70,20 @@ class _Plain(nn.Module):
         return self.model(tokens)
 
 
-def _difference(model: nn.Module, batch: CandidateBatch, layout: Layout, right: Sequence[Tensor]) -> str | None:
+def _layout_error(model: nn.Module, batch: CandidateBatch, layout: Layout, expected: Sequence[Tensor]) -> str | None:
     try:
-        if planned([model], batch, [layout]).layout is not layout:
+        if plan_batch([model], batch, [layout]).layout is not layout:
             return "its context has no room for them"
-        found = _scores_and_gradients(model, batch, layout)
-    except Exception as error:  # whatever a model of any make raises, its plain route still works
+        computed = _scores_and_gradients(model, batch, layout)
+    except Exception as error:  # any model, any error: its plain route still works
         return f"{type(error).__name__} {error}".splitlines()[0][:120]
     # Each parameter by itself: what an option does may be small beside the gradients of embedding and head.
-    least = SMALLEST_SHARE * torch.stack([gradient.norm() for gradient in right[1:]] or [right[0].norm()]).max()
-    for ours, theirs in zip(found, right, strict=True):
-        apart = float((ours - theirs).norm() / theirs.norm().clamp(min=float(least)))
-        if not apart <= LARGEST_DIFFERENCE:
-            what = "scores" if theirs is right[0] else "gradients"
-            return f"its {what} would be {apart:.2g} away from the right ones, relative to their size"
+    least = SMALLEST_SHARE * torch.stack([gradient.norm() for gradient in expected[1:]] or [expected[0].norm()]).max()
+    for ours, right in zip(computed, expected, strict=True):
+        relative = float((ours - right).norm() / right.norm().clamp(min=float(least)))
+        if not relative <= LARGEST_DIFFERENCE:
+            what = "scores" if right is expected[0] else "gradients"
+            return f"its {what} would be {relative:.2g} away from the right ones, relative to their size"
     return None
 
 

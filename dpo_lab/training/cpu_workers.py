@@ -1,7 +1,7 @@
-"""Micro-batches side by side: each on a thread of its own, with its share of the threads of a matrix product.
+"""CPU workers: micro-batches that run side by side, each on a thread with its share of the threads of a matrix product.
 
-One large product keeps all cores busy; what lies between the products of a step does not, so two micro-batches on one core each
-take less time than the same two after each other on both.
+One large product keeps all cores busy, but what lies between the products of a step does not: two micro-batches on one core
+each take less time than the same two after each other on both.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 A = TypeVar("A")
 B = TypeVar("B")
 
-Descent = tuple[Sequence[Tensor], Sequence[Tensor] | None, B]
-"""Outputs, the gradient with respect to them (None: they are scalars, and it is 1), and what else was found."""
+Forward = tuple[Sequence[Tensor], Sequence[Tensor] | None, B]
+"""Outputs of a forward pass, the gradient with respect to each (None: the outputs are scalars, and it is 1), and a result."""
 
 
-def in_order(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """`work` of each item, in the order of the items; so many are under way at once."""
+def map_in_order(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """`work(item)` for each item, in the order of the items, on so many threads."""
     if workers == 1:
         yield from map(work, items)
         return
@@ -38,39 +38,40 @@ def in_order(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterat
     try:
         for item in items:
             waiting.append(pool.submit(run, item))
-            if len(waiting) > workers:  # one more than run, so that none waits for the first to be taken
+            if len(waiting) > workers:  # one more than run, so that none waits for the first result to be taken
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        for left in waiting:
-            left.cancel()
+        for future in waiting:
+            future.cancel()
 
 
-def descend(work: Callable[[A], Descent[B]], items: Iterable[A], module: nn.Module, workers: int) -> list[B]:
-    """Add the gradients of all items to those of the module's parameters, always in the order of the items.
+def accumulate_gradients(forward: Callable[[A], Forward[B]], items: Iterable[A], module: nn.Module, workers: int) -> list[B]:
+    """Add the gradients of all items to those of the module's parameters, and return the items' results.
 
-    With several workers each has gradients of its own until they are added.
+    Always in the order of the items, so that the sums have the same bits: several workers keep gradients of their own until
+    it is their turn.
     """
     weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
 
-    def alone(item: A) -> B:
-        outputs, grads, found = work(item)
+    def backward(item: A) -> B:
+        outputs, grads, result = forward(item)
         torch.autograd.backward(outputs, grads)
-        return found
+        return result
 
-    def beside_others(item: A) -> tuple[Sequence[Tensor | None], B]:
-        outputs, grads, found = work(item)
-        return torch.autograd.grad(outputs, weights, grads, allow_unused=True), found
+    def own_gradients(item: A) -> tuple[Sequence[Tensor | None], B]:
+        outputs, grads, result = forward(item)
+        return torch.autograd.grad(outputs, weights, grads, allow_unused=True), result
 
     if workers == 1:
-        return list(in_order(alone, items, 1))
+        return list(map(backward, items))
     results = []
-    for gradients, found in in_order(beside_others, items, workers):
+    for gradients, result in map_in_order(own_gradients, items, workers):
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-        results.append(found)
+        results.append(result)
     return results
 
 

@@ -18,9 +18,9 @@ from dpo_lab.models.copying import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 from dpo_lab.scoring.layouts import Layout
-from dpo_lab.scoring.layouts.choose import offered
+from dpo_lab.scoring.layouts.choosing import available_layouts
 from dpo_lab.scoring.logps import evaluating, token_logps
-from dpo_lab.scoring.self_check import differences
+from dpo_lab.scoring.self_check import layout_errors
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _layouts(model: nn.Module) -> tuple[Layout, ...]:
     """The layouts that are right for a model of any make; none where its head cannot even be split off."""
     if not isinstance(model, TransformerWrapper):
         return ()
-    found = differences(TransformerPolicy(model), offered(model), model)
+    found = layout_errors(TransformerPolicy(model), available_layouts(model), model)
     for layout, reason in found.items():
         if reason is not None:
             log.info("layout %s is not used with this model: %s", layout.value, reason)

@@ -1,8 +1,8 @@
-"""A preference loss of a policy against its reference: its gradient and its value, in portions that fit into memory."""
+"""The training objective: the mean loss of a policy against its reference, with its gradient and its metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,171 +12,183 @@ from torch import Tensor, nn
 from dpo_lab.losses.base import PreferenceLoss, State
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import Scoring, evaluating
-from dpo_lab.scoring.micro_batches import by_tokens, largest_portion, without_gradients
+from dpo_lab.scoring.micro_batches import largest_micro_batch, split_by_tokens, split_for_inference
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.compute_logps import measure
-from dpo_lab.training.cpu_workers import Descent, descend, in_order
-from dpo_lab.training.distributed import Ranks
+from dpo_lab.training.compute_logps import compute_logps
+from dpo_lab.training.cpu_workers import Forward, accumulate_gradients, map_in_order
+from dpo_lab.training.distributed import DataParallelGroup, joined
 from dpo_lab.training.metrics import Tally, added, evaluation_metrics, preference_metrics
 from dpo_lab.training.references.base import Reference
 
-OnFirst = Callable[[Tensor, Logps], None]
-"""Is shown the first values of a step, and the log-probabilities behind them."""
+
+@dataclass
+class MicroBatch:
+    """Some rows of a batch, for one pass of the policy."""
+
+    rows: Int[Tensor, " n"]
+    batch: CandidateBatch
 
 
-Part = tuple[Tensor, CandidateBatch]
-"""Row numbers, and those rows of the step's batch."""
+@dataclass
+class StepOutputs:
+    """What computing a gradient tells of the step."""
+
+    metrics: Tally
+    """Of the whole step."""
+    values: Float[Tensor, " n"]
+    """The loss of each prompt of the first micro-batch (or of more)."""
+    logps: Logps
+    """What these values were computed from."""
 
 
 @dataclass
 class Objective:
-    """What training descends. How a step is cut into micro-batches changes memory and time, nothing else."""
+    """The mean loss over a batch. How the batch is split into micro-batches changes memory and time, but not the result.
+
+    A loss whose values depend on one prompt each takes one pass: values, gradient and metrics of each micro-batch by itself.
+    A loss that couples the prompts of a batch takes two, unless the batch is one micro-batch.
+    """
 
     policy: nn.Module
     loss: PreferenceLoss
     reference: Reference | None
     compute: Compute
-    micro_batch_size: int | None = None
-    """Prompts in one pass, in an evaluation too; None: all."""
-    micro_batch_tokens: int | None = None
-    """Tokens instead, see `portions`."""
-    ranks: Ranks = field(default_factory=Ranks)
     scoring: Scoring = field(default_factory=Scoring)
+    group: DataParallelGroup = field(default_factory=joined)
     loss_state: State = field(default_factory=dict)
     """What the loss carries from step to step; by default as before the first one."""
 
     def __post_init__(self) -> None:
         self.loss_state = self.loss_state or self.loss.initial_state()
 
-    def fill_gradients(self, batch: CandidateBatch, on_first: OnFirst | None = None) -> Tally:
-        """Add the gradient of the mean loss over the batch's prompts to the policy's; the metrics of the batch.
+    def fill_gradients(self, batch: CandidateBatch) -> StepOutputs:
+        """Add the gradient of the mean loss over the batch's prompts to the policy's.
 
-        With several ranks each is given the whole batch, and each ends with the whole gradient.
+        Every process of the group is given the whole batch, passes its own rows, and ends with the whole gradient.
         """
-        mine = self.ranks.rows(len(batch))
-        rows = self._portions(batch, mine)
-        parts = [batch] if len(mine) == len(batch) and len(rows) == 1 else [batch.select(chosen) for chosen in rows]
-        if self.loss.couples_batch and parts[0] is not batch:
-            tally = self._in_two_passes(batch.to(self.compute.torch_device), list(zip(rows, parts, strict=True)), on_first)
+        split = self._split(batch, self.group.rows(len(batch)))
+        whole = len(split) == 1 and len(split[0]) == len(batch)
+        micro_batches = [MicroBatch(rows, batch if whole else batch.select(rows)) for rows in split]
+        if self.loss.couples_batch and not whole:
+            outputs = self._in_two_passes(batch.to(self.compute.torch_device), micro_batches)
         else:
-            tally = self._in_one_pass(len(batch), parts, on_first)
-        self.ranks.sum_gradients(self.policy)
-        return tally
-
-    def _portions(self, batch: CandidateBatch, mine: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:
-        """Rows of each micro-batch."""
-        if self.micro_batch_size is not None:
-            return list(mine.split(self.micro_batch_size))
-        if self.workers == 1 or self.loss.couples_batch:
-            whole = [mine] if self.micro_batch_tokens is None else by_tokens(batch, mine, self.micro_batch_tokens)
-            if self.workers == 1 or len(whole) == 1:  # in portions a loss that couples the batch would need a second pass
-                return whole
-        return by_tokens(batch, mine, self.micro_batch_tokens, self.workers)
-
-    @property
-    def workers(self) -> int:
-        """Micro-batches that are under way at once."""
-        return self.compute.workers_for(self.policy)
-
-    def _in_one_pass(self, count: int, parts: Sequence[CandidateBatch], on_first: OnFirst | None) -> Tally:
-        """Value, gradient and metrics of each part by itself."""
-
-        def work(part: CandidateBatch) -> Descent[tuple[Tally, Tensor, Logps]]:
-            part = part.to(self.compute.torch_device)
-            logps = self.measured(part)
-            if self.loss.couples_batch:
-                self.loss_state = self.loss.observe(_detached(logps), part, self.loss_state)
-            values = self.loss(logps, part, self.loss_state)
-            seen = _detached(logps)
-            tally = preference_metrics(self.loss, values.detach(), seen, part, self.loss_state)
-            return [values.sum() / count], None, (tally, values.detach(), seen)
-
-        found = descend(work, parts, self.policy, self.workers)
-        if on_first is not None:
-            on_first(*found[0][1:])
-        return {name: self.ranks.sum(pair) for name, pair in added([tally for tally, _, _ in found]).items()}
+            outputs = self._in_one_pass(len(batch), micro_batches)
+        self.group.sum_gradients(self.policy)
+        return outputs
 
     def evaluate(self, pairs: CandidateBatch) -> dict[str, float]:
-        """The metrics of training and their standard errors, over all the given comparisons, with the loss's state as it is."""
-        return self.judged(self.scored(pairs), pairs)
+        """The metrics of training with their standard errors, over all comparisons, with the loss's state as it is."""
+        return self.metrics(self.score(pairs), pairs)
 
     @torch.no_grad()
-    def judged(self, logps: Logps, pairs: CandidateBatch) -> dict[str, float]:
+    def score(self, pairs: CandidateBatch) -> Logps:
+        """Policy and reference on all comparisons, without dropout."""
+        batch = pairs.to(self.compute.torch_device)
+        limits = self.scoring.micro_batch_size, self.scoring.micro_batch_tokens
+        with evaluating(self.policy):
+            split = split_for_inference(pairs, *limits, self.workers)
+            micro_batches = [MicroBatch(rows, pairs.select(rows)) for rows in split]
+            return self._score_all(micro_batches, batch, DataParallelGroup())
+
+    @torch.no_grad()
+    def metrics(self, logps: Logps, pairs: CandidateBatch) -> dict[str, float]:
+        """The metrics of comparisons that were scored."""
         batch = pairs.to(self.compute.torch_device)
         values = self.loss(logps, batch, self.loss_state)
         return evaluation_metrics(self.loss, values, logps, batch, self.loss_state)
 
-    @torch.no_grad()
-    def scored(self, pairs: CandidateBatch) -> Logps:
-        """Policy and reference on all the given comparisons."""
-        batch = pairs.to(self.compute.torch_device)
-        with evaluating(self.policy):
-            portions = without_gradients(pairs, self.micro_batch_size, self.micro_batch_tokens, self.workers)
-            parts = [(rows, pairs.select(rows)) for rows in portions]
-            return self._joined(parts, batch, Ranks(alone=True))
-
     def rehearse(self, pairs: CandidateBatch) -> None:
-        """The largest pass of `evaluate`, for the sake of its memory."""
-        self.evaluate(largest_portion(pairs, self.micro_batch_size, self.micro_batch_tokens))
+        """Run the micro-batch of `evaluate` that takes the most memory."""
+        self.evaluate(largest_micro_batch(pairs, self.scoring.micro_batch_size, self.scoring.micro_batch_tokens))
 
-    def measured(self, batch: CandidateBatch) -> Logps:
-        """Policy and reference on a batch."""
+    @property
+    def workers(self) -> int:
+        """Micro-batches that run at once."""
+        return self.compute.workers_for(self.policy)
+
+    def _split(self, batch: CandidateBatch, rows: Int[Tensor, " n"]) -> list[Int[Tensor, " _"]]:
+        """The rows of each micro-batch of a step."""
+        size, tokens = self.scoring.micro_batch_size, self.scoring.micro_batch_tokens
+        if size is not None:
+            return list(rows.split(size))
+        # One micro-batch where it fits, if nothing is won by more: they take a coupled loss a second pass.
+        fits = tokens is None or len(split_by_tokens(batch, rows, tokens)) == 1
+        if fits and (self.workers == 1 or self.loss.couples_batch):
+            return [rows]
+        return split_by_tokens(batch, rows, tokens, self.workers)
+
+    def _score_one(self, micro_batch: CandidateBatch) -> Logps:
+        """Policy and reference on a batch that is on the device."""
         with self.compute.autocast():
-            return measure(self.policy, batch, self.loss, self.reference, self.scoring)
+            return compute_logps(self.policy, micro_batch, self.loss, self.reference, self.scoring)
 
-    def _in_two_passes(self, batch: CandidateBatch, parts: Sequence[Part], on_first: OnFirst | None) -> Tally:
-        """For a loss whose values depend on the whole step: first all log-probabilities and the loss's gradient with respect
-        to them, then, micro-batch by micro-batch, from there to the weights.
+    def _in_one_pass(self, num_prompts: int, micro_batches: Sequence[MicroBatch]) -> StepOutputs:
+        """Value, gradient and metrics of each micro-batch by itself."""
+
+        def forward(micro_batch: MicroBatch) -> Forward[StepOutputs]:
+            batch = micro_batch.batch.to(self.compute.torch_device)
+            logps = self._score_one(batch)
+            detached = _detached(logps)
+            if self.loss.couples_batch:
+                self.loss_state = self.loss.observe(detached, batch, self.loss_state)
+            values = self.loss(logps, batch, self.loss_state)
+            metrics = preference_metrics(self.loss, values.detach(), detached, batch, self.loss_state)
+            return [values.sum() / num_prompts], None, StepOutputs(metrics, values.detach(), detached)
+
+        outputs = accumulate_gradients(forward, micro_batches, self.policy, self.workers)
+        total = added(each.metrics for each in outputs)
+        return replace(outputs[0], metrics={name: self.group.sum(pair) for name, pair in total.items()})
+
+    def _in_two_passes(self, batch: CandidateBatch, micro_batches: Sequence[MicroBatch]) -> StepOutputs:
+        """First all log-probabilities and the loss's gradient with respect to them; then, for one micro-batch after the
+        other, from there to the weights.
         """
         with torch.random.fork_rng(), torch.no_grad():  # the second pass draws the same dropout
-            logps = self._joined(parts, batch, self.ranks)
+            logps = self._score_all(micro_batches, batch, self.group)
         self.loss_state = self.loss.observe(logps, batch, self.loss_state)
-        inputs = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+        read = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in read.items()}
         values = self.loss(replace(logps, **leaves), batch, self.loss_state)
-        if on_first is not None:
-            on_first(values.detach(), logps)
-        found = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
-        of_leaf = {name: grad for name, grad in zip(leaves, found, strict=True) if grad is not None}
+        gradients = torch.autograd.grad(values.sum() / len(batch), list(leaves.values()), allow_unused=True)
+        of_leaf = {name: gradient for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
-        def work(rows_and_part: Part) -> Descent[None]:
-            rows, part = rows_and_part
-            part = part.to(self.compute.torch_device)
-            again = self.measured(part)
+        def forward(micro_batch: MicroBatch) -> Forward[None]:
+            rows, part = micro_batch.rows, micro_batch.batch.to(self.compute.torch_device)
+            again = self._score_one(part)
             outputs = [getattr(again, name)[part.mask] for name in of_leaf]
-            return outputs, [grad[:, rows][batch.mask[:, rows]] for grad in of_leaf.values()], None
+            return outputs, [gradient[:, rows][batch.mask[:, rows]] for gradient in of_leaf.values()], None
 
-        descend(work, parts, self.policy, self.workers)
-        return preference_metrics(self.loss, values.detach(), logps, batch, self.loss_state)
+        accumulate_gradients(forward, micro_batches, self.policy, self.workers)
+        values = values.detach()
+        return StepOutputs(preference_metrics(self.loss, values, logps, batch, self.loss_state), values, logps)
 
-    def _joined(self, parts: Sequence[Part], batch: CandidateBatch, ranks: Ranks) -> Logps:
-        """Policy and reference on the whole batch, measured part by part, and rank by rank."""
+    def _score_all(self, micro_batches: Sequence[MicroBatch], batch: CandidateBatch, group: DataParallelGroup) -> Logps:
+        """Policy and reference on the whole batch, from its micro-batches here and in the group's other processes."""
 
-        def work(part: CandidateBatch) -> Logps:
-            return self.measured(part.to(self.compute.torch_device))
+        def score_one(micro_batch: MicroBatch) -> Logps:
+            return self._score_one(micro_batch.batch.to(self.compute.torch_device))
 
-        found = in_order(work, (part for _, part in parts), self.workers)
-        return _side_by_side([(rows, logps) for (rows, _), logps in zip(parts, found, strict=True)], batch, ranks)
+        scores = list(map_in_order(score_one, micro_batches, self.workers))
+        return _joined([each.rows for each in micro_batches], scores, batch, group)
 
 
-def _side_by_side(parts: Sequence[tuple[Tensor, Logps]], batch: CandidateBatch, ranks: Ranks) -> Logps:
-    """Logps of some rows each as those of the batch, as wide as the batch's own padding makes them."""
+def _joined(rows: Sequence[Tensor], scores: Sequence[Logps], batch: CandidateBatch, group: DataParallelGroup) -> Logps:
+    """The Logps of some rows each as those of the batch, padded as the batch is."""
 
-    def of(name: str) -> Float[Tensor, "k b m"] | None:
-        if getattr(parts[0][1], name) is None:
+    def join(name: str) -> Float[Tensor, "k b m"] | None:
+        parts = [getattr(logps, name) for logps in scores]
+        if parts[0] is None:
             return None
-        wide = getattr(parts[0][1], name).new_zeros(batch.mask.shape)
-        for rows, part in parts:
-            wide[:, rows] = wide[:, rows].masked_scatter(batch.mask[:, rows], getattr(part, name)[part.mask])
-        return ranks.sum(wide)  # the rows of other ranks are 0 here
+        joined = parts[0].new_zeros(batch.mask.shape)
+        for own, logps, part in zip(rows, scores, parts, strict=True):
+            joined[:, own] = joined[:, own].masked_scatter(batch.mask[:, own], part[logps.mask])
+        return group.sum(joined)  # the rows of other processes are 0 here
 
-    mismatched = None
-    if batch.mismatched is not None and parts[0][1].mismatched is not None:
-        others = [(rows, part.mismatched) for rows, part in parts if part.mismatched is not None]
-        mismatched = _side_by_side(others, batch.mismatched, ranks)
-    policy = of("policy")
+    mismatched = [logps.mismatched for logps in scores if logps.mismatched is not None]
+    other = None if batch.mismatched is None or not mismatched else _joined(rows, mismatched, batch.mismatched, group)
+    policy = join("policy")
     assert policy is not None
-    return Logps(policy, of("reference"), batch.mask, of("kl"), of("collision"), mismatched)
+    return Logps(policy, join("reference"), batch.mask, join("kl"), join("collision"), other)
 
 
 def _detached(logps: Logps) -> Logps:

@@ -1,4 +1,4 @@
-"""The longest batch and evaluation, tried before anything else: where memory is too small, that shows in the first seconds."""
+"""Checks at the start of a training: the longest batch and evaluation fit into memory, and the first loss is right."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from dpo_lab.losses.base import PreferenceLoss
 from dpo_lab.records import CandidateBatch
-from dpo_lab.training.objective import Objective
+from dpo_lab.training.compute import Compute
+from dpo_lab.training.objective import Objective, StepOutputs
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.train_state import random_state, set_random_state
 
 STEPS_SEARCHED = 1000
-"""Steps whose batches are looked at: a thousand times the batch size sees every row of most data."""
+"""Steps whose batches are looked at: with most data, a thousand of them hold every row."""
 
 
 def longest_step(rows: Callable[[int], Tensor], lengths: Tensor, num_steps: int) -> int:
-    """Number, from 0, of the step with the longest row, and of those the one with the most tokens, among the first thousand."""
+    """The step, counted from 0, with the longest row among the first thousand; of several, the one with the most tokens."""
 
     def size(step: int) -> tuple[int, int]:
-        of_rows = lengths[rows(step)]
-        return int(of_rows.max()), int(of_rows.sum())
+        in_step = lengths[rows(step)]
+        return int(in_step.max()), int(in_step.sum())
 
     return max(range(min(num_steps, STEPS_SEARCHED)), key=size)
 
@@ -31,9 +33,7 @@ def longest_step(rows: Callable[[int], Tensor], lengths: Tensor, num_steps: int)
 def try_out(
     objective: Objective, batch: CandidateBatch, settings: TrainerSettings, rehearse: Callable[[], None] = lambda: None
 ) -> None:
-    """One forward and backward pass whose gradient is thrown away, and the largest passes of an evaluation.
-
-    Nothing is left of them: no state, no random number.
+    """Run one forward and backward pass, and the largest passes of an evaluation, and undo all they changed.
 
     Raises ValueError where memory does not suffice.
     """
@@ -53,13 +53,30 @@ def try_out(
         scoring.used.update(used)
 
 
+def check_initial_loss(
+    loss: PreferenceLoss, outputs: StepOutputs, compute: Compute, dropout: bool, warn: Callable[[str], None]
+) -> None:
+    """Warn if a policy that starts as the reference does not score as it: the first loss is then not the loss's constant."""
+    values, logps = outputs.values, outputs.logps
+    expected = loss.value_at_reference(len(logps.mask))
+    if logps.reference is None or expected is None or not logps.mask.any():
+        return
+    apart = float((logps.policy - logps.reference).abs().max())
+    if apart > (1e-3 if compute.autocast_is_off else 0.25):  # nats a token; bfloat16 rounds logits that much
+        reason = "Dropout is on (trainer.dropout=true)." if dropout else "Their weights or dtypes differ."
+        warn(
+            f"the policy starts as the reference, so the first {loss.name} loss should be {expected:.4f}; it is "
+            f"{float(values.mean()):.4f}, with log-probabilities up to {apart:.3g} nats a token apart. {reason}"
+        )
+
+
 @contextmanager
 def memory_explained(batch: CandidateBatch, settings: TrainerSettings) -> Iterator[None]:
-    """Raises ValueError, with what to lower, where the body runs out of memory."""
+    """Raises ValueError, naming the setting to lower, if the body (a step) runs out of memory."""
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         count, tokens = batch.num_candidates * len(batch), batch.prompt.shape[1] + batch.completions.shape[2]
         if settings.micro_batch_tokens is not None:
@@ -75,13 +92,13 @@ def memory_explained(batch: CandidateBatch, settings: TrainerSettings) -> Iterat
 
 @contextmanager
 def evaluation_explained(settings: TrainerSettings) -> Iterator[None]:
-    """The same for an evaluation."""
+    """Raises ValueError, naming the setting to lower, if the body (an evaluation) runs out of memory."""
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
-        size, tokens = settings.portions
+        size, tokens = settings.micro_batch_limits
         first = "set trainer.micro_batch_tokens=4096 or less"
         if tokens is not None:
             first = f"lower trainer.micro_batch_tokens={tokens}"
@@ -92,5 +109,5 @@ def evaluation_explained(settings: TrainerSettings) -> Iterator[None]:
         ) from error
 
 
-def _is_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

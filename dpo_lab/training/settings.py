@@ -37,7 +37,7 @@ class TrainerSettings:
     tokens. Changes memory and speed, not the result.
     """
     micro_batch_tokens: int | None = None
-    """Instead: so many tokens in one pass, prompts kept whole with all their completions, like lengths
+    """Instead: so many tokens in one pass, prompts kept whole with all their completions, similar lengths
     together. A single prompt that has more runs alone.
     """
     length_window: int | None = None
@@ -119,8 +119,8 @@ class TrainerSettings:
         return f"{found}: every step sees some of them more than once"
 
     @property
-    def portions(self) -> tuple[int | None, int | None]:
-        """Prompts, or tokens, that bound a pass, with gradients or without."""
+    def micro_batch_limits(self) -> tuple[int | None, int | None]:
+        """The most prompts, and the most tokens, in one pass; None: no bound of that kind."""
         return self.micro_batch_size, self.micro_batch_tokens
 
     @property

@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpo_lab.losses.base import PreferenceLoss
-from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
-from dpo_lab.scoring.micro_batches import longest_rows
+from dpo_lab.scoring.micro_batches import row_lengths
 from dpo_lab.seeding import seed_torch
 from dpo_lab.training.clipping import Norms, clip
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.early_stopping import EarlyStopping
 from dpo_lab.training.guards import DivergenceError, Guard, Record
-from dpo_lab.training.initial_loss import remark_on_start
 from dpo_lab.training.metrics import Meter, Tally, once
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.optim import ScheduleSpec
-from dpo_lab.training.preflight import evaluation_explained, longest_step, memory_explained, try_out
+from dpo_lab.training.preflight import check_initial_loss, evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.training.references.base import Reference
 from dpo_lab.training.result import Status, TrainResult
 from dpo_lab.training.sampler import batch_rows
@@ -129,7 +128,7 @@ class Trainer:
         step = self.step + 1
         batch = replace(self.data.select(self._rows(self.step)), step=step)
         self._set_learning_rates()
-        tally, norms = self._gradients(batch, first=step == 1)
+        tally, norms = self._gradients(batch)
         if self.guard.check_step(step, batch.ids, tally, norms):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -204,8 +203,9 @@ class Trainer:
 
     @cached_property
     def objective(self) -> Objective:
-        size, tokens = self.settings.micro_batch_size, self.settings.micro_batch_tokens
-        return Objective(self.policy, self.loss, self.reference, self.compute, size, tokens, scoring=self.scoring)
+        size, tokens = self.settings.micro_batch_limits
+        scoring = replace(self.scoring, micro_batch_size=size, micro_batch_tokens=tokens)
+        return Objective(self.policy, self.loss, self.reference, self.compute, scoring)
 
     def _set_learning_rates(self) -> None:
         """Scale the optimisers' own learning rates as the schedule has it for the next step."""
@@ -221,20 +221,22 @@ class Trainer:
 
     @cached_property
     def _lengths(self) -> Tensor:
-        return longest_rows(self.data)
+        return row_lengths(self.data)
 
     def _preflight(self) -> None:
-        """Raises ValueError where the longest batch, or the largest pass of an evaluation, does not fit into memory."""
+        """Raises ValueError if the longest batch, or the largest pass of an evaluation, does not fit into memory."""
         longest = longest_step(self._rows, self._lengths, self.settings.num_steps)
         try_out(self.objective, self.data.select(self._rows(longest)), self.settings, self.hooks.rehearse)
 
-    def _gradients(self, batch: CandidateBatch, first: bool) -> tuple[Tally, Norms]:
-        """Fill the gradients of one optimiser step, clipped; its metrics, and the gradients' norms."""
+    def _gradients(self, batch: CandidateBatch) -> tuple[Tally, Norms]:
+        """Fill the gradients of one optimiser step, clipped: the step's metrics, and the norm of each parameter's gradient."""
         self.policy.zero_grad(set_to_none=True)
         with memory_explained(batch, self.settings):
-            tally = self.objective.fill_gradients(batch, self._compare_start if first else None)
+            outputs = self.objective.fill_gradients(batch)
+        if batch.step == 1 and self.starts_at_reference:
+            check_initial_loss(self.loss, outputs, self.compute, self.settings.dropout, self.hooks.warn)
         norm, norms = clip(self.policy, self.settings.clip)
-        return {**tally, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
+        return {**outputs.metrics, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
 
     def _log(self) -> None:
         """The means since the last call, if a step was taken since."""
@@ -252,11 +254,3 @@ class Trainer:
         if self.early_stopping.improved_by(metrics):
             self.hooks.checkpoint("best", self.step, metrics)
         self.guard.check_evaluation(self.step, metrics)
-
-    def _compare_start(self, values: Tensor, logps: Logps) -> None:
-        """Say so where the policy, which starts as the reference, does not score as it."""
-        remark = (
-            remark_on_start(self.loss, values, logps, self.compute, self.settings.dropout) if self.starts_at_reference else ""
-        )
-        if remark:
-            self.hooks.warn(remark)

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.scoring.layouts import EVERY, planned
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, plan_batch
 from dpo_lab.scoring.logps import Scoring, score
 from experiments.throughput.benchmark.cases import Case
 
@@ -32,16 +32,18 @@ def main() -> None:
     torch.set_num_threads(1)
     for spec, case, candidates in POINTS:
         model, batch = spec.build(case.vocab).eval(), case.draw(seed=0, candidates=candidates)
-        taken: dict[str, list[float]] = {layout.value: [] for layout in EVERY}
+        taken: dict[str, list[float]] = {layout.value: [] for layout in ALL_LAYOUTS}
         for turn in range(ROUNDS + 1):
-            for layout in EVERY:
+            for layout in ALL_LAYOUTS:
                 model.zero_grad()
                 began = time.process_time()
                 score(model, batch, Scoring((layout,))).sum().backward()
                 if turn:
                     taken[layout.value].append(1000 * (time.process_time() - began))
         medians = ", ".join(f"{name} {median(times):,.0f}" for name, times in taken.items())
-        print(f"{spec.depth} x {spec.dim}, {case.name}: {medians}; auto: {planned([model], batch, EVERY).layout.value}")
+        print(
+            f"{spec.depth} x {spec.dim}, {case.name}: {medians}; auto: {plan_batch([model], batch, ALL_LAYOUTS).layout.value}"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from transformers.trainer import Trainer as HFTrainer
 
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.training.compute_logps import measure
+from dpo_lab.training.compute_logps import compute_logps
 from dpo_lab.training.metrics import means, preference_metrics
 from dpo_lab.training.references import REFERENCES, Reference
 
@@ -93,7 +93,7 @@ def logps_of(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch) -> Logps
     reference = None
     if loss.needs_reference:
         reference = Reference(REFERENCES["frozen"](), Logits(trainer.ref_model))
-    return measure(Logits(trainer.model), batch, loss, reference)
+    return compute_logps(Logits(trainer.model), batch, loss, reference)
 
 
 def ours(trainer: Any, loss: PreferenceLoss, batch: CandidateBatch, observed: bool = False) -> Found:

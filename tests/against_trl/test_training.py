@@ -20,7 +20,7 @@ from trl.experimental.bema_for_ref_model import DPOTrainer as DPOTrainerWithBEMA
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.models.hugging_face.causal_lm import adapted
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
@@ -81,7 +81,7 @@ def train_here(
     starts_at_reference: bool,
     loss: PreferenceLoss | None = None,
     batch: int = BATCH,
-    layouts: Sequence[Layout] = EVERY,
+    layouts: Sequence[Layout] = ALL_LAYOUTS,
 ) -> tuple[nn.Module, nn.Module, list[Mapping[str, float]], list[Tensor]]:
     """Our trainer with the same settings: the policy, the reference, the metrics and the weights of every step."""
     policy, reference = adapted(models["model"]), adapted(models["ref_model"])
@@ -110,7 +110,7 @@ def train_here(
     return policy, reference, logged, weights
 
 
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 @pytest.mark.parametrize(("loss_type", "name"), [("sigmoid", "dpo"), ("ipo", "ipo")])
 def test_ten_steps_are_ours(tmp_path: Path, loss_type: str, name: str, layout: Layout) -> None:
     watch = Watch()

@@ -14,7 +14,7 @@ from filelock import FileLock
 from dpo_lab.artifacts.digests import digest
 from dpo_lab.artifacts.directory import verify_directory
 from dpo_lab.artifacts.store import Store
-from dpo_lab.pipeline.artifact_listing import shelved
+from dpo_lab.pipeline.artifact_listing import list_artifacts
 
 NUM_KEYS = 40
 WORK = f"""import pathlib, random, sys, time
@@ -72,5 +72,5 @@ def test_processes_that_build_and_die_leave_whole_artifacts_and_free_locks(tmp_p
         assert key == digest({"number": number})
         verify_directory(path)
         assert (path / "part-0").read_text().split()[0] == str(number)
-    left = [one for one in shelved(tmp_path, tmp_path) if one.left_over]
+    left = [one for one in list_artifacts(tmp_path, tmp_path) if one.left_over]
     assert left == [], "whoever asks next clears up after the killed"

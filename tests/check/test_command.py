@@ -114,6 +114,19 @@ def test_words_that_cannot_be_understood_are_one_line(
         assert part in said.err
 
 
+@pytest.mark.parametrize("word", ["plot=false", "plot=true"])
+def test_hypothesis_is_asked_for_where_it_is_missing(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("dpo_lab.check.", "hypothesis."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    assert main(["loss=dpo", word]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    assert "pip install 'dpo_lab[check]'" in said.err
+
+
 def test_the_picture_is_a_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figure = tmp_path / "pictures" / "zoo.png"
     assert main(["loss=dpo,sft", "plot=true", f"figure={figure}"]) == 0

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dpo_lab.check import DECLARED, UNIVERSAL, Law, Verdict, examine, violation
+from dpo_lab.check.catalogue import DECLARED, UNIVERSAL
+from dpo_lab.check.law import Law
+from dpo_lab.check.search import Verdict, examine, violation
 from dpo_lab.losses import Laws, PairLoss, PreferenceLoss
 from dpo_lab.losses.base import NO_STATE, State
 from dpo_lab.losses.dpo import DPOLoss

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from dpo_lab.cli.composing import CONF, Composer, composed
 from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.cli.validation import validate
-from dpo_lab.pipeline.study import CHOICES, to_study
+from dpo_lab.pipeline.study import CHOICES
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry, load_user_modules
 from dpo_lab.training.optim.schedules import SCHEDULES, LinearSchedule
 
@@ -214,4 +215,11 @@ def test_the_shootout_has_every_loss_of_pairs() -> None:
         if "loss=" in word
     }
     rankings_that_are_dpo_for_pairs = {"plackett_luce", "lipo_lambda"}
-    assert swept == built_in("loss") - rankings_that_are_dpo_for_pairs
+    assert swept == set(Registry.all["loss"]) - rankings_that_are_dpo_for_pairs
+
+
+def test_a_pattern_stands_for_the_options_it_matches() -> None:
+    jobs = jobs_of_command(["+experiment=quickstart", "loss=glob(apo_*)"], True, Composer()).jobs
+    assert [job[-1] for job in jobs] == ["loss=apo_down", "loss=apo_zero"]
+    with pytest.raises(ValueError, match=r"loss=glob\(zz\*\) gives no value: there is no such loss"):
+        jobs_of_command(["loss=glob(zz*)"], True, Composer())

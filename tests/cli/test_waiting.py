@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainers import comparisons, trainer, transformer
 
-from dpo_lab import scoring
 from dpo_lab.losses import LOSSES
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring import logps
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.layouts.branches import BranchesPlan
 from dpo_lab.scoring.layouts.packed import PackedPlan
 from dpo_lab.scoring.layouts.rows import RowsPlan
@@ -55,15 +55,15 @@ class Reads(TorchDispatchMode):
         return wrapped
 
 
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 @pytest.mark.parametrize("loss", ["dpo", "ipo", "simpo", "tdpo2", "aot"])
 def test_only_log_steps_read_from_the_device(loss: str, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = Reads()
     monkeypatch.setattr(Compute, "reading_waits", True)
-    monkeypatch.setattr(scoring, "planned", reads.hosted(scoring.planned))
+    monkeypatch.setattr(logps, "plan_batch", reads.hosted(logps.plan_batch))
     monkeypatch.setattr(CandidateBatch, "select", reads.hosted(CandidateBatch.select))
     for plan in (RowsPlan, BranchesPlan, PackedPlan):
-        monkeypatch.setattr(plan, "parts", reads.hosted(plan.parts))
+        monkeypatch.setattr(plan, "passes", reads.hosted(plan.passes))
     data = comparisons(b=8)
     data.prompt_mask[:, :2] = True
     fit = trainer(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.compare.__main__ import main
-from dpo_lab.compare.figure import composed
+from dpo_lab.compare.figures.paths import draw_paths
 from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.matched import at_kl
 from dpo_lab.compare.reading import find_runs
@@ -201,7 +201,7 @@ def test_the_figure_draws_every_run_and_the_baseline_behind(sweep: Path, capsys:
     assert main([str(sweep), *words]) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
     groups = grouped(find_runs([sweep])[0], ["loss.beta"]).groups
-    axes = composed(groups, "proxy/policy", groups[1], 1.5).axes
+    axes = draw_paths(groups, "proxy/policy", groups[1], 1.5).axes
     shown = {panel.get_title(loc="left"): panel.get_lines() for panel in axes if panel.get_visible()}
     assert {name: len(lines) for name, lines in shown.items()} == {"0.03": 3, "0.1": 4}
     assert shown["0.03"][-1].get_xdata().tolist() == [0.0, 1.0]  # up to the KL asked for

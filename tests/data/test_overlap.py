@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dpo_lab.data.base import Corpus, Feedback
-from dpo_lab.data.overlap import overlap
+from dpo_lab.data.statistics import overlap
 
 ROWS = [Feedback(f"p{i}", (" a", " b")) for i in range(4)]
 TRAINED = Corpus(train_prompts=["p0", "p1", "p2"], train=[*ROWS[:2], Feedback("p2", (" a", " c"))])

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpo_lab.data import Feedback
-from dpo_lab.data.feedback_rows import best_first
-from dpo_lab.data.formats import Format
+from dpo_lab.data.formats.base import Format
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.row_reader import best_first
 
 
 def written(path: Path, rows: list[Any], **options: Any) -> PairsSource:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dpo_lab.data import fetch as fetching
-from dpo_lab.data.feedback_rows import read_feedback
 from dpo_lab.data.packaged import HHH, PACKAGED, RATED
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.row_reader import read_feedback
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

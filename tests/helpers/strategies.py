@@ -12,8 +12,8 @@ from einops import rearrange
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dpo_lab.check.drawing import comparisons as comparisons  # what losses are tested on, for tests of other things
-from dpo_lab.check.drawing import configured as configured
+from dpo_lab.check.strategies import comparisons as comparisons  # what losses are tested on, for tests of other things
+from dpo_lab.check.strategies import configured as configured
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 from dpo_lab.records import CandidateBatch
 

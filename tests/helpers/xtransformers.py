@@ -10,7 +10,7 @@ from x_transformers import Decoder, TransformerWrapper
 
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 
 VOCAB, CONTEXT = 11, 32
 
@@ -61,7 +61,7 @@ def exact(option: str) -> set[Layout]:
     if option in NOTHING_SHARED:
         return {Layout.rows}
     wrong = {Layout.branches: NO_BRANCHES, Layout.packed: NOT_PACKED}
-    return {layout for layout in EVERY if option not in wrong.get(layout, ())}
+    return {layout for layout in ALL_LAYOUTS if option not in wrong.get(layout, ())}
 
 
 EXACT = {option: exact(option) for option in OPTIONS}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpo_lab.check.drawing import comparisons
-from dpo_lab.check.moving import padded, rows_of
+from dpo_lab.check.strategies import comparisons
+from dpo_lab.check.transforms import padded, rows_of
 from dpo_lab.losses.aggregates import token_weights
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 

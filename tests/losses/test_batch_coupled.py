@@ -18,7 +18,7 @@ from losses.oracles.batch_coupled import splitmix
 from strategies import numbers_of
 from torch import Tensor
 
-from dpo_lab.check.drawing import complete
+from dpo_lab.check.strategies import complete
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.losses.aggregates import uniforms
 from dpo_lab.losses.aot import AOTLoss

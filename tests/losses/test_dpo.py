@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpo_lab.check.drawing import comparisons, complete, strengths
-from dpo_lab.check.moving import scaled, swapped
+from dpo_lab.check.strategies import comparisons, complete, strengths
+from dpo_lab.check.transforms import scaled, swapped
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.ipo import IPOLoss

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.check.drawing import comparisons, strengths
-from dpo_lab.check.moving import swapped
+from dpo_lab.check.strategies import comparisons, strengths
+from dpo_lab.check.transforms import swapped
 from dpo_lab.losses.ipo import IPOLoss
 from dpo_lab.records import Aggregate
 

@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpo_lab.check import DECLARED, UNIVERSAL, Law, keeps_on_samples
-from dpo_lab.check.drawing import comparisons, complete, configured, numbers_of_candidates
-from dpo_lab.check.laws import EXACT, same, values
-from dpo_lab.check.moving import swapped
-from dpo_lab.check.universal import gradient_of
+from dpo_lab.check.catalogue import DECLARED, UNIVERSAL
+from dpo_lab.check.general_laws import gradient_of
+from dpo_lab.check.law import EXACT, Law, same, values
+from dpo_lab.check.search import keeps_on_samples
+from dpo_lab.check.strategies import comparisons, complete, configured, numbers_of_candidates
+from dpo_lab.check.transforms import swapped
 from dpo_lab.losses import PairLoss, PreferenceLoss
 from dpo_lab.losses.divergences import Divergence, link
 from dpo_lab.losses.margins import Margin

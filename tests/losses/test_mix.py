@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dpo_lab.check.drawing import comparisons, numbers_of_candidates, wide_pairs
+from dpo_lab.check.strategies import comparisons, numbers_of_candidates, wide_pairs
 from dpo_lab.cli.composing import composed
 from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
@@ -22,7 +22,7 @@ from dpo_lab.losses.ipo import IPOLoss
 from dpo_lab.losses.margins import Margin
 from dpo_lab.losses.mix import MixLoss
 from dpo_lab.losses.sft import SFTLoss
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 Loss = type[PreferenceLoss]

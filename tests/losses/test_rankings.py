@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from losses.oracles.base import sigmoid, softplus
 
-from dpo_lab.check.drawing import complete
+from dpo_lab.check.strategies import complete
 from dpo_lab.losses import PreferenceLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.lipo_lambda import LiPOLambdaLoss

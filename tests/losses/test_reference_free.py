@@ -16,7 +16,7 @@ from losses.oracles.base import Completion, Prompt, tensors
 from strategies import numbers_of
 from torch import Tensor
 
-from dpo_lab.check.drawing import comparisons
+from dpo_lab.check.strategies import comparisons
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.losses.alpha_dpo import AlphaDPOLoss
 from dpo_lab.losses.alphapo import AlphaPOLoss

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from losses.oracles.base import Completion, Prompt, sigmoid, softplus, tensors
 
-from dpo_lab.check.drawing import complete
+from dpo_lab.check.strategies import complete
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.losses.aot_unpaired import AOTUnpairedLoss
 from dpo_lab.losses.bco import BCOLoss

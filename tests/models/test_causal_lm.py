@@ -19,9 +19,9 @@ from dpo_lab.models.hugging_face.adapters import add_adapter
 from dpo_lab.models.hugging_face.causal_lm import CausalLM, LanguageModel, adapted
 from dpo_lab.models.lora import Lora
 from dpo_lab.models.running import checkpoint_blocks
-from dpo_lab.scoring.layouts import EVERY, Layout, SharesPrompt
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout, SharesPrompt
 from dpo_lab.scoring.logps import Scoring, score
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.seeding import stream
 
 WINDOWS = {"Qwen2, windows", "Mistral, a window", "Gemma 2", "Gemma 3"}
@@ -29,7 +29,7 @@ WINDOWS = {"Qwen2, windows", "Mistral, a window", "Gemma 2", "Gemma 3"}
 RIGHT = [
     (architecture, layout)
     for architecture in ARCHITECTURES
-    for layout in EVERY
+    for layout in ALL_LAYOUTS
     if layout is not Layout.packed or architecture not in WINDOWS
 ]
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -66,13 +66,13 @@ def test_every_layout_gives_the_scores_and_gradients_of_the_networks_own_logits(
     right = scores_and_gradients(Logits(made.net))
     for ours, theirs in zip(scores_and_gradients(made, layout, portion=5), right, strict=True):
         assert (ours - theirs).norm() <= 2e-5 * theirs.norm() + 1e-9
-    assert layout in trusted(made, layout, pytest.fail)
+    assert layout in exact_layouts(made, layout, pytest.fail)
 
 
 @pytest.mark.parametrize("architecture", sorted(WINDOWS))
 def test_prompts_share_no_row_in_a_model_with_windows(architecture: str) -> None:
     said: list[str] = []
-    assert set(trusted(model(architecture), Layout.auto, said.append)) == set(EVERY) - {Layout.packed}
+    assert set(exact_layouts(model(architecture), Layout.auto, said.append)) == set(ALL_LAYOUTS) - {Layout.packed}
     assert "its layers see 4 tokens of a row, other candidates included" in said[0]
 
 
@@ -112,7 +112,7 @@ def test_a_wrong_layout_is_found_out(mutant: str, monkeypatch: pytest.MonkeyPatc
     wrong, name, change = MUTANTS[mutant]
     monkeypatch.setattr(CausalLM, name, change)
     said: list[str] = []
-    assert set(trusted(model(), Layout.auto, said.append)) == set(EVERY) - wrong
+    assert set(exact_layouts(model(), Layout.auto, said.append)) == set(ALL_LAYOUTS) - wrong
     assert len(said) == len(wrong)
 
 
@@ -130,7 +130,7 @@ def test_a_network_whose_head_does_not_come_off_is_run_whole() -> None:
     made = adapted(Corrected(network("Llama").config).double())
     assert type(made) is LanguageModel
     assert not isinstance(made, SharesPrompt | Decodes)
-    assert trusted(made, Layout.auto, pytest.fail) == (Layout.rows,)
+    assert exact_layouts(made, Layout.auto, pytest.fail) == (Layout.rows,)
     torch.testing.assert_close(score(made, drawn(2)), score(Logits(made.net), drawn(2)))
 
 
@@ -138,7 +138,7 @@ def test_a_network_without_keys_and_values_gets_rows_and_reasons() -> None:
     config = MambaConfig(vocab_size=VOCAB, hidden_size=8, num_hidden_layers=1, state_size=2)
     made = adapted(AutoModelForCausalLM.from_config(config).eval())
     said: list[str] = []
-    assert trusted(made, Layout.auto, said.append) == (Layout.rows,)
+    assert exact_layouts(made, Layout.auto, said.append) == (Layout.rows,)
     assert len(said) == 2
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.bool)
     drawn_tokens, _ = sample(made, tokens, mask, 3, end=0, streams=stream(0, "test").branches(len(tokens)))
@@ -220,7 +220,7 @@ def test_an_adapter_begins_at_nothing_and_is_all_that_is_trained(architecture: s
 
 
 @pytest.mark.parametrize("architecture", ["Llama, tied", "GPT-2"])
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_every_layout_is_right_under_an_adapter(architecture: str, layout: Layout) -> None:
     made = with_adapter(architecture)
     with torch.no_grad():

@@ -19,7 +19,7 @@ from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.hugging_face.causal_lm import CausalLM
 from dpo_lab.models.running import checkpoint_blocks, compile_parts
 from dpo_lab.models.transformer import TransformerPolicy
-from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import Scoring, score
 from experiments.throughput.benchmark import Case
 
@@ -59,7 +59,7 @@ def counted_graphs() -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_checkpointing_changes_no_score_and_no_gradient(layout: Layout, dropout: float) -> None:
     model = policy(dropout).train()
     plain = scores_and_gradients(model, layout)
@@ -98,10 +98,10 @@ def test_what_is_compiled_for_one_layer_serves_all(make: str) -> None:
     found = []
     for depth in (1, 3):
         model = of_depth(make, depth)
-        plain = [scores_and_gradients(model, layout) for layout in EVERY]
+        plain = [scores_and_gradients(model, layout) for layout in ALL_LAYOUTS]
         with counted_graphs() as graphs:
             compile_parts(model, backend="eager")
-            for layout, expected in zip(EVERY, plain, strict=True):
+            for layout, expected in zip(ALL_LAYOUTS, plain, strict=True):
                 for one, other in zip(scores_and_gradients(model, layout), expected, strict=True):
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
             found.append(graphs())
@@ -158,7 +158,7 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
             batch = Case(prompt=prompt, completion=completion, vocab=VOCAB, pairs=pairs).draw(seed=0)
             compiled = score(model, batch, Scoring([Layout.packed]))
             torch.testing.assert_close(compiled, score(model, batch, Scoring([Layout.rows])), rtol=1e-9, atol=1e-11)
-    assert sum("attention_among_trees" in graph for graph in graphs) == 1
+    assert sum("tree_attention" in graph for graph in graphs) == 1
     assert sum("scaled_dot_product_attention" in graph for graph in graphs) == 1
     assert sum("silu" in graph for graph in graphs) == 2
 

@@ -13,9 +13,9 @@ from dpo_lab.models.copying import independent_copy
 from dpo_lab.models.generation import WholeRows
 from dpo_lab.models.size import size_in_words
 from dpo_lab.models.transformer import FeedForward, Norm, Positions, TransformerPolicy, TransformerSpec
-from dpo_lab.scoring.layouts import EVERY, Layout
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import score
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 
 SMALL = {"dim": 32, "depth": 2, "heads": 4, "context": 24}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -49,9 +49,9 @@ def model(option: str) -> TransformerPolicy:
 def test_every_option_changes_the_network_and_keeps_the_layouts(option: str) -> None:
     made = model(option)
     said: list[str] = []
-    right = set(EVERY) - ({Layout.packed} if option in NOT_PACKED else set())
-    assert set(trusted(made, Layout.auto, said.append)) == right
-    assert len(said) == len(EVERY) - len(right)
+    right = set(ALL_LAYOUTS) - ({Layout.packed} if option in NOT_PACKED else set())
+    assert set(exact_layouts(made, Layout.auto, said.append)) == right
+    assert len(said) == len(ALL_LAYOUTS) - len(right)
     if option not in ("as it is", "unfused attention"):
         plain = model("as it is")
         same_weights = [p.shape for p in plain.parameters()] == [p.shape for p in made.parameters()]

@@ -31,9 +31,9 @@ from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.evaluation.ideal import frontier_of
 from dpo_lab.models import running
 from dpo_lab.models.running import compile_parts
-from dpo_lab.pipeline.foreseen import evaluated_names, kind_of
 from dpo_lab.pipeline.runners import preference
-from dpo_lab.pipeline.study import study_from_file
+from dpo_lab.pipeline.study_config import study_from_file
+from dpo_lab.pipeline.upfront_checks import metric_names, row_kind
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.training.objective import Objective
@@ -173,7 +173,7 @@ def test_an_evaluation_measures_what_was_foreseen_and_nothing_else(quickstart: F
     for row in lines(quickstart.path / "metrics.jsonl"):
         if row["split"] == "eval":
             measured = {name.removesuffix("_se") for name in row} - {"step", "split", "pairs"}
-            assert measured | {"distinct_2"} == evaluated_names(study, kind_of(study)), "it needs more tokens"
+            assert measured | {"distinct_2"} == metric_names(study, row_kind(study)), "it needs more tokens"
 
 
 def test_training_starts_at_the_constant_of_its_loss(quickstart: Finished) -> None:
@@ -317,7 +317,7 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
         compiled.append(model)
 
     monkeypatch.setattr(running, "compile_parts", compile_quickly)
-    monkeypatch.setattr(preference, "trusted", lambda *given: (Layout.packed,))
+    monkeypatch.setattr(preference, "exact_layouts", lambda *given: (Layout.packed,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
         path = here([*QUICKSTART, "compute.compile=true"])

@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from dpo_lab.artifacts.store import Store
 from dpo_lab.cli.composing import composed
+from dpo_lab.pipeline.base import runner_of
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.tracking import Console, RunDirectory
 from dpo_lab.training.checkpoints import Checkpoints
 
@@ -26,7 +27,7 @@ def inspected(folder: Path, *words: str) -> tuple[dict[str, float], str]:
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     config = composed(["runner=inspect", "data=pairs", f"data.path={folder}/pairs.jsonl", "tokenizer=byte", *words])
     study = to_study(config)
-    study.runner.check(study)
+    runner_of(study).check(study)
     printed = io.StringIO()
     run = RunDirectory.create(folder / "runs", "look", label=str(len(words)))
     run.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -34,7 +35,7 @@ def inspected(folder: Path, *words: str) -> tuple[dict[str, float], str]:
     kept = Checkpoints(run.path / "checkpoints", "", console.warn)
     context = Context(study, console, run, Store(folder / "artifacts"), kept)
     try:
-        return study.runner.run(context), printed.getvalue()
+        return runner_of(study).run(context), printed.getvalue()
     finally:
         run.close()
 
@@ -62,6 +63,6 @@ def test_it_says_how_the_data_is_read_and_what_is_odd_about_it(tmp_path: Path) -
 def test_it_is_refused_where_nothing_is_labelled() -> None:
     study = to_study(composed(["runner=inspect"]))
     with pytest.raises(ValueError, match="runner=inspect looks at labelled data: choose data=pairs"):
-        study.runner.check(study)
+        runner_of(study).check(study)
     with pytest.raises(ValueError, match=r"runner\.num_shown must be at least 0, got -1"):
         to_study(composed(["runner=inspect", "runner.num_shown=-1"]))

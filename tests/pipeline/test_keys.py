@@ -19,8 +19,9 @@ from dpo_lab.cli.composing import composed
 from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.pipeline import execute as executing
 from dpo_lab.pipeline.execute import execute
-from dpo_lab.pipeline.resume import code_of_study, config_key
-from dpo_lab.pipeline.study import Study, to_study
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import code_of_study, config_key
 from dpo_lab.training.references.base import FrozenReference
 
 OTHER = {"auto": "never", "": str(Path(__file__).parent)}

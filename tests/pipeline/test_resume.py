@@ -14,17 +14,11 @@ from processes import QUICKSTART
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.sweeps.ledger import Ledger, State
 from dpo_lab.pipeline.execute import execute
-from dpo_lab.pipeline.resume import (
-    config_key,
-    finished_run,
-    read_from_disk,
-    settings_key,
-    surroundings,
-    to_go_on_with,
-    unfinished_run,
-)
+from dpo_lab.pipeline.resume import finished_run, run_to_resume, unfinished_run
 from dpo_lab.pipeline.runners.evaluate import EvaluateRunner
-from dpo_lab.pipeline.study import Study, to_study
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import config_key, input_digests, run_environment, settings_key
 from dpo_lab.tracking import RunDirectory, read_run
 
 
@@ -43,7 +37,7 @@ def keys(study: Study) -> dict[str, str]:
 
 
 def other_code(study: Study) -> dict[str, str]:
-    return {**surroundings(study)["code"], "dpo_lab.losses.dpo": "0"}
+    return {**run_environment(study)["code"], "dpo_lab.losses.dpo": "0"}
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def left(study: Study) -> Callable[..., Path]:
 
     def leave(**changed: Any) -> Path:
         run = RunDirectory.create(Path(study.runs), study.name)
-        run.start({**keys(study), **surroundings(study), "read": read_from_disk(study)})
+        run.start({**keys(study), **run_environment(study), "read": input_digests(study)})
         run.update(**changed)
         run.close()
         return run.path
@@ -61,31 +55,31 @@ def left(study: Study) -> Callable[..., Path]:
 
 
 def test_the_unfinished_run_of_the_same_study_is_gone_on_with(study: Study, left: Callable[..., Path]) -> None:
-    assert to_go_on_with(study, True, pytest.fail) is None
+    assert run_to_resume(study, True, pytest.fail) is None
     path = left()
-    assert to_go_on_with(study, True, pytest.fail) == path
-    assert to_go_on_with(study, False, pytest.fail) is None, "another process is at this study"
-    assert to_go_on_with(replace(study, resume="never"), True, pytest.fail) is None
-    assert to_go_on_with(replace(study, seed=1), True, pytest.fail) is None
+    assert run_to_resume(study, True, pytest.fail) == path
+    assert run_to_resume(study, False, pytest.fail) is None, "another process is at this study"
+    assert run_to_resume(replace(study, resume="never"), True, pytest.fail) is None
+    assert run_to_resume(replace(study, seed=1), True, pytest.fail) is None
     seldom = replace(study, trainer=replace(study.trainer, keep_last=1, keep_every=3, checkpoint_every=7))
-    assert to_go_on_with(seldom, True, pytest.fail) == path, "what is kept changes nothing of what is computed"
+    assert run_to_resume(seldom, True, pytest.fail) == path, "what is kept changes nothing of what is computed"
 
 
 @pytest.mark.parametrize("status", ["done", "diverged"])
 def test_after_a_run_that_has_ended_a_new_one_starts(status: str, study: Study, left: Callable[..., Path]) -> None:
     left()
     path = left(status=status)
-    assert to_go_on_with(study, True, pytest.fail) is None
+    assert run_to_resume(study, True, pytest.fail) is None
     with pytest.raises(ValueError, match=f"has ended \\({status}\\)"):
-        to_go_on_with(replace(study, resume=str(path)), True, pytest.fail)
+        run_to_resume(replace(study, resume=str(path)), True, pytest.fail)
 
 
 def test_a_run_that_a_process_is_at_is_left_to_it(study: Study) -> None:
     run = RunDirectory.create(Path(study.runs), study.name)
-    run.start({**keys(study), **surroundings(study)})
+    run.start({**keys(study), **run_environment(study)})
     assert unfinished_run(study) is None
     with pytest.raises(ValueError, match="another process is at"):
-        to_go_on_with(replace(study, resume=str(run.path)), True, pytest.fail)
+        run_to_resume(replace(study, resume=str(run.path)), True, pytest.fail)
     run.close()
     assert unfinished_run(study) == run.path
 
@@ -103,26 +97,26 @@ def test_what_is_no_longer_the_same_is_named(what: str, study: Study, left: Call
     changed, phrase = OTHERWISE[what]
     path = left(**changed)
     told: list[str] = []
-    assert to_go_on_with(study, True, told.append) is None
+    assert run_to_resume(study, True, told.append) is None
     (line,) = told
     assert phrase in line
     assert f"resume={path}" in line
     told.clear()
-    assert to_go_on_with(replace(study, resume=str(path)), True, told.append) == path
+    assert run_to_resume(replace(study, resume=str(path)), True, told.append) == path
     assert any(phrase in line for line in told)
 
 
 def test_other_hardware_is_told_of_and_gone_on_with(study: Study, left: Callable[..., Path]) -> None:
     path = left(hardware={"cpu": "another"})
     told: list[str] = []
-    assert to_go_on_with(study, True, told.append) == path
+    assert run_to_resume(study, True, told.append) == path
     assert any("cpu: another then" in line for line in told)
 
 
 def test_other_data_is_refused_and_named(study: Study, left: Callable[..., Path]) -> None:
     path = left(settings_key="0", read={"data": {"sha256": "abc"}})
     with pytest.raises(ValueError, match=r"data\.sha256: abc then, None now"):
-        to_go_on_with(replace(study, resume=str(path)), True, pytest.fail)
+        run_to_resume(replace(study, resume=str(path)), True, pytest.fail)
 
 
 def test_the_settings_of_a_run_that_is_named_are_its_own(config: Any, study: Study, left: Callable[..., Path]) -> None:
@@ -215,4 +209,4 @@ def test_a_run_of_an_older_version_is_refused_as_that(study: Study, left: Callab
     facts = {name: value for name, value in read_run(path).items() if name != "settings_key"}
     (path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match="is of an older version"):
-        to_go_on_with(replace(study, resume=str(path)), True, pytest.fail)
+        run_to_resume(replace(study, resume=str(path)), True, pytest.fail)

@@ -30,7 +30,7 @@ from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.pipeline.report import _markdown
-from dpo_lab.pipeline.study import study_from_file, to_study
+from dpo_lab.pipeline.study_config import study_from_file, to_study
 
 SECRET = "hunter2"
 QUICK = "+experiment=quickstart"

@@ -22,7 +22,7 @@ from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline import execute as executing
 from dpo_lab.pipeline.execute import execute
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry
 from dpo_lab.tracking import read_run, read_summary
 

@@ -14,8 +14,8 @@ from filelock import FileLock
 from dpo_lab.artifacts.directory import MANIFEST, verify_directory
 from dpo_lab.artifacts.store import Store, lock_file
 from dpo_lab.cli.main import run_command
-from dpo_lab.pipeline.artifact_listing import shelved, take_out, uses
-from dpo_lab.pipeline.runners.store import Deed, StoreRunner
+from dpo_lab.pipeline.artifact_listing import list_artifacts, remove_artifact, uses
+from dpo_lab.pipeline.runners.store import StoreAction, StoreRunner
 
 DAYS = {"fresh": 0.0, "used": 40.0, "old": 40.0, "damaged": 5.0}
 
@@ -46,12 +46,12 @@ def present(folder: Path) -> set[str]:
     return {path.name for path in (folder / "artifacts" / "toy").iterdir() if path.is_dir()}
 
 
-def tend(*words: str) -> int:
+def store_command(*words: str) -> int:
     return run_command(["runner=store", *words])
 
 
 def test_listing_shows_everything_and_leaves_no_run(keys: dict[str, str], tmp_path: Path, capsys: Any) -> None:
-    assert tend() == 0
+    assert store_command() == 0
     shown = capsys.readouterr().out
     assert all(key in shown for key in keys.values())
     assert "5 artifacts" in shown
@@ -61,12 +61,12 @@ def test_listing_shows_everything_and_leaves_no_run(keys: dict[str, str], tmp_pa
 
 
 def test_verifying_finds_the_damage(keys: dict[str, str], tmp_path: Path, capsys: Any) -> None:
-    assert tend("runner.do=verify") == 1
+    assert store_command("runner.do=verify") == 1
     out = capsys.readouterr().out
     assert "x is missing or altered" in out
     assert "2 damaged" in out
-    tend("runner.do=prune", "runner.damaged=true", "runner.delete=true")
-    assert tend("runner.do=verify") == 0
+    store_command("runner.do=prune", "runner.damaged=true", "runner.delete=true")
+    assert store_command("runner.do=verify") == 0
 
 
 PRUNED = {
@@ -83,20 +83,20 @@ PRUNED = {
 def test_what_goes_meets_every_condition_and_only_if_it_is_said(words: str, keys: dict[str, str], tmp_path: Path) -> None:
     names = {**keys, "begun": f".{keys['fresh']}-abc"}
     before = present(tmp_path)
-    assert tend("runner.do=prune", *words.split()) == 0
+    assert store_command("runner.do=prune", *words.split()) == 0
     assert present(tmp_path) == before, "that was a dry run"
-    assert tend("runner.do=prune", *words.split(), "runner.delete=true") == 0
+    assert store_command("runner.do=prune", *words.split(), "runner.delete=true") == 0
     assert before - present(tmp_path) == {names[name] for name in PRUNED[words]}
 
 
 def test_what_is_being_built_or_was_asked_for_since_stays(keys: dict[str, str], tmp_path: Path) -> None:
     toy = tmp_path / "artifacts" / "toy"
     with FileLock(lock_file(toy, keys["old"])):
-        tend("runner.do=prune", "runner.days=30", "runner.delete=true")
+        store_command("runner.do=prune", "runner.days=30", "runner.delete=true")
     assert keys["old"] in present(tmp_path)
-    one = next(one for one in shelved(tmp_path / "artifacts", tmp_path / "runs") if one.key == keys["old"])
+    one = next(one for one in list_artifacts(tmp_path / "artifacts", tmp_path / "runs") if one.key == keys["old"])
     Store(tmp_path / "artifacts").get("toy", {"name": "old"}, lambda d: None)
-    assert not take_out(one)
+    assert not remove_artifact(one)
     verify_directory(toy / keys["old"])
 
 
@@ -106,15 +106,15 @@ def test_links_lead_nowhere(keys: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "artifacts" / "linked").symlink_to(tmp_path / "elsewhere" / "kind")
     (tmp_path / "artifacts" / "toy" / "linked").symlink_to(elsewhere)
     (tmp_path / "artifacts" / "toy" / keys["old"] / "link").symlink_to(tmp_path / "elsewhere")
-    tend("runner.do=prune", "runner.days=0", "runner.delete=true")
+    store_command("runner.do=prune", "runner.days=0", "runner.delete=true")
     assert elsewhere.is_dir()
     assert not present(tmp_path) & set(keys.values())
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"do": Deed.prune}, "needs a condition"),
+    ({"do": StoreAction.prune}, "needs a condition"),
     ({"unused": True}, "are for runner.do=prune"),
-    ({"do": Deed.prune, "days": -1.0}, "runner.days"),
+    ({"do": StoreAction.prune, "days": -1.0}, "runner.days"),
 ]
 
 
@@ -127,5 +127,5 @@ def test_what_is_not_asked_clearly_is_not_done(fields: dict[str, Any], message: 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["x"])
-    assert tend("store=nowhere") == 2
+    assert store_command("store=nowhere") == 2
     assert capsys.readouterr().err == "error: store: there is no directory nowhere; store=DIRECTORY names another\n"

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from dpo_lab.artifacts.digests import digest
 from dpo_lab.cli.composing import composed
-from dpo_lab.pipeline.study import study_from_file, to_study
+from dpo_lab.pipeline.study_config import study_from_file, to_study
 
 STUDIES = {
     "quickstart": ["+experiment=quickstart"],

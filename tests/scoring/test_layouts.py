@@ -17,9 +17,9 @@ from xtransformers import CONTEXT, EXACT, VOCAB, drawn, model
 
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import EVERY, Layout, choose, planned
-from dpo_lab.scoring.logps import Scoring, log_probabilities, score, score_by
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout, choosing, plan_batch
+from dpo_lab.scoring.logps import Scoring, logps_of_logits, score, score_with
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.compute import Compute
 
 SHARED = (Layout.branches, Layout.packed)
@@ -50,12 +50,12 @@ def test_a_layout_changes_no_score_and_no_gradient(option: str, k: int) -> None:
     plain = with_gradients(ForwardOnly(network), batch, [Layout.rows])
     assert plain[0][batch.mask].abs().min() > 0
     for layout in EXACT[option]:
-        assert planned([network], batch, [layout]).layout is layout
+        assert plan_batch([network], batch, [layout]).layout is layout
         assert_alike(with_gradients(network, batch, [layout]), plain, option)
 
 
 @pytest.mark.parametrize("portion", [1, 7, 1000])
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_a_head_in_portions_changes_no_score_and_no_gradient(layout: Layout, portion: int) -> None:
     network, batch = tiny_transformer(vocab=VOCAB, context=CONTEXT), drawn(2)
     plain = with_gradients(network, batch, [Layout.rows])
@@ -114,9 +114,9 @@ def test_a_changed_token_changes_no_earlier_term(layout: Layout) -> None:
     assert not torch.isclose(after[0, 0, 1:], before[0, 0, 1:])[batch.mask[0, 0, 1:]].any()
 
 
-@pytest.mark.parametrize("layout", [*EVERY, Layout.auto])
+@pytest.mark.parametrize("layout", [*ALL_LAYOUTS, Layout.auto])
 def test_empty_prompts_are_refused_and_empty_completions_score_0(layout: Layout) -> None:
-    layouts = EVERY if layout is Layout.auto else (layout,)
+    layouts = ALL_LAYOUTS if layout is Layout.auto else (layout,)
     network = model("rotary")
     with pytest.raises(ValueError, match="row 1 has an empty prompt"):
         score(network, comparison([[1], []], [[[2], [3]]]), Scoring(layouts))
@@ -135,47 +135,47 @@ def large(option: str = "rotary", context: int = 2048) -> TransformerPolicy:
 
 def test_auto_counts_work_and_takes_the_cheapest() -> None:
     network = large()
-    assert planned([network], long(300, 50), EVERY).layout is not Layout.rows
-    assert planned([network], long(2, 300), EVERY).layout is Layout.rows
-    assert planned([network], long(300, 50, k=1), EVERY).layout is Layout.rows
+    assert plan_batch([network], long(300, 50), ALL_LAYOUTS).layout is not Layout.rows
+    assert plan_batch([network], long(2, 300), ALL_LAYOUTS).layout is Layout.rows
+    assert plan_batch([network], long(300, 50, k=1), ALL_LAYOUTS).layout is Layout.rows
     uneven = comparison([[1] * 9] * 4, [[[2] * n for n in (5, 300, 40, 150)]])
-    assert planned([network], uneven, EVERY).layout is Layout.packed, "no padding"
+    assert plan_batch([network], uneven, ALL_LAYOUTS).layout is Layout.packed, "no padding"
     for batch in (long(300, 50), long(2, 300), long(80, 80, k=4)):
-        costs = [planned([network], batch, [layout]).cost for layout in EVERY]
-        assert planned([network], batch, EVERY).cost == min(costs)
+        costs = [plan_batch([network], batch, [layout]).cost for layout in ALL_LAYOUTS]
+        assert plan_batch([network], batch, ALL_LAYOUTS).cost == min(costs)
 
 
 def test_auto_does_not_pack_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY)
-    monkeypatch.setattr(choose, "device_of", lambda model: torch.device("mps"))
-    assert set(trusted(large(), Layout.auto, pytest.fail)) == set(EVERY) - {Layout.packed}
-    assert trusted(large(), Layout.packed, pytest.fail) == (Layout.packed,)
+    assert set(exact_layouts(large(), Layout.auto, pytest.fail)) == set(ALL_LAYOUTS)
+    monkeypatch.setattr(choosing, "device_of", lambda model: torch.device("mps"))
+    assert set(exact_layouts(large(), Layout.auto, pytest.fail)) == set(ALL_LAYOUTS) - {Layout.packed}
+    assert exact_layouts(large(), Layout.packed, pytest.fail) == (Layout.packed,)
 
 
 def test_a_row_that_a_table_of_positions_cannot_hold_gets_another_layout() -> None:
     batch = long(20, 20)  # 60 tokens behind one another, at positions up to 40
-    assert planned([large("learned positions", 60)], batch, [Layout.branches]).layout is Layout.branches
-    assert planned([large("learned positions", 50)], batch, [Layout.branches]).layout is Layout.rows
-    assert planned([large("rotary", 50)], batch, [Layout.branches]).layout is Layout.branches
+    assert plan_batch([large("learned positions", 60)], batch, [Layout.branches]).layout is Layout.branches
+    assert plan_batch([large("learned positions", 50)], batch, [Layout.branches]).layout is Layout.rows
+    assert plan_batch([large("rotary", 50)], batch, [Layout.branches]).layout is Layout.branches
     for context, passes in ((250, 1), (130, 2), (60, 4)):
-        packed = planned([large("learned positions", context)], batch, [Layout.packed])
+        packed = plan_batch([large("learned positions", context)], batch, [Layout.packed])
         assert packed.layout is Layout.packed
-        assert len(packed.parts()) == passes, "as many prompts in a row as it holds"
-    assert planned([large("learned positions", 50)], batch, [Layout.packed]).layout is Layout.rows
+        assert len(packed.passes()) == passes, "as many prompts in a row as it holds"
+    assert plan_batch([large("learned positions", 50)], batch, [Layout.packed]).layout is Layout.rows
 
 
 def test_a_packed_row_holds_every_token_once_and_no_padding() -> None:
     network, batch = large(), drawn(3, shortest=4)
-    (part,) = planned([network], batch, [Layout.packed]).parts()
+    (part,) = plan_batch([network], batch, [Layout.packed]).passes()
     read = (batch.mask.sum(dim=2) - 1).clamp(min=0).sum()  # the last token of a completion is predicted, never read
     assert len(part.tokens) == batch.prompt_mask.sum() + read  # type: ignore[attr-defined]
-    assert len(part.at) == len(part.at.unique()) == batch.mask.sum()
+    assert len(part.slots) == len(part.slots.unique()) == batch.mask.sum()
 
 
 def test_a_model_that_is_only_its_logits_gets_rows() -> None:
     batch = drawn(2)
-    assert planned([ForwardOnly(model("rotary"))], batch, EVERY).layout is Layout.rows
-    assert planned([model("rotary"), ForwardOnly(model("rotary"))], batch, EVERY).layout is Layout.rows
+    assert plan_batch([ForwardOnly(model("rotary"))], batch, ALL_LAYOUTS).layout is Layout.rows
+    assert plan_batch([model("rotary"), ForwardOnly(model("rotary"))], batch, ALL_LAYOUTS).layout is Layout.rows
 
 
 def test_a_configuration_of_before_that_names_the_removed_prefix_layout_means_auto() -> None:
@@ -184,17 +184,17 @@ def test_a_configuration_of_before_that_names_the_removed_prefix_layout_means_au
     assert "prefix" not in {layout.value for layout in Layout}
 
 
-def test_what_each_layout_scored_is_counted_and_said_in_words() -> None:
-    scoring = Scoring(EVERY)
+def test_what_each_layout_scored_is_counted_and_said_summary() -> None:
+    scoring = Scoring(ALL_LAYOUTS)
     with torch.no_grad():
         for batch in (long(300, 50), long(300, 40), long(2, 300)):
             score(large(), batch, scoring)
-    shared = planned([large()], long(300, 50), EVERY).layout.value
-    assert scoring.in_words() == f"{shared} for 2 of 3 batches, rows for 1"
+    shared = plan_batch([large()], long(300, 50), ALL_LAYOUTS).layout.value
+    assert scoring.summary() == f"{shared} for 2 of 3 batches, rows for 1"
 
 
 @pytest.mark.parametrize("portion", [None, 5])
-@pytest.mark.parametrize("layout", EVERY)
+@pytest.mark.parametrize("layout", ALL_LAYOUTS)
 def test_in_bfloat16_autocast_logits_become_float32_before_anything_is_made_of_them(
     layout: Layout, portion: int | None
 ) -> None:
@@ -203,10 +203,10 @@ def test_in_bfloat16_autocast_logits_become_float32_before_anything_is_made_of_t
     def compute(logits: Sequence[Tensor], tokens: Tensor) -> tuple[Tensor, ...]:
         seen.append(logits[0] + 0)
         assert not torch.is_autocast_enabled("cpu")
-        return log_probabilities(logits, tokens)
+        return logps_of_logits(logits, tokens)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (found,) = score_by([network], batch, compute, Scoring([layout], portion))
+        (found,) = score_with([network], batch, compute, Scoring([layout], portion))
         found.sum().backward()
     logits = torch.cat(seen)
     assert logits.dtype == found.dtype == torch.float32

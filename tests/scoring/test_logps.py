@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.logps import SplitsHead, evaluating, log_probabilities, score, token_logps
+from dpo_lab.scoring.logps import SplitsHead, evaluating, logps_of_logits, score, token_logps
 
 Scorer = Callable[[nn.Module, CandidateBatch], Tensor]
 EXACT = {"rtol": 1e-12, "atol": 1e-12}  # float64: the padded and the bare batch differ in the order of additions only
@@ -348,7 +348,7 @@ def test_many_rows_are_scored_in_groups_of_like_length_as_each_is_alone() -> Non
 def test_the_gradient_of_a_log_probability_is_the_token_less_the_distribution() -> None:
     logits = (5 * torch.randn(4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).requires_grad_()
     tokens = torch.tensor([0, 3, 6, 3])
-    found = log_probabilities([logits], tokens)[0]
+    found = logps_of_logits([logits], tokens)[0]
     assert torch.equal(found, -F.cross_entropy(logits, tokens, reduction="none"))
     found.sum().backward(retain_graph=True)
     expected = F.one_hot(tokens, 7) - logits.detach().softmax(dim=1)

@@ -20,8 +20,8 @@ from dpo_lab.losses.options import Weighting
 from dpo_lab.models.copying import freeze
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import score
-from dpo_lab.training import compute_logps as measuring
-from dpo_lab.training.compute_logps import log_collision, measure
+from dpo_lab.training import compute_logps as compute_logps_module
+from dpo_lab.training.compute_logps import compute_logps, log_collision
 from dpo_lab.training.references import REFERENCES, Reference
 
 
@@ -60,7 +60,7 @@ def distributions(model: nn.Module, batch: CandidateBatch) -> dict[tuple[int, in
 def test_kl_and_collision_are_those_of_the_distributions_behind_each_token(batch: CandidateBatch) -> None:
     policy, reference = tiny_transformer(seed=0), frozen()
     ours, theirs = distributions(policy, batch), distributions(reference.model, batch)
-    logps = measure(policy, batch, KL, reference)
+    logps = compute_logps(policy, batch, KL, reference)
     assert logps.kl is not None
     assert logps.collision is not None
     for where in ours:
@@ -70,7 +70,7 @@ def test_kl_and_collision_are_those_of_the_distributions_behind_each_token(batch
         assert logps.collision[where].item() == pytest.approx(collision, rel=1e-9, abs=1e-12)
     for found in (logps.kl, logps.collision):
         assert not found[~batch.mask].any()
-    alone = measure(policy, batch, COLLISION, reference)
+    alone = compute_logps(policy, batch, COLLISION, reference)
     torch.testing.assert_close(alone.collision, logps.collision, rtol=1e-10, atol=1e-10)
 
 
@@ -78,7 +78,7 @@ def test_kl_and_collision_are_those_of_the_distributions_behind_each_token(batch
 @given(batches(), st.sampled_from([KL, COLLISION]))
 def test_whatever_else_is_measured_the_log_probabilities_are_the_same(batch: CandidateBatch, loss: PairLoss) -> None:
     policy, reference = tiny_transformer(seed=0), frozen()
-    plain, found = measure(policy, batch, PLAIN, reference), measure(policy, batch, loss, reference)
+    plain, found = compute_logps(policy, batch, PLAIN, reference), compute_logps(policy, batch, loss, reference)
     torch.testing.assert_close(found.policy, plain.policy, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(found.reference, plain.reference, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(plain.policy, score(policy, batch), rtol=0, atol=0)
@@ -94,13 +94,13 @@ def test_the_portion_changes_no_value_and_no_gradient(portion: int, monkeypatch:
     assert reference.model is not policy
 
     def found() -> tuple[Tensor, list[Tensor]]:
-        logps = measure(policy, batch, KL, reference)
+        logps = compute_logps(policy, batch, KL, reference)
         assert logps.kl is not None
         total = (logps.policy * 0.3 + logps.kl * 0.7).sum()
         return total.detach(), gradients(policy, total)
 
     whole = found()
-    monkeypatch.setattr(measuring, "POSITIONS_AT_ONCE", portion)
+    monkeypatch.setattr(compute_logps_module, "POSITIONS_AT_ONCE", portion)
     torch.testing.assert_close(found(), whole, rtol=1e-10, atol=1e-12)
 
 
@@ -108,7 +108,7 @@ def test_the_gradient_of_the_kl_is_policy_minus_reference() -> None:
     """d KL(reference || policy) / d logits = p_policy - p_reference, at the positions of completion tokens only."""
     batch = gappy_pairs()
     policy, reference = Table(0), Reference(REFERENCES["frozen"](), freeze(Table(1)))
-    logps = measure(policy, batch, KL, reference)
+    logps = compute_logps(policy, batch, KL, reference)
     assert logps.kl is not None
     (gradient,) = gradients(policy, logps.kl.sum())
     expected = torch.zeros_like(gradient)
@@ -122,20 +122,20 @@ def test_the_gradient_of_the_kl_is_policy_minus_reference() -> None:
 def test_nothing_measured_of_the_reference_has_a_gradient_and_collision_has_none() -> None:
     policy, reference = tiny_transformer(seed=0), Reference(REFERENCES["frozen"](), tiny_transformer(seed=1))
     for loss in (KL, COLLISION):
-        logps = measure(policy, gappy_pairs(), loss, reference)
+        logps = compute_logps(policy, gappy_pairs(), loss, reference)
         assert logps.reference is not None
         assert logps.collision is not None
         assert not logps.reference.requires_grad
         assert not logps.collision.requires_grad
         assert logps.policy.requires_grad
-    assert measure(policy, gappy_pairs(), KL, reference).kl.requires_grad  # type: ignore[union-attr]
+    assert compute_logps(policy, gappy_pairs(), KL, reference).kl.requires_grad  # type: ignore[union-attr]
 
 
 def test_mismatched_completions_are_scored_without_gradient_and_only_where_a_loss_asks() -> None:
     policy, reference = tiny_transformer(seed=0), frozen()
     batch = gappy_pairs().with_mismatched()
-    assert measure(policy, batch, PLAIN, reference).mismatched is None
-    found = measure(policy, batch, ReadsMismatched(), reference).mismatched
+    assert compute_logps(policy, batch, PLAIN, reference).mismatched is None
+    found = compute_logps(policy, batch, ReadsMismatched(), reference).mismatched
     assert found is not None
     assert batch.mismatched is not None
     torch.testing.assert_close(found.policy, score(policy, batch.mismatched).detach(), rtol=0, atol=0)
@@ -158,7 +158,7 @@ def test_each_model_runs_once() -> None:
     reference = Reference(REFERENCES["frozen"](), Counted("reference", tiny_transformer(seed=1)))
     for loss in (PLAIN, KL, COLLISION):
         calls.clear()
-        measure(Counted("policy", tiny_transformer(seed=0)), gappy_pairs(), loss, reference)
+        compute_logps(Counted("policy", tiny_transformer(seed=0)), gappy_pairs(), loss, reference)
         assert sorted(calls) == ["policy", "reference"]
 
 

@@ -23,7 +23,7 @@ from xtransformers import network as network_with
 
 from dpo_lab import DPO
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.scoring.layouts import EVERY
+from dpo_lab.scoring.layouts import ALL_LAYOUTS
 
 VOCAB = 10
 Published = published_dpo.DPO
@@ -527,7 +527,7 @@ def test_only_what_both_sequences_begin_with_is_shared() -> None:
     loss_of(dpo, pairs)
     found = dpo._layouts
     assert found is not None
-    assert set(found) == set(EVERY)
+    assert set(found) == set(ALL_LAYOUTS)
     for layout in found:
         dpo._layouts = (layout,)
         for of in (pairs, pairs._replace(chosen=chosen), pairs._replace(chosen=alike)):

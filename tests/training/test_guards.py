@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainers import comparisons, same, scored_by, trainer, transformer, twin_of, weights
 
 from dpo_lab.losses import LOSSES
-from dpo_lab.scoring.micro_batches import longest_rows
+from dpo_lab.scoring.micro_batches import row_lengths
 from dpo_lab.training.clipping import clip
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.guards import MAX_SKIPPED_IN_A_ROW, Action, DivergenceError, Guard, GuardSettings, Record
@@ -291,13 +291,13 @@ def test_too_little_memory_shows_before_the_first_evaluation_and_says_what_to_lo
         largest[preflight] = (evaluated[0], policy.largest)
     assert largest[True][0] == largest[True][1] == largest[False][1], "the longest of all steps comes first"
     assert largest[False][0] == 0
-    fit.policy = Small(transformer(), largest[True][1] - 1)
+    policy.tokens = largest[True][1] - 1
     fit.settings = replace(fit.settings, preflight=True)
     evaluated.clear()
     with pytest.raises(ValueError, match=r"out of memory in a step of 6 .* trainer\.micro_batch_size=1 .*checkpoint"):
         fit.fit()
     assert evaluated == []
-    assert int(longest_rows(data).max()) > 0
+    assert int(row_lengths(data).max()) > 0
 
 
 def test_too_little_memory_for_an_evaluation_shows_in_the_preflight_and_says_what_to_lower() -> None:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.models.copying import freeze
 from dpo_lab.records import Logps
+from dpo_lab.scoring.logps import Scoring
 from dpo_lab.training import objective as module
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.compute_logps import measure
+from dpo_lab.training.compute_logps import compute_logps
 from dpo_lab.training.metrics import means
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import REFERENCES, Reference
@@ -29,9 +30,10 @@ def stepped(
     loss: PreferenceLoss, micro_batch_size: int | None, policy: nn.Module, tokens: int | None = None, workers: int = 1
 ) -> tuple[list[Tensor], dict[str, float]]:
     reference = Reference(REFERENCES["frozen"](), freeze(tiny_transformer(seed=1)))
-    objective = Objective(policy, loss, reference, Compute(device="cpu", workers=workers), micro_batch_size, tokens)
+    scoring = Scoring(micro_batch_size=micro_batch_size, micro_batch_tokens=tokens)
+    objective = Objective(policy, loss, reference, Compute(device="cpu", workers=workers), scoring)
     policy.zero_grad()
-    metrics = means(objective.fill_gradients(prepared(loss)))
+    metrics = means(objective.fill_gradients(prepared(loss)).metrics)
     return [p.grad.clone() for p in policy.parameters() if p.grad is not None], metrics | numbers_of(objective.loss_state)
 
 
@@ -62,9 +64,9 @@ def test_workers_run_at_the_same_time_and_their_gradients_are_added_in_one_order
         meeting.wait(timeout=20)  # passes only where two are under way
         if next(late) % 3 == 0:  # now one is first, now the other
             time.sleep(0.005)
-        return measure(*arguments)
+        return compute_logps(*arguments)
 
-    monkeypatch.setattr(module, "measure", together)
+    monkeypatch.setattr(module, "compute_logps", together)
     policy = tiny_transformer(seed=0).eval()
     found = [stepped(LOSSES["dpo"](), None, policy, workers=2)[0] for _ in range(6)]
     assert all(torch.equal(one, other) for again in found[1:] for one, other in zip(again, found[0], strict=True))
@@ -74,7 +76,7 @@ def test_a_worker_that_fails_fails_the_step(monkeypatch: pytest.MonkeyPatch) -> 
     def failing(*arguments: Any) -> Logps:
         raise ValueError("no memory")
 
-    monkeypatch.setattr(module, "measure", failing)
+    monkeypatch.setattr(module, "compute_logps", failing)
     with pytest.raises(ValueError, match="no memory"):
         stepped(LOSSES["dpo"](), 1, tiny_transformer(seed=0).eval(), workers=2)
 
@@ -107,7 +109,8 @@ def test_a_micro_batch_bounds_what_an_evaluation_reads_too() -> None:
     policy.net.register_forward_pre_hook(lambda module, given: read.append(given[0].numel()))
     largest = {}
     for size, tokens in ((None, None), (None, 24), (1, None)):
-        objective = Objective(policy, LOSSES["sft"](), None, Compute(device="cpu", workers=1), size, tokens)
+        scoring = Scoring(micro_batch_size=size, micro_batch_tokens=tokens)
+        objective = Objective(policy, LOSSES["sft"](), None, Compute(device="cpu", workers=1), scoring)
         read.clear()
         objective.evaluate(prepared(LOSSES["sft"]()))
         largest[size, tokens] = max(read)
@@ -123,11 +126,11 @@ def test_the_second_pass_draws_the_same_dropout_as_the_first(monkeypatch: pytest
     seen: list[Tensor] = []
 
     def watched(*arguments: Any) -> Logps:
-        logps = measure(*arguments)
+        logps = compute_logps(*arguments)
         seen.append(logps.policy.detach())
         return logps
 
-    monkeypatch.setattr(module, "measure", watched)
+    monkeypatch.setattr(module, "compute_logps", watched)
     policy = tiny_transformer(seed=0, dropout=0.3).train()
     stepped(Coupled(), 2, policy)
     first, second = seen[:3], seen[3:]
@@ -153,7 +156,7 @@ def test_evaluation_sees_all_pairs_at_once_without_dropout_and_changes_no_state(
     objective = Objective(policy, loss, reference, Compute(device="cpu"), loss_state=state)
     found: list[dict[str, Any]] = []
     for rows, tokens in ((None, None), (2, None), (1, None), (None, 9)):
-        objective.micro_batch_size, objective.micro_batch_tokens = rows, tokens
+        objective.scoring = Scoring(micro_batch_size=rows, micro_batch_tokens=tokens)
         found.append(objective.evaluate(prepared(loss)))
     assert found[0] == pytest.approx(found[3], rel=1e-9)
     assert found[0] == pytest.approx(found[1], rel=1e-9)

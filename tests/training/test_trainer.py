@@ -22,7 +22,7 @@ from dpo_lab.models.policies import Policy
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import score
-from dpo_lab.scoring.micro_batches import longest_rows
+from dpo_lab.scoring.micro_batches import row_lengths
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
 from dpo_lab.training.references import REFERENCES, Reference
@@ -477,6 +477,6 @@ def test_training_by_length_reads_every_row_once_an_epoch_in_batches_of_like_len
     fit._rows = lambda step: seen.append(rows(step).tolist()) or rows(step)  # type: ignore[method-assign, func-returns-value]
     fit.fit()
     assert sorted(row for batch in seen for row in batch) == list(range(12))
-    lengths = longest_rows(data)
+    lengths = row_lengths(data)
     ranges = sorted((int(lengths[batch].min()), int(lengths[batch].max())) for batch in map(torch.tensor, seen))
     assert all(one[1] <= other[0] for one, other in pairwise(ranges))

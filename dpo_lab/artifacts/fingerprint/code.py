@@ -32,7 +32,8 @@ from dpo_lab.artifacts.fingerprint.sources import (
 
 NEUTRAL = (
     *("dpo_lab.registry", "dpo_lab.artifacts", "dpo_lab.tracking", "dpo_lab.compare"),
-    *("dpo_lab.pipeline.context", "dpo_lab.pipeline.stopping", "dpo_lab.pipeline.study", "dpo_lab.pipeline.varying"),
+    *("dpo_lab.pipeline.context", "dpo_lab.pipeline.stopping", "dpo_lab.pipeline.study", "dpo_lab.pipeline.study_config"),
+    *("dpo_lab.pipeline.seeds", "dpo_lab.pipeline.runner_settings"),
 )
 """Modules that pass on, store or show numbers and settings but never compute one: no fingerprint depends on them."""
 CARRIERS = (

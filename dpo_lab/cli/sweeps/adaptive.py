@@ -22,8 +22,8 @@ from dpo_lab.cli.sweeps.grid import launch
 from dpo_lab.cli.sweeps.ledger import Entry, Ledger, State
 from dpo_lab.cli.sweeps.task import Task
 from dpo_lab.cli.validation import validated
-from dpo_lab.pipeline.resume import config_key
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import config_key
 from dpo_lab.seeding import number
 from dpo_lab.tracking import Console, read_summary
 
@@ -45,7 +45,7 @@ class Search:
     """Trials of one study, the finished ones of earlier commands included."""
 
     def __init__(self, task: Task, launcher: Launcher, goal: Goal, words: Sequence[str], folder: Path) -> None:
-        overrides = parsed(words)
+        overrides = parsed(words, task.composer)
         self.task, self.launcher, self.goal, self.console, self.ledger = task, launcher, goal, Console(), Ledger()
         self.swept = [override for override in overrides if override.is_sweep_override()]
         self.fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]

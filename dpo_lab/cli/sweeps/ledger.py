@@ -12,8 +12,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dpo_lab.artifacts.json_files import to_text, write_atomically
-from dpo_lab.pipeline.resume import config_key
 from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_keys import config_key
 from dpo_lab.tracking import read_run
 from dpo_lab.tracking.run_directory import path_below
 

@@ -16,9 +16,12 @@ from omegaconf import DictConfig
 
 from dpo_lab.cli.composing import Composer
 from dpo_lab.cli.sweeps.ledger import Ledger, lock_file
+from dpo_lab.pipeline.base import runner_of
 from dpo_lab.pipeline.execute import execute
-from dpo_lab.pipeline.resume import config_key, finished_run
-from dpo_lab.pipeline.study import Study, to_study
+from dpo_lab.pipeline.resume import finished_run
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import config_key
 from dpo_lab.tracking import Console
 
 
@@ -74,7 +77,7 @@ class Task:
 
     def _without_run(self, study: Study) -> int:
         try:
-            self.code = study.runner.tend(study, Console())
+            self.code = runner_of(study).run_without_directory(study, Console())
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             self.code = 2

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullLocator
 
 from dpo_lab.compare.comparison import Comparison
-from dpo_lab.compare.figures.looks import MANY, bands, best, heading, shown_of
-from dpo_lab.compare.figures.theme import BLUE, MUTED, VERMILION, halo, quiet_grid
+from dpo_lab.compare.figures.looks import MANY, best, shown_of
+from dpo_lab.compare.figures.panels import curve_of
+from dpo_lab.compare.figures.theme import BLUE, MUTED, VERMILION, halo, heading, small_multiples
 from dpo_lab.compare.runs import FinishedRun
 
 SIDES = {"chosen": BLUE, "rejected": VERMILION}
@@ -31,28 +32,23 @@ def draw(comparison: Comparison) -> Figure | None:
         "change of their log-probability since step 0, nats, held-out pairs; mean over seeds \u00b1 one standard deviation"
         + shown_of(comparison),
     )
-    height = figure.get_figheight()
-    grid = figure.add_gridspec(rows, columns, left=0.07, right=0.98, bottom=0.5 / height, top=1 - 1.0 / height)
-    grid.update(hspace=0.42, wspace=0.1)
-    panels = grid.subplots(sharex=True, sharey=True, squeeze=False)
+    panels = small_multiples(figure, [group.label for group in groups], columns, "step")
     lowest = 0.0
-    for place, (panel, group) in enumerate(zip(panels.flat, groups, strict=False)):
-        panel.set_title(group.label.replace("$", r"\$"), pad=4)
-        quiet_grid(panel)
+    for place, (panel, group) in enumerate(zip(panels, groups, strict=True)):
         panel.axhline(0, color=MUTED, linewidth=0.8)
         for side, colour in SIDES.items():
-            steps, means, spreads = bands([_changes(run) for run in group.runs], side)
-            if not steps:
+            curve = curve_of([_changes(run) for run in group.runs], side)
+            if not len(curve.steps):
                 continue
-            lowest = min(lowest, *means)
-            panel.plot(steps, means, color=colour, linewidth=1.7)
-            low, high = ([m + s * sign for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-            panel.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+            lowest = min(lowest, *curve.values)
+            panel.plot(curve.steps, curve.values, color=colour, linewidth=1.7)
+            low, high = curve.values - curve.spreads, curve.values + curve.spreads
+            panel.fill_between(curve.steps, low, high, color=colour, alpha=0.18, linewidth=0)
             if place == 0:
                 up = side == "chosen"
                 panel.annotate(
                     side,
-                    (steps[-1], means[-1]),
+                    (curve.steps[-1], curve.values[-1]),
                     (0, 5 if up else -5),
                     textcoords="offset points",
                     color=colour,
@@ -62,16 +58,11 @@ def draw(comparison: Comparison) -> Figure | None:
                     fontweight="bold",
                     path_effects=halo(),
                 )
-        if place + columns >= len(groups):
-            panel.tick_params(labelbottom=True)
-            panel.set_xlabel("step")
-    for panel in list(panels.flat)[len(groups) :]:
-        panel.set_visible(False)
     if lowest < -30:
-        panels[0][0].set_yscale("symlog", linthresh=10)
-        panels[0][0].set_yticks([0, *(tick for tick in (-5, -10, -30, -100, -300, -1000, -3000) if tick > 1.2 * lowest)])
-        panels[0][0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        panels[0][0].yaxis.set_minor_locator(NullLocator())
+        panels[0].set_yscale("symlog", linthresh=10)
+        panels[0].set_yticks([0, *(tick for tick in (-5, -10, -30, -100, -300, -1000, -3000) if tick > 1.2 * lowest)])
+        panels[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        panels[0].yaxis.set_minor_locator(NullLocator())
     return figure
 
 

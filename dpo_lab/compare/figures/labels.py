@@ -1,8 +1,7 @@
-"""Places the labels of a figure: beside its point, each where the fewest lines and other labels cross it."""
+"""Text labels of a figure, each placed beside its point where the fewest lines and other labels cross it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,17 +29,18 @@ class Labels:
     obstacles: list[np.ndarray] = field(default_factory=list)
     """Points in pixels."""
 
-    def avoid(self, x: Sequence[float | int] | np.ndarray, y: Sequence[float | int] | np.ndarray) -> None:
-        """A line through the given points, in data coordinates."""
-        if len(x):
-            corners = self.axes.transData.transform(np.column_stack([x, y]))
+    def avoid(self, x: Any, y: Any) -> None:
+        """Keep labels off the line through the given points, in data coordinates."""
+        points = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
+        if len(points):
+            corners = self.axes.transData.transform(points)
             ends = np.linspace(0, len(corners) - 1, SAMPLES * max(len(corners) - 1, 1))
             self.obstacles.append(np.column_stack([np.interp(ends, range(len(corners)), column) for column in corners.T]))
 
     def annotate(
         self, text: str, point: tuple[float | int, float | int], gap: int, first: tuple[int, int], **style: Any
     ) -> None:
-        """`text` beside the point, `gap` points of type away: in the direction `first`, or where fewer lines cross it."""
+        """Write `text` beside the point, `gap` points of type away: in the direction `first`, or where fewer lines cross it."""
         label = self.axes.annotate(text, point, (0, 0), textcoords="offset points", **style)
         renderer: Any = self.axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         best: tuple[float, Any] | None = None

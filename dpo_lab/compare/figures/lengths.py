@@ -7,8 +7,8 @@ import statistics
 from matplotlib.figure import Figure
 
 from dpo_lab.compare.comparison import Comparison
-from dpo_lab.compare.figures.looks import heading, looks, name_ends, reward_of
-from dpo_lab.compare.figures.theme import quiet_grid
+from dpo_lab.compare.figures.looks import looks, reward_of
+from dpo_lab.compare.figures.theme import heading, name_ends, quiet_grid
 
 LENGTH = "length/policy"
 

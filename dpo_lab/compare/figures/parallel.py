@@ -14,8 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from dpo_lab.compare.comparison import Comparison
-from dpo_lab.compare.figures.looks import heading, reward_of
-from dpo_lab.compare.figures.theme import INK, MUTED, halo
+from dpo_lab.compare.figures.looks import reward_of
+from dpo_lab.compare.figures.theme import INK, MUTED, OTHERS, halo, heading
 from dpo_lab.compare.runs import Group
 
 METRICS = ("displacement/chosen", "length/policy", "eval/rewards/accuracies", "kl")
@@ -52,7 +52,7 @@ def draw(comparison: Comparison) -> Figure | None:
     for index in range(len(groups)):
         path = [(x, place) for x, axis in enumerate(axes) if (place := axis.places[index]) is not None]
         last = axes[-1].places[index]
-        colour = "#c3cad2" if last is None else to_hex(colormaps["viridis"](0.06 + 0.8 * last))
+        colour = OTHERS if last is None else to_hex(colormaps["viridis"](0.06 + 0.8 * last))
         style: dict[str, Any] = {"linewidth": 1.5 if len(groups) < 60 else 0.7, "alpha": 0.85, "clip_on": False}
         plane.plot(*_smooth(path), color=colour, **style)
     for x, axis in enumerate(axes):

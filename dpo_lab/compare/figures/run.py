@@ -10,9 +10,10 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dpo_lab.compare.figures.frontier_panel import draw_frontier, way
-from dpo_lab.compare.figures.theme import INK, MUTED, STYLE, known, measured, percent
-from dpo_lab.compare.figures.training_panels import curves, draw_training
+from dpo_lab.compare.figures.curves import draw_run_curves, run_curves
+from dpo_lab.compare.figures.run_frontier import draw_run_frontier, run_path
+from dpo_lab.compare.figures.theme import INK, MUTED, STYLE
+from dpo_lab.compare.formatting import known, measured, percent
 from dpo_lab.tracking.reading import read_metrics, read_summary
 
 
@@ -28,7 +29,7 @@ def draw_run(run_dir: Path) -> Path:
 def compose(run_dir: Path) -> Figure:
     """The picture, not yet drawn, from metrics.jsonl and summary.json; what they lack is left out."""
     rows, summary = read_metrics(run_dir), read_summary(run_dir)
-    with_frontier, training = len(way(rows, summary)) > 0, curves(rows)
+    with_frontier, training = len(run_path(rows, summary)) > 0, run_curves(rows)
     if not with_frontier and not training:
         raise ValueError(f"{run_dir}: nothing to draw; metrics.jsonl and summary.json hold none of the metrics of the picture")
     height = 6.8 if with_frontier or len(training) > 3 else 4.8
@@ -40,9 +41,9 @@ def compose(run_dir: Path) -> Figure:
     top, bottom = 1 - 1.19 / height, 0.65 / height
     if with_frontier:
         grid = figure.add_gridspec(1, 1, left=0.065, right=0.575 if training else 0.975, top=top, bottom=bottom)
-        draw_frontier(figure.add_subplot(grid[0, 0]), rows, summary)
+        draw_run_frontier(figure.add_subplot(grid[0, 0]), rows, summary)
     if training:
-        draw_training(figure, training, left=0.645 if with_frontier else 0.065, top=top, bottom=bottom)
+        draw_run_curves(figure, training, left=0.645 if with_frontier else 0.065, top=top, bottom=bottom)
     return figure
 
 

@@ -1,16 +1,17 @@
-"""How a picture looks: light, few lines, colours of Okabe and Ito (2008) that the colour-blind tell apart."""
+"""The style of every figure: light, few lines, colours of Okabe and Ito (2008) that the colour-blind tell apart."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 INK = "#1f2933"
 MUTED = "#5f6c7b"
+OTHERS = "#c3cad2"  # what stands behind
 BLUE = "#0072b2"
 ORANGE = "#d98200"
 GREEN = "#00825e"
@@ -52,36 +53,54 @@ def halo() -> list[withStroke]:
     return [withStroke(linewidth=3, foreground="white")]
 
 
-def known(row: Mapping[str, Any], key: str) -> float | None:
-    """The number under `key`, None if it is missing or not finite."""
-    value = row.get(key)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+def heading(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Top left, above everything."""
+    height = figure.get_figheight()
+    figure.text(0.012, 1 - 0.26 / height, title, fontsize=13, fontweight="bold", color=INK, va="center")
+    figure.text(0.012, 1 - 0.54 / height, subtitle, fontsize=9.5, color=MUTED, va="center")
 
 
-def percent(share: float | int) -> str:
-    """0.913 as '91 %', with a space that does not break."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%" if math.isfinite(share) else "?"
+def name_ends(axes: Axes, ends: Sequence[tuple[float | int, float | int, str, str]], gap: float) -> None:
+    """Labels right of the axes at the ends (x, y, text, colour) of lines, `gap` of the axes' height apart at least."""
+    low, high = axes.get_ylim()
+    ends = [(x, min(max(y, low), high), text, colour) for x, y, text, colour in ends]
+    wanted = sorted(((y - low) / (high - low), x, y, text, colour) for x, y, text, colour in ends)
+    places: list[float] = []
+    for height, *_ in wanted:
+        places.append(max(min(max(height, 0.0), 1.0), places[-1] + gap if places else 0.0))
+    ceiling = max(1.0, gap * (len(places) - 1))
+    for index in reversed(range(len(places))):  # whatever was pushed out at the top comes back down
+        places[index] = min(places[index], ceiling - gap * (len(places) - 1 - index))
+    for place, (_, x, y, text, colour) in zip(places, wanted, strict=True):
+        style: dict[str, Any] = {"arrowprops": {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.4}}
+        axes.annotate(
+            text.replace("$", r"\$"),
+            (x, y),
+            xytext=(1.02, place),
+            textcoords=axes.transAxes,
+            color=colour,
+            fontsize=9.5,
+            va="center",
+            fontweight="bold",
+            annotation_clip=False,
+            path_effects=halo(),
+            **style,
+        )
 
 
-def best_of_n_title(rows: Sequence[Mapping[str, Any]]) -> str:
-    """'best of 8', and whether the KL is the bound: that it is less than it is known only where rewards are seen to tie."""
-    less = all("kl_se" in row and row["kl"] < 0.99 * row["kl_bound"] for row in rows if row["n"] > 1)
-    return f"best of {max(row['n'] for row in rows)}" + ("" if less else "\n(KL at most)")
-
-
-def measured(values: Mapping[str, Any], name: str, *, share: bool = False, sign: str = "") -> str:
-    """'+2.40 ± 0.07', a share as '95 ± 1 %': the number and its standard error, as many of them as there are; '' for none."""
-    value, error = known(values, name), known(values, f"{name}_se")
-    if value is None:
-        return ""
-    digits, times = (0, 100) if share else (2, 1)
-    text = f"{times * value:{sign}.{digits}f}"
-    if error is not None:
-        text += f" \N{PLUS-MINUS SIGN} {_shown(times * error, digits)}"
-    return f"{text} %" if share else text
-
-
-def _shown(error: float, digits: int) -> str:
-    """One that rounds to 0 and is not 0 is below the last digit: '<0.01'."""
-    text, last = f"{error:.{digits}f}", 10**-digits
-    return f"<{last}" if error > 0 and float(text) == 0 else text
+def small_multiples(figure: Figure, titles: Sequence[str], columns: int, xlabel: str) -> list[Axes]:
+    """A panel for each title, all on the same scales, below a heading; the lowest of each column names its x axis."""
+    height = figure.get_figheight()
+    rows = -(-len(titles) // columns)
+    grid = figure.add_gridspec(rows, columns, left=0.07, right=0.98, bottom=0.5 / height, top=1 - 1.0 / height)
+    grid.update(hspace=0.42, wspace=0.1)
+    panels = list(grid.subplots(sharex=True, sharey=True, squeeze=False).flat)
+    for place, (panel, title) in enumerate(zip(panels, titles, strict=False)):
+        panel.set_title(title.replace("$", r"\$"), loc="left", pad=4)
+        quiet_grid(panel)
+        if place + columns >= len(titles):
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel(xlabel)
+    for panel in panels[len(titles) :]:
+        panel.set_visible(False)
+    return panels[: len(titles)]

@@ -6,9 +6,7 @@ import re
 
 from markupsafe import escape
 
-from dpo_lab.compare.figure import GREY
-from dpo_lab.compare.figures.looks import OTHERS
-from dpo_lab.compare.figures.theme import INK, MUTED
+from dpo_lab.compare.figures.theme import INK, MUTED, OTHERS
 
 ROLES = {
     INK: "ink",
@@ -17,7 +15,6 @@ ROLES = {
     "#e8ebef": "grid",
     "#ffffff": "paper",
     OTHERS: "others",
-    GREY: "others",
 }
 
 

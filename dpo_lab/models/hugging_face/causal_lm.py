@@ -19,8 +19,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from dpo_lab.artifacts.tensors import each_once
 from dpo_lab.models.hugging_face.caches import buffering
-from dpo_lab.scoring.attention import Trees, attending_among
-from dpo_lab.scoring.layouts import Work
+from dpo_lab.scoring.attention import PackedRow, with_tree_attention
+from dpo_lab.scoring.layouts import ForwardCost
 from dpo_lab.scoring.logps import evaluating
 from dpo_lab.seeding import generator
 
@@ -109,20 +109,20 @@ class CausalLM(LanguageModel):
         rows = rearrange(hidden.reshape(-1, hidden.shape[-1]), "t d -> 1 t d")
         return self._headed[0](inputs_embeds=rows, use_cache=False).logits.reshape(*hidden.shape[:-1], -1)
 
-    def hidden_of_branches(
+    def hidden_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
     ) -> Float[Tensor, "b n d"]:
         """Hidden states where token i attends to the tokens j <= i with visible[i, j], and stands at positions[i]."""
         mask = self.masks(visible.tril(), rearrange(positions, "b i -> b i 1") - rearrange(positions, "b j -> b 1 j"))
         return self.body()(input_ids=tokens, position_ids=positions, attention_mask=mask, use_cache=False)[0]
 
-    def hidden_of_trees(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], trees: Trees) -> Float[Tensor, "n d"]:
+    def hidden_packed(self, tokens: Int[Tensor, " n"], positions: Int[Tensor, " n"], row: PackedRow) -> Float[Tensor, "n d"]:
         """Hidden states of prompts and their candidates in one row, each token at its position in its own text."""
         if self._window is not None:
             raise ValueError(f"its layers see {self._window} tokens of a row, other candidates included")
-        row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
-        given = {"position_ids": at, "attention_mask": trees.stand_in(), "use_cache": False}
-        return rearrange(attending_among(trees, lambda: self.body()(input_ids=row, **given)[0]), "1 n d -> n d")
+        one_row, at = (rearrange(t, "n -> 1 n") for t in (tokens, positions))
+        given = {"position_ids": at, "attention_mask": row.placeholder_mask(), "use_cache": False}
+        return rearrange(with_tree_attention(row, lambda: self.body()(input_ids=one_row, **given)[0]), "1 n d -> n d")
 
     def masks(self, visible: Bool[Tensor, "b n c"], distance: Int[Tensor, "b n c"]) -> Any:
         """What the network takes as its attention mask, for each kind of its layers if it has several.
@@ -159,14 +159,14 @@ class CausalLM(LanguageModel):
         heads = getattr(self.net.config.get_text_config(), "num_key_value_heads", None) or heads
         return 2 * len(self.blocks()) * heads * dim_head * width * int(self.net.dtype.itemsize)
 
-    def work(self) -> Work:
-        return self._work
+    def forward_cost(self) -> ForwardCost:
+        return self._forward_cost
 
     @cached_property
-    def _work(self) -> Work:
+    def _forward_cost(self) -> ForwardCost:
         heads, dim_head = self._heads
-        of_token = sum(weight.numel() for block in self.blocks() for weight in block.parameters() if weight.ndim == 2)
-        return Work(of_token, 2 * len(self.blocks()) * heads * dim_head)
+        per_token = sum(weight.numel() for block in self.blocks() for weight in block.parameters() if weight.ndim == 2)
+        return ForwardCost(per_token, 2 * len(self.blocks()) * heads * dim_head)
 
     @property
     def head_size(self) -> int:

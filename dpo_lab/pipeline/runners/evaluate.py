@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dpo_lab.models.copying import freeze
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.pairs_of_file import scored
+from dpo_lab.pipeline.pairs_evaluation import scored
+from dpo_lab.pipeline.seeds import Vary
 from dpo_lab.pipeline.stages import Stages
-from dpo_lab.pipeline.varying import Vary
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.trained_run import TrainedRun
 
 
 @RUNNERS.register
@@ -41,18 +40,14 @@ class EvaluateRunner(RunnerSpec):
         if study.model.weights() is None:
             raise ValueError("runner=evaluate needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
 
-    def reads_of(self, study: Study) -> Study | None:
-        from dpo_lab.pipeline.finished import FinishedTraining
-
+    def earlier_study(self, study: Study) -> Study | None:
         weights = study.model.weights()
-        return None if weights is None else FinishedTraining.at(weights).study
+        return None if weights is None else TrainedRun.at(weights).study
 
     def run(self, context: Context) -> dict[str, Any]:
-        from dpo_lab.pipeline.finished import FinishedTraining
-
         weights = context.study.model.weights()
         assert weights is not None, "checked"
-        run = FinishedTraining.at(weights)
+        run = TrainedRun.at(weights)
         theirs = run.study
         settings = theirs.evaluation
         if self.num_prompts is not None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dpo_lab.artifacts.directory import write_directory
 from dpo_lab.models.policies import starting_policy
 from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study import Study
 
 
 @RUNNERS.register

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -12,11 +12,9 @@ from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.study import Study
 from dpo_lab.records import CandidateBatch
 from dpo_lab.seeding import permutation
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 COLOURS = ("black on bright_green", "black on green")
 """Of scored tokens, in turn, so that one ends visibly where the next begins."""

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpo_lab.models import running
 from dpo_lab.models.copying import freeze
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.foreseen import check_training
+from dpo_lab.pipeline.kept_policy import settled
 from dpo_lab.pipeline.reference_model import reference_model
-from dpo_lab.pipeline.result import settled
 from dpo_lab.pipeline.stages import Stages
+from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.training import train_policy
+from dpo_lab.pipeline.upfront_checks import check_training
 from dpo_lab.preferences.base import SampledSource, noun
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.references import Reference
 from dpo_lab.training.result import Status
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 
 @RUNNERS.register
@@ -58,11 +56,11 @@ class PreferenceRunner(RunnerSpec):
         policy = base.copy(study.compute.torch_device)
         start = freeze(base.module)
         reference, reference_key = reference_model(study.reference, base, base_key)
-        layouts = trusted(policy, study.compute.layout, context.console.note)
+        layouts = exact_layouts(policy, study.compute.layout, context.console.note)
         if study.reference.weights() is not None:  # of whatever make
-            also = trusted(reference, study.compute.layout, context.console.note)
+            also = exact_layouts(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
-        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.portions)
+        scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
         running.set_up(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)
@@ -74,7 +72,7 @@ class PreferenceRunner(RunnerSpec):
             context, evaluator, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
         context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
-        context.console.note(f"layout: {scoring.in_words()}")
+        context.console.note(f"layout: {scoring.summary()}")
         if outcome.status is Status.diverged:
             raise DivergedError(outcome.reason)
         step = settled(context, trainer, outcome)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from dpo_lab.models.policies import starting_policy
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
+from dpo_lab.pipeline.study import Study
 from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.sampling import draw, texts_of
-
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
 
 @RUNNERS.register

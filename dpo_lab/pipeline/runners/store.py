@@ -6,19 +6,17 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from dpo_lab.artifacts.directory import MANIFEST
 from dpo_lab.artifacts.fingerprint import as_file, flat
-from dpo_lab.pipeline.artifact_listing import Shelved, shelved, take_out
+from dpo_lab.pipeline.artifact_listing import StoredArtifact, list_artifacts, remove_artifact
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
+from dpo_lab.pipeline.study import Study
 from dpo_lab.tracking import Console
 
-if TYPE_CHECKING:
-    from dpo_lab.pipeline.study import Study
 
-
-class Deed(Enum):
+class StoreAction(Enum):
     """Show what there is; show what one artifact was made of; read every byte of all; take out what is asked for."""
 
     list = "list"
@@ -37,7 +35,7 @@ class StoreRunner(RunnerSpec):
     """
 
     name: str = "store"
-    do: Deed = Deed.list
+    do: StoreAction = StoreAction.list
     key: str = ""
     """Show the artifacts whose key begins so: settings, code, versions, threads and device that made them."""
     unused: bool = False
@@ -56,32 +54,32 @@ class StoreRunner(RunnerSpec):
         if self.days is not None and not self.days >= 0:
             raise ValueError(f"runner.days must be >= 0, got {self.days}")
         asked = self.unused or self.damaged or self.days is not None
-        if self.do is Deed.prune and not asked:
+        if self.do is StoreAction.prune and not asked:
             raise ValueError("runner.do=prune needs a condition: runner.unused=true, runner.damaged=true or runner.days=30")
-        if (self.do is Deed.show) != bool(self.key):
+        if (self.do is StoreAction.show) != bool(self.key):
             raise ValueError("runner.do=show and runner.key=KEY go together: the key is that of the artifact to show")
-        if self.do is not Deed.prune and (asked or self.delete):
+        if self.do is not StoreAction.prune and (asked or self.delete):
             raise ValueError(f"conditions and runner.delete are for runner.do=prune, not for runner.do={self.do.value}")
 
-    def tend(self, study: Study, console: Console) -> int:
+    def run_without_directory(self, study: Study, console: Console) -> int:
         """Exit status 1 where something is damaged."""
         if not Path(study.store).is_dir():
             raise ValueError(f"store: there is no directory {study.store}; store=DIRECTORY names another")
-        found = shelved(Path(study.store), Path(study.runs))
-        if self.do is Deed.prune:
+        found = list_artifacts(Path(study.store), Path(study.runs))
+        if self.do is StoreAction.prune:
             self._prune(found, console)
             return 0
-        if self.do is Deed.show:
+        if self.do is StoreAction.show:
             self._show_one([one for one in found if one.key.startswith(self.key) and not one.left_over], console)
             return 0
-        states = [one.damage or "whole" if self.do is Deed.verify else "begun" if one.left_over else "" for one in found]
+        states = [one.damage or "whole" if self.do is StoreAction.verify else "begun" if one.left_over else "" for one in found]
         _show(console, f"{study.store}: {_sum(found)}", found, states)
-        damaged = sum(state != "whole" for state in states) if self.do is Deed.verify else 0
+        damaged = sum(state != "whole" for state in states) if self.do is StoreAction.verify else 0
         if damaged:
             console.warn(f"{damaged} damaged: built again when needed; runner.do=prune runner.damaged=true takes them out")
         return int(damaged > 0)
 
-    def _show_one(self, found: list[Shelved], console: Console) -> None:
+    def _show_one(self, found: list[StoredArtifact], console: Console) -> None:
         if not found:
             raise ValueError(f"runner.key: the store has no artifact whose key begins with '{self.key}'")
         for one in found:
@@ -96,25 +94,25 @@ class StoreRunner(RunnerSpec):
             rows = [[part, name, value] for part, values in made_of.items() for name, value in flat(values)]
             console.table(f"{one.kind} {one.key}", ["", "name", "value"], rows)
 
-    def _prune(self, found: list[Shelved], console: Console) -> None:
+    def _prune(self, found: list[StoredArtifact], console: Console) -> None:
         chosen = [one for one in found if self._chooses(one)]
         if not self.delete:
             _show(console, f"would go: {_sum(chosen)} of {_sum(found)}", chosen, ["" for _ in chosen])
             console.note("nothing is removed without runner.delete=true")
             return
-        gone = [one for one in chosen if take_out(one)]
+        gone = [one for one in chosen if remove_artifact(one)]
         _show(console, f"gone: {_sum(gone)} of {_sum(found)}", gone, ["" for _ in gone])
         if len(gone) < len(chosen):
             console.note(f"{len(chosen) - len(gone)} in use were left")
 
-    def _chooses(self, one: Shelved) -> bool:
+    def _chooses(self, one: StoredArtifact) -> bool:
         days = self.days if self.days is not None else 1.0 if self.unused else 0.0
         if one.days < days or (self.unused and one.runs):
             return False
         return bool(one.damage) if self.damaged else not one.left_over
 
 
-def _show(console: Console, title: str, found: list[Shelved], states: list[str]) -> None:
+def _show(console: Console, title: str, found: list[StoredArtifact], states: list[str]) -> None:
     rows = [
         [one.kind, one.key, f"{one.size / 1e6:.2f}", f"{one.days:.1f}", one.runs, state]
         for one, state in zip(found, states, strict=True)
@@ -122,5 +120,5 @@ def _show(console: Console, title: str, found: list[Shelved], states: list[str])
     console.table(title, ["kind", "key", "MB", "days since use", "runs", "state"], rows)
 
 
-def _sum(found: list[Shelved]) -> str:
+def _sum(found: list[StoredArtifact]) -> str:
     return f"{len(found)} artifacts, {sum(one.size for one in found) / 1e6:,.1f} MB"

@@ -1,137 +1,152 @@
-"""Attention among trees as one operation of PyTorch's, which its compiler takes for granted.
+"""The private attention operations of PyTorch, called nowhere else, and the check that this PyTorch has them as expected.
 
-Heads are b h n d, texts n h d. No shapes are asserted: while a model is compiled, there are only symbols for them.
+PyTorch's public attention does not return the log-sum-exp of its scores, which joining two blocks needs; these operations do.
+Private ones may change with any release: where a signature is another than is written here, `devices_with_kernels` leaves the
+device out, and `masked` computes the same with public attention. What a signature cannot say, the self-check of a layout sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+from functools import cache
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor
 
-from dpo_lab.scoring.attention import pieces, texts
-from dpo_lab.scoring.attention.trees import Trees, trees_at
+NOTES = logging.getLogger(__name__)
+ALIGNED = 32
+"""CUDA's memory-efficient kernel has room for so many log-sum-exps, or a multiple."""
 
-HALF = (torch.bfloat16, torch.float16)
-GIVEN = "Tensor query, Tensor key, Tensor value, Tensor spans, Tensor[] where, float? scale"
+ATTENTION = "Tensor query, Tensor key, Tensor value"
+BACKWARD = f"{ATTENTION}, Tensor out, Tensor logsumexp"
+VARLEN = "int max_q, int max_k, float dropout_p, bool is_causal"
+EXPECTED = {
+    "cpu": {
+        "_scaled_dot_product_flash_attention_for_cpu": (f"{ATTENTION}, float dropout_p, bool is_causal", 2),
+        "_scaled_dot_product_flash_attention_for_cpu_backward": (
+            f"Tensor grad_out, {BACKWARD}, float dropout_p, bool is_causal",
+            3,
+        ),
+    },
+    "cuda": {
+        "_scaled_dot_product_efficient_attention": (
+            f"{ATTENTION}, Optional[Tensor] attn_bias, bool compute_log_sumexp, float dropout_p, bool is_causal",
+            4,
+        ),
+        "_scaled_dot_product_efficient_attention_backward": (
+            f"Tensor grad_out_, {ATTENTION}, Tensor attn_bias, Tensor out, Tensor logsumexp, Tensor philox_seed, "
+            "Tensor philox_offset, float dropout_p, List[bool] grad_input_mask, bool is_causal",
+            4,
+        ),
+        "_flash_attention_forward": (
+            f"{ATTENTION}, Optional[Tensor] cum_seq_q, Optional[Tensor] cum_seq_k, {VARLEN}, bool return_debug_mask",
+            5,
+        ),
+        "_flash_attention_backward": (
+            f"Tensor grad_out, {BACKWARD}, Tensor cum_seq_q, Tensor cum_seq_k, {VARLEN}, Tensor rng_state, Tensor unused",
+            3,
+        ),
+    },
+}
+"""For each device: operation -> (the arguments that are given to it by position, how many tensors it returns)."""
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, trees: Trees, spans: Tensor, scale: float | None = None) -> Tensor:
-    """Of queries, keys and values as b h n d; `spans` are the trees'.
+@cache
+def devices_with_kernels() -> frozenset[str]:
+    """The kinds of device whose operations have the expected signatures; a warning for each that has not."""
+    found = set()
+    for device, operations in EXPECTED.items():
+        changed = [name for name, (arguments, returns) in operations.items() if not has_signature(name, arguments, returns)]
+        if not changed:
+            found.add(device)
+            continue
+        NOTES.warning(
+            "torch %s has no %s as this version knows it: packed rows are computed with masks on %s, which is slower",
+            torch.__version__,
+            " and no ".join(changed),
+            device,
+        )
+    return frozenset(found)
 
-    Raises ValueError where the row has other columns than they have.
+
+def has_signature(name: str, arguments: str, returns: int, namespace: str = "aten") -> bool:
+    """Whether an operation takes these arguments by position and, named, an optional `scale`, needs no others, and returns
+    so many tensors.
     """
-    where = [trees.texts, trees.others, trees.of_others, trees.prompts, trees.of_prompts]
-    found: Tensor = _attention(query, key, value, spans, where, scale)[0]
-    return found
+    try:
+        schema = getattr(getattr(torch.ops, namespace), name).default._schema
+    except AttributeError:
+        return False
+    wanted = arguments.split(", ")
+    first, others = schema.arguments[: len(wanted)], schema.arguments[len(wanted) :]
+    return (
+        [f"{argument.type} {argument.name}" for argument in first] == wanted
+        and not any(argument.kwarg_only for argument in first)
+        and all(argument.has_default_value() for argument in others)
+        and any(argument.name == "scale" and str(argument.type) == "Optional[float]" for argument in others)
+        and [str(result.type) for result in schema.returns] == ["Tensor"] * returns
+    )
 
 
-def there_is_one_for(query: Tensor) -> bool:
-    """Whether `attention` can be computed with such queries."""
-    if not query.is_cuda:
-        return query.device.type == "cpu"
-    return query.dtype in (torch.float32, *HALF) and query.shape[-1] * query.dtype.itemsize % 16 == 0
+def block_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Result and log-sum-exp, b h n d and b h n."""
+    if query.is_cuda:
+        out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scale
+        )
+        return out, logsumexp[:, :, : query.shape[2]]
+    result: tuple[Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, scale=scale
+    )
+    return result
 
 
-@torch.library.custom_op(
-    "dpo_lab::attention_among_trees", mutates_args=(), schema=f"({GIVEN}) -> (Tensor, Tensor)", device_types=("cpu", "cuda")
-)
-def _attention(
-    query: Tensor, key: Tensor, value: Tensor, spans: Tensor, where: Sequence[Tensor], scale: float | None
+def block_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor, causal: bool, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    given = grad, query, key, value
+    if query.is_cuda:
+        room = -logsumexp.shape[2] % ALIGNED
+        padded = F.pad(logsumexp, (0, room), value=float("inf")).contiguous()
+        seed = torch.zeros((), dtype=torch.long, device=query.device)  # of the dropout that there is not
+        *grads, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+            *given, None, out, padded, seed, seed, 0.0, [True, True, True, False], causal, scale=scale
+        )
+        return grads[0], grads[1], grads[2]
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        *given, out, logsumexp, 0.0, causal, scale=scale
+    )
+    return gradients
+
+
+Sequences = tuple[Tensor, Tensor, int, int]
+"""Offsets of the queries' sequences, and of the keys'; the length of the longest of either."""
+
+
+def varlen_forward(
+    query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    trees = trees_at(spans)
-    if trees[-1].end != query.shape[2]:
-        raise ValueError("its attention sees other tokens than the row's")
-    if _whole_rows(query):
-        result, normaliser = texts.forward(_as_text(query), _as_text(key), _as_text(value), trees, where, scale)
-        return _placed_as(query, result), rearrange(normaliser, "h n -> 1 h n")
-    result, normaliser = _room(query, key, value, spans, where, scale)
-    pieces.forward(query, key, value, trees, scale, result, normaliser)
-    return result, normaliser
+    """Result and log-sum-exp, n h d and h n."""
+    out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(query, key, value, *sequences, 0.0, causal, False, scale=scale)
+    return out, logsumexp
 
 
-@torch.library.custom_op(
-    "dpo_lab::attention_among_trees_backward",
-    mutates_args=(),
-    schema=f"(Tensor grad, Tensor result, Tensor normaliser, {GIVEN}) -> (Tensor, Tensor, Tensor)",
-    device_types=("cpu", "cuda"),
-)
-def _backward(
+def varlen_backward(
     grad: Tensor,
-    result: Tensor,
-    normaliser: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    spans: Tensor,
-    where: Sequence[Tensor],
+    out: Tensor,
+    logsumexp: Tensor,
+    sequences: Sequences,
+    causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    trees = trees_at(spans)
-    if _whole_rows(query):
-        text = _as_text(grad), _as_text(query), _as_text(key), _as_text(value), _as_text(result)
-        found = texts.backward(*text, rearrange(normaliser, "1 h n -> h n"), trees, where, scale)
-        return _placed_as(query, found[0]), _placed_as(key, found[1]), _placed_as(value, found[2])
-    of_query, of_key, of_value = map(_like, (query, key, value))
-    pieces.backward(grad, query, key, value, trees, scale, result, normaliser, of_query, of_key, of_value)
-    return of_query, of_key, of_value
-
-
-@_attention.register_fake
-def _room(
-    query: Tensor, key: Tensor, value: Tensor, spans: Tensor, where: Sequence[Tensor], scale: float | None
-) -> tuple[Tensor, Tensor]:
-    b, h, n, _ = query.shape
-    wide = torch.promote_types(query.dtype, torch.float32)
-    if _whole_rows(query):
-        return torch.empty_like(query), query.new_empty((b, h, n), dtype=wide)
-    return _like(value), rearrange(query.new_empty((b, n, h), dtype=wide), "b n h -> b h n")
-
-
-@_backward.register_fake
-def _room_backward(grad: Tensor, result: Tensor, normaliser: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Any:
-    like = torch.empty_like if _whole_rows(query) else _like
-    return like(query), like(key), like(value)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, spans, where, scale = inputs
-    ctx.save_for_backward(*output, query, key, value, spans, *where)
-    ctx.scale = scale
-
-
-def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    result, normaliser, query, key, value, spans, *where = ctx.saved_tensors
-    return *_backward(grad, result, normaliser, query, key, value, spans, where, ctx.scale), None, [None] * len(where), None
-
-
-_attention.register_autograd(_differentiate, setup_context=_keep)
-
-
-def _whole_rows(query: Tensor) -> bool:
-    """Whether FlashAttention takes all texts at once. Where not, the pieces are computed one by one."""
-    fits = query.is_cuda and query.dtype in HALF and query.shape[-1] <= 256
-    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
-
-
-def _like(heads: Tensor) -> Tensor:
-    """Room for as much, the heads of a token side by side: as a model's next matrix wants to have them."""
-    b, h, n, d = heads.shape
-    return rearrange(heads.new_empty(b, n, h, d), "b n h d -> b h n d")
-
-
-def _as_text(heads: Tensor) -> Tensor:
-    text = rearrange(heads, "1 h n d -> n h d")
-    return text if text.stride(-1) == 1 else text.contiguous()  # which the kernel wants of the last dimension
-
-
-def _placed_as(heads: Tensor, found: Tensor) -> Tensor:
-    """In memory as `empty_like` of the heads would be. The kernel leaves it so; a compiled model has to rely on it."""
-    moved = rearrange(found, "n h d -> 1 h n d")
-    if moved.stride()[1:] == heads.stride()[1:]:
-        return moved
-    room = torch.empty_like(heads)  # laid out otherwise where the heads have gaps between them
-    return moved if moved.stride()[1:] == room.stride()[1:] else room.copy_(moved)
+    """Gradients of query, key and value."""
+    seed = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of the dropout that there is not
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
+        grad, query, key, value, out, logsumexp, *sequences, 0.0, causal, seed, seed[:0], scale=scale
+    )
+    return gradients

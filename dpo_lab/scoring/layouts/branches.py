@@ -1,6 +1,8 @@
-"""One row per prompt, its candidates one after the other behind it, each blind to the others.
+"""One row a prompt, its candidates one after the other behind it; a mask keeps them from seeing each other.
 
-Positions start again after the prompt with every candidate.
+row         PPPaab
+positions   012343
+branch      000112      0 is the prompt: a token sees the prompt and its own branch, as far as they stand before it
 """
 
 from __future__ import annotations
@@ -15,31 +17,29 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.scoring.layouts.base import Layout, Part, Plan, Rows, SharesPrompt, Work, index, picked
-from dpo_lab.scoring.layouts.rows import groupings
-
-MASKED = 1.8
-"""As in `rows`, with a mask for each row: 15 to 19 products a nanosecond."""
+from dpo_lab.scoring.layouts.base import ForwardPass, Layout, LayoutPlan, SharesPrompt, at_positions
+from dpo_lab.scoring.layouts.cost import MASKED, ForwardCost, length_groupings
+from dpo_lab.scoring.layouts.sequences import Sequences, index
 
 
 @dataclass
-class BranchesPart(Part):
+class BranchesPass(ForwardPass):
     tokens: Int[Tensor, "b n"]
     positions: Int[Tensor, "b n"]
     branch: Int[Tensor, "b n"]
     """Which candidate each token belongs to, counted from 1; 0 in the prompt, and in the padding at the end."""
-    predicting: Int[Tensor, " t"]
+    predictors: Int[Tensor, " t"]
     """Where each scored token's predecessor stands, in the flattened rows."""
 
-    def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
+    def hidden_states(self, model: nn.Module) -> Float[Tensor, "t d"]:
         assert isinstance(model, SharesPrompt)
         one, other = rearrange(self.branch, "b n -> b n 1"), rearrange(self.branch, "b n -> b 1 n")
         visible = (other == 0) | (other == one)  # as far as it stands before: the model is causal
-        return picked(model.hidden_of_branches(self.tokens, self.positions, visible), self.predicting)
+        return at_positions(model.hidden_branches(self.tokens, self.positions, visible), self.predictors)
 
 
 @dataclass
-class BranchesPlan(Plan):
+class BranchesPlan(LayoutPlan):
     groups: list[list[int]]
     """Prompts."""
     ends: list[list[int]]
@@ -47,12 +47,11 @@ class BranchesPlan(Plan):
 
     layout: ClassVar[Layout] = Layout.branches
 
-    def parts(self) -> list[Part]:
-        found = map(self._part, self.groups)
-        return [part for part in found if len(part.at)]
+    def passes(self) -> list[ForwardPass]:
+        return [one for one in map(self._pass, self.groups) if len(one.slots)]
 
-    def _part(self, prompts: list[int]) -> BranchesPart:
-        rows, k = self.rows, len(self.ends[0]) - 1
+    def _pass(self, prompts: list[int]) -> BranchesPass:
+        sequences, k = self.sequences, len(self.ends[0]) - 1
 
         def column(values: Iterable[int]) -> Int[Tensor, "r 1"]:
             return rearrange(index(list(values)), "r -> r 1")
@@ -62,8 +61,8 @@ class BranchesPlan(Plan):
         length = column(self.ends[prompts[i]][0] for _, i in every)
         begin, end = (column(self.ends[prompts[i]][c + behind] for c, i in every) for behind in (0, 1))
         width = max(self.ends[prompt][-1] for prompt in prompts)
-        # Each candidate's own row gives its tokens to the row that it shares; all give the prompt's, which are the same.
-        position = rearrange(torch.arange(rows.tokens.shape[1]), "n -> 1 n")
+        # Each candidate's own sequence gives its tokens to the row that it shares; all give the prompt's, which are the same.
+        position = rearrange(torch.arange(sequences.tokens.shape[1]), "n -> 1 n")
         in_prompt = position < length
         place = torch.where(in_prompt, position, position - length + begin)
         read = in_prompt | (place < end)
@@ -74,23 +73,24 @@ class BranchesPlan(Plan):
             row = values.new_zeros(len(prompts) * width).scatter(0, flat[read], values.expand_as(flat)[read])
             return rearrange(row, "(b w) -> b w", w=width)
 
-        scored = rows.scored[chosen, 1:]
-        return BranchesPart(
-            tokens=shared(rows.tokens[chosen]),
+        scored = sequences.scored[chosen, 1:]
+        return BranchesPass(
+            tokens=shared(sequences.tokens[chosen]),
             positions=shared(position),
             branch=shared(branch),
-            predicting=flat[:, :-1][scored],
-            at=rows.at[chosen, 1:][scored],
-            targets=rows.tokens[chosen, 1:][scored],
+            predictors=flat[:, :-1][scored],
+            slots=sequences.slots[chosen, 1:][scored],
+            targets=sequences.tokens[chosen, 1:][scored],
         )
 
 
-def plan(rows: Rows, work: Work) -> BranchesPlan | None:
+def plan(sequences: Sequences, work: ForwardCost) -> BranchesPlan | None:
     """The cheapest grouping of prompts; None where a prompt is empty or a row too long."""
-    if not rows.prompts or not all(rows.prompts):
+    lengths = sequences.prompt_lengths
+    if not lengths or not all(lengths):
         return None
-    ends = [[length] for length in rows.prompts]
-    for row, length in enumerate(rows.lengths):
+    ends = [[length] for length in lengths]
+    for row, length in enumerate(sequences.lengths):
         of_prompt = ends[row % len(ends)]  # the last token of a completion is predicted, never read
         of_prompt.append(of_prompt[-1] + max(length - of_prompt[0] - 1, 0))
 
@@ -99,7 +99,8 @@ def plan(rows: Rows, work: Work) -> BranchesPlan | None:
 
     def cost(group: list[int]) -> float:
         n = max(ends[prompt][-1] for prompt in group)
-        return (len(group) * n + work.tokens_of_pass) * work.of_token + len(group) * MASKED * n * n * work.of_pair
+        return (len(group) * n + work.tokens_per_pass) * work.per_token + len(group) * MASKED * n * n * work.per_pair
 
-    plans = groupings(list(range(len(ends))), [of_prompt[-1] for of_prompt in ends])
-    return min((BranchesPlan(rows, sum(map(cost, groups)), groups, ends) for groups in plans), key=lambda found: found.cost)
+    groupings = length_groupings(list(range(len(ends))), [of_prompt[-1] for of_prompt in ends])
+    plans = (BranchesPlan(sequences, sum(map(cost, groups)), groups, ends) for groups in groupings)
+    return min(plans, key=lambda plan: plan.cost)

@@ -1,6 +1,7 @@
 """Prompts one after the other in a single row, the candidates of each behind it: nothing is padded and nothing masked.
 
-Positions start again with every prompt, and after the prompt with every candidate.
+PPPaabQQcdd     row
+01234301223     positions: they start again with every prompt, and after the prompt with every candidate
 """
 
 from __future__ import annotations
@@ -12,98 +13,97 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dpo_lab.scoring.attention import Tree, Trees
-from dpo_lab.scoring.layouts.base import Layout, Part, Plan, Rows, SharesPrompt, Work
-from dpo_lab.scoring.layouts.rows import CAUSAL
+from dpo_lab.scoring.attention import PackedRow, PrefixTree
+from dpo_lab.scoring.layouts.base import ForwardPass, Layout, LayoutPlan, SharesPrompt
+from dpo_lab.scoring.layouts.cost import CAUSAL, RECTANGLE, ForwardCost
+from dpo_lab.scoring.layouts.sequences import Sequences
 
-SEEN = 1.3
-"""As in `rows`, where all of a rectangle is seen."""
-TOKENS_OF_A_PIECE = 4
+TOKENS_PER_BLOCK = 4
 """What a call of the attention costs in each layer beside its products, in tokens. Measured on a CPU."""
 FULL = 8192
 """Tokens beyond which a row gets no more prompts: a longer one is not faster, and where nothing is kept takes more memory."""
 
 
 @dataclass
-class PackedPart(Part):
+class PackedPass(ForwardPass):
     tokens: Int[Tensor, " n"]
     positions: Int[Tensor, " n"]
-    trees: Trees
-    predicting: Int[Tensor, " t"]
+    row: PackedRow
+    predictors: Int[Tensor, " t"]
     """Where each scored token's predecessor stands."""
 
-    def states(self, model: nn.Module) -> Float[Tensor, "t d"]:
+    def hidden_states(self, model: nn.Module) -> Float[Tensor, "t d"]:
         assert isinstance(model, SharesPrompt)
-        return model.hidden_of_trees(self.tokens, self.positions, self.trees).index_select(0, self.predicting)
+        return model.hidden_packed(self.tokens, self.positions, self.row).index_select(0, self.predictors)
 
 
 @dataclass
-class PackedPlan(Plan):
+class PackedPlan(LayoutPlan):
     groups: list[list[int]]
     """Prompts."""
 
     layout: ClassVar[Layout] = Layout.packed
 
-    def parts(self) -> list[Part]:
-        found = map(self._part, self.groups)
-        return [part for part in found if len(part.at)]
+    def passes(self) -> list[ForwardPass]:
+        return [one for one in map(self._pass, self.groups) if len(one.slots)]
 
-    def _part(self, prompts: list[int]) -> PackedPart:
-        rows = self.rows
-        trees: list[Tree] = []
-        tokens, positions, predicting, at, targets = ([] for _ in range(5))
+    def _pass(self, prompts: list[int]) -> PackedPass:
+        every = self.sequences
+        trees: list[PrefixTree] = []
+        tokens, positions, predictors, slots, targets = ([] for _ in range(5))
         column = 0
 
         def place(row: int, first: int, last: int) -> None:
             nonlocal column
-            tokens.append(rows.tokens[row, first:last])
+            tokens.append(every.tokens[row, first:last])
             positions.append(torch.arange(first, last))
             column += last - first
 
         for prompt in prompts:
-            begin, length = column, rows.prompts[prompt]
+            begin, length = column, every.prompt_lengths[prompt]
             place(prompt, 0, length)
             split, ends = column, []
-            for row in rows_of(rows, prompt):
-                scored = rows.scored[row, 1 : rows.lengths[row]]
+            for row in every.of_prompt(prompt):
+                scored = every.scored[row, 1 : every.lengths[row]]
                 before = torch.arange(len(scored))
                 # A candidate's first token follows the prompt's last.
                 before = torch.where(before < length, begin + before, column + before - length)
-                predicting.append(before[scored])
-                targets.append(rows.tokens[row, 1 : rows.lengths[row]][scored])
-                at.append(rows.at[row, 1 : rows.lengths[row]][scored])
-                place(row, length, max(rows.lengths[row] - 1, length))
+                predictors.append(before[scored])
+                targets.append(every.tokens[row, 1 : every.lengths[row]][scored])
+                slots.append(every.slots[row, 1 : every.lengths[row]][scored])
+                place(row, length, max(every.lengths[row] - 1, length))
                 ends.append(column)
-            trees.append(Tree(begin, split, tuple(ends)))
-        in_row = torch.cat(tokens), torch.cat(positions), Trees.of(trees)
-        return PackedPart(torch.cat(at), torch.cat(targets), *in_row, torch.cat(predicting))
+            trees.append(PrefixTree(begin, split, tuple(ends)))
+        in_row = torch.cat(tokens), torch.cat(positions), PackedRow.of(trees)
+        return PackedPass(torch.cat(slots), torch.cat(targets), *in_row, torch.cat(predictors))
 
 
-def rows_of(rows: Rows, prompt: int) -> range:
-    return range(prompt, len(rows.lengths), len(rows.prompts))
-
-
-def plan(rows: Rows, work: Work) -> PackedPlan | None:
+def plan(sequences: Sequences, work: ForwardCost) -> PackedPlan | None:
     """Prompts in their order, in rows that are full; None where a prompt is empty or a row would be too long."""
-    if not rows.prompts or not all(rows.prompts):
+    if not sequences.prompt_lengths or not all(sequences.prompt_lengths):
         return None
     groups: list[list[int]] = []
     held = cost = 0.0
-    most = max(FULL, work.tokens_of_pass)  # an accelerator has more to gain from one pass
+    most = max(FULL, work.tokens_per_pass)  # an accelerator has more to gain from one pass
     most = most if work.longest_row is None else min(most, work.longest_row)
-    for prompt, length in enumerate(rows.prompts):
-        behind = [max(rows.lengths[row] - 1 - length, 0) for row in rows_of(rows, prompt)]
+    for prompt, length in enumerate(sequences.prompt_lengths):
+        behind = [max(sequences.lengths[row] - 1 - length, 0) for row in sequences.of_prompt(prompt)]
         tokens = length + sum(behind)
         if work.longest_row is not None and tokens > work.longest_row:
             return None
         if not groups or held + tokens > most:
             groups.append([])
             held = 0
-            cost += work.tokens_of_pass * work.of_token
+            cost += work.tokens_per_pass * work.per_token
         groups[-1].append(prompt)
         held += tokens
-        first, others = length + behind[0], [n for n in behind[1:] if n]
-        seen = CAUSAL * (first**2 + sum(n**2 for n in others)) + SEEN * sum(others) * length
-        pieces = 1 + bool(others) + len(others)
-        cost += (tokens + pieces * TOKENS_OF_A_PIECE) * work.of_token + seen * work.of_pair
-    return PackedPlan(rows, cost, groups)
+        cost += _cost(length, behind, tokens, work)
+    return PackedPlan(sequences, cost, groups)
+
+
+def _cost(prompt: int, candidates: list[int], tokens: int, work: ForwardCost) -> float:
+    """Of one tree, given the lengths of its prompt and candidates."""
+    first, later = prompt + candidates[0], [n for n in candidates[1:] if n]
+    pairs = CAUSAL * (first**2 + sum(n**2 for n in later)) + RECTANGLE * sum(later) * prompt
+    blocks = 1 + bool(later) + len(later)
+    return (tokens + blocks * TOKENS_PER_BLOCK) * work.per_token + pairs * work.per_pair

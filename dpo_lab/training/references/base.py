@@ -19,7 +19,7 @@ from dpo_lab.artifacts.tensors import tensor_digest
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
 from dpo_lab.scoring.logps import Scoring, score
-from dpo_lab.scoring.micro_batches import without_gradients
+from dpo_lab.scoring.micro_batches import split_for_inference
 from dpo_lab.training.compute import rounding_on
 
 FORMAT = 1
@@ -148,7 +148,7 @@ class CachedReference(ReferenceSpec):
 
         def build(directory: Path) -> None:
             logps = torch.zeros(data.mask.shape)
-            for rows in without_gradients(data, how.micro_batch_size, how.micro_batch_tokens):
+            for rows in split_for_inference(data, how.micro_batch_size, how.micro_batch_tokens):
                 batch = data.select(rows)
                 found = score(model, batch.to(device), how).float().cpu()
                 logps[:, rows] = logps[:, rows].masked_scatter(data.mask[:, rows], found[batch.mask])

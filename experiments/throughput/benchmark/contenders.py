@@ -17,7 +17,7 @@ from dpo_lab.models.copying import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
-from dpo_lab.scoring.self_check import trusted
+from dpo_lab.scoring.self_check import exact_layouts
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.references import REFERENCES, Reference
 from experiments.throughput.benchmark.base import CONTENDERS, Contender, Setting, Step
@@ -35,12 +35,12 @@ class Lab(Contender):
     def prepare(self, setting: Setting) -> Step:
         compute = setting.compute
         setting.policy.train(setting.trainer.dropout)
-        scoring = Scoring(trusted(setting.policy, compute.layout, lambda reason: None), compute.head_portion)
+        layouts = exact_layouts(setting.policy, compute.layout, lambda reason: None)
+        scoring = Scoring(layouts, compute.head_portion, *setting.trainer.micro_batch_limits)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
         running.set_up(setting.policy, compute.compile, compute.checkpointing)
         loss = DPOLoss(beta=setting.beta)
-        portions = setting.trainer.micro_batch_size, setting.trainer.micro_batch_tokens
-        objective = Objective(setting.policy, loss, reference, compute, *portions, scoring=scoring)
+        objective = Objective(setting.policy, loss, reference, compute, scoring)
         return lambda: objective.fill_gradients(batch)
 
 

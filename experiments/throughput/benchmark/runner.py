@@ -111,7 +111,7 @@ class BenchmarkRunner(RunnerSpec):
         )
         first = ready[self.contenders[0]].setting
         assert isinstance(first.policy, TransformerPolicy)
-        useful = useful_operations(first.batch, first.policy.work(), first.policy.head_size)
+        useful = useful_operations(first.batch, first.policy.forward_cost(), first.policy.head_size)
         memory: dict[str, int | None] = dict.fromkeys(self.contenders)
         if self.memory and device.type == "cuda":
             memory |= {name: of_step(one.step, one.model, device) for name, one in ready.items()}

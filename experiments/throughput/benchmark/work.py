@@ -7,7 +7,7 @@ import time
 import torch
 
 from dpo_lab.records import CandidateBatch
-from dpo_lab.scoring.layouts import Work
+from dpo_lab.scoring.layouts import ForwardCost
 from dpo_lab.training.compute import Compute, Precision
 from experiments.throughput.benchmark.timing import synchronise
 
@@ -17,7 +17,7 @@ SECONDS = 0.2
 """For each shape."""
 
 
-def useful_operations(batch: CandidateBatch, work: Work, head: int) -> float:
+def useful_operations(batch: CandidateBatch, work: ForwardCost, head: int) -> float:
     """Multiplications and additions that a step cannot do without: each prompt once, no padding, no reference.
 
     `head` is the number of weights of the head. The backward pass counts as two forward passes.
@@ -27,7 +27,7 @@ def useful_operations(batch: CandidateBatch, work: Work, head: int) -> float:
     read = (completions - 1).clamp(min=0)  # the last token is predicted, never read
     tokens = prompts.sum() + read.sum()
     attended = (prompts * (prompts + 1) / 2).sum() + (read * prompts + read * (read + 1) / 2).sum()
-    forward = work.of_token * tokens + work.of_pair * attended + head * completions.sum()
+    forward = work.per_token * tokens + work.per_pair * attended + head * completions.sum()
     return float(2 * 3 * forward)
 
 

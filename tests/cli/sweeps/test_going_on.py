@@ -16,7 +16,7 @@ from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline.resume import unfinished_run
-from dpo_lab.pipeline.study import to_study
+from dpo_lab.pipeline.study_config import to_study
 
 pytestmark = pytest.mark.slow
 SWEEP = ["-m", *QUICKSTART, "trainer.max_steps=100", "trainer.eval_every=20", "trainer.log_every=7", "loss.beta=0.1"]

@@ -17,8 +17,9 @@ from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import sum_up
 from dpo_lab.cli.sweeps.display import Display
 from dpo_lab.cli.sweeps.ledger import Ledger, State
-from dpo_lab.pipeline.resume import config_key
-from dpo_lab.pipeline.study import Study, to_study
+from dpo_lab.pipeline.study import Study
+from dpo_lab.pipeline.study_config import to_study
+from dpo_lab.pipeline.study_keys import config_key
 from dpo_lab.tracking import Console
 
 

@@ -10,10 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from dpo_lab.compare.figures.frontier_panel import way
+from dpo_lab.compare.figures.curves import run_curves
 from dpo_lab.compare.figures.labels import Labels
 from dpo_lab.compare.figures.run import compose, draw_run, finding
-from dpo_lab.compare.figures.training_panels import curves
+from dpo_lab.compare.figures.run_frontier import run_path
 from dpo_lab.tracking import RunDirectory, read_metrics
 
 SUMMARY = {
@@ -120,7 +120,7 @@ def test_a_run_that_diverged_is_drawn_as_far_as_it_is_finite(tmp_path: Path) -> 
     run.write_summary({"kl": math.nan, "proxy/policy": math.nan, "best_of_n": [{"n": 2, "kl": math.nan, "proxy": 1.0}]})
     run.close()
     draw_run(tmp_path)
-    assert list(curves(read_metrics(tmp_path))["loss"]["train"].steps) == [0, 1]
+    assert list(run_curves(read_metrics(tmp_path))["loss"]["train"].steps) == [0, 1]
     assert "Loss" in texts(tmp_path)
 
 
@@ -147,16 +147,16 @@ def test_the_finding_says_as_much_as_the_numbers_allow() -> None:
 
 
 def test_the_summary_stands_in_for_the_evaluation_of_its_step() -> None:
-    points = way(events(sampled=True), SUMMARY)
+    points = run_path(events(sampled=True), SUMMARY)
     assert [point.step for point in points] == [0, 10, 20, 30, 40]
     assert (points[-1].kl, points[-1].kl_se, points[-1].reward, points[-1].reward_se) == (3.6, 0.06, 2.5, 0.08)
-    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 20})] == [0, 10, 20]
-    assert [point.step for point in way(events(sampled=True), SUMMARY | {"step": 0})] == [0]  # the best was where it began
+    assert [point.step for point in run_path(events(sampled=True), SUMMARY | {"step": 20})] == [0, 10, 20]
+    assert [point.step for point in run_path(events(sampled=True), SUMMARY | {"step": 0})] == [0]  # the best was where it began
 
 
 def test_metrics_logged_once_or_never_make_no_curve() -> None:
     rows = [*events(sampled=False), {"step": 3, "split": "train", "kl": 1.0}]
-    assert {metric: set(splits) for metric, splits in curves(rows).items()} == {
+    assert {metric: set(splits) for metric, splits in run_curves(rows).items()} == {
         "loss": {"train", "eval"},
         "rewards/accuracies": {"train", "eval"},
     }

@@ -7,7 +7,7 @@ import torch
 from greedy_contender import MEGABYTES
 
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.scoring.layouts import Work
+from dpo_lab.scoring.layouts import ForwardCost
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.settings import TrainerSettings
 from experiments.throughput.benchmark import Case
@@ -37,7 +37,7 @@ def test_a_speedup_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_useful_operations_are_those_of_a_loop_over_tokens() -> None:
-    batch, work, head = CASE.draw(seed=2), Work(of_token=7, of_pair=3), 11
+    batch, work, head = CASE.draw(seed=2), ForwardCost(per_token=7, per_pair=3), 11
     expected = 0
     for row in range(len(batch)):
         prompt = int(batch.prompt_mask[row].sum())

@@ -1,0 +1,116 @@
+"""What a training will measure, known from its settings and the data's first row: mistakes show before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from dpo_lab.pipeline.study import Study
+from dpo_lab.records import CandidateBatch, Logps
+from dpo_lab.registry import suggestion
+from dpo_lab.training.metrics import means, preference_metrics
+
+OF_SAMPLES = ("kl", "entropy", "distinct_2", "length/policy")
+OF_REWARDS = (
+    *("reward/policy", "reward/reference", "proxy/policy", "proxy/reference"),
+    *("positive/policy", "positive/reference", "win_rate"),
+)
+"""Metrics of an evaluation; of means also the standard error, as NAME_se."""
+
+
+@dataclass
+class Kind:
+    """What every row of the data holds."""
+
+    num_candidates: int
+    scores: bool = False
+    margin: bool = False
+
+
+def check_training(study: Study) -> None:
+    """Raises ValueError for what would end a training after all the work before it, or would be left out of it unsaid."""
+    kind, trainer = row_kind(study), study.trainer
+    context, longest = getattr(study.model, "context", None), study.candidates.max_tokens
+    if context is not None and longest > context:
+        raise ValueError(f"candidates.max_tokens={longest} exceeds model.context={context}: lower the one or raise the other")
+    if study.evaluation.best_of is not None and study.reward.name == "none":
+        raise ValueError(
+            "evaluation.best_of chooses by a reward, and there is none: choose one with reward=..., or leave it out"
+        )
+    if kind is not None:
+        study.loss.check(_rows(kind))
+    if trainer.guards.max_margin is not None and kind is not None and kind.num_candidates == 1:
+        raise ValueError(
+            "trainer.guards.max_margin is a bound on the margin of pairs, and this data has single completions: choose "
+            "trainer.guards.max_drop or max_kl"
+        )
+    if trainer.guards.max_drop is not None and study.reference.name == "none":
+        raise ValueError(
+            "trainer.guards.max_drop is a bound on how far completions fall below the reference, and reference=none: choose "
+            "reference=cached"
+        )
+    name = trainer.best_metric
+    if name != "loss":
+        known = metric_names(study, kind)
+        if name not in known and name.removesuffix("_se") not in known:
+            raise ValueError(f"trainer.best_metric: no evaluation of this run measures '{name}'.{suggestion(name, known)}")
+
+
+def row_kind(study: Study) -> Kind | None:
+    """None where only reading the data can tell."""
+    if study.candidates.sampled:
+        count = study.candidates.num_candidates
+        return None if count is None else Kind(count, scores=True)
+    first = study.data.first()
+    return None if first is None else Kind(len(first.completions), first.scores is not None, first.margin is not None)
+
+
+def metric_names(study: Study, kind: Kind | None) -> set[str]:
+    """Every metric that an evaluation of this study may measure."""
+    found = {*OF_SAMPLES, *(OF_REWARDS if study.reward.name != "none" else ())}
+    for each in [kind] if kind is not None else _kinds(study):
+        found |= _of_preferences(study, each)
+    return found | ({"displacement/chosen"} if "logps/chosen" in found else set())
+
+
+def _kinds(study: Study) -> Iterator[Kind]:
+    for count in (1, 2):
+        if count >= study.loss.min_candidates:
+            yield Kind(count, scores=True, margin=count == 2)
+
+
+def _of_preferences(study: Study, kind: Kind) -> set[str]:
+    """The names of what is measured on two rows of that kind, which hold one token each."""
+    loss, rows = study.loss, _rows(kind)
+    rows = rows.with_mismatched() if loss.needs_mismatched else rows
+    logps = _logps(rows, study.reference.name != "none")
+    state = loss.initial_state()
+    if loss.couples_batch:
+        state = loss.observe(logps, rows, state)
+    return set(means(preference_metrics(loss, loss(logps, rows, state), logps, rows, state)))
+
+
+def _rows(kind: Kind) -> CandidateBatch:
+    k = kind.num_candidates
+    one = torch.ones(k, 2, 1, dtype=torch.bool)
+    return CandidateBatch(
+        prompt=torch.tensor([[0], [1]]),
+        prompt_mask=one[0],
+        completions=torch.zeros(k, 2, 1, dtype=torch.long),
+        mask=one,
+        ids=torch.arange(2),
+        confidence=torch.ones(2),
+        scores=torch.arange(float(k), 0, -1)[:, None].repeat(1, 2) if kind.scores else None,
+        desirable=torch.tensor([[True, False]]) if k == 1 else None,
+        margin=torch.ones(2) if kind.margin else None,
+    )
+
+
+def _logps(rows: CandidateBatch, has_reference: bool) -> Logps:
+    shape = rows.mask.shape
+    policy = -torch.linspace(1, 2, rows.mask.numel()).reshape(shape)
+    reference = torch.full(shape, -1.5) if has_reference else None
+    mismatched = None if rows.mismatched is None else _logps(replace(rows.mismatched, mismatched=None), has_reference)
+    return Logps(policy, reference, rows.mask, torch.zeros(shape), torch.zeros(shape), mismatched)
