@@ -15,6 +15,12 @@ def main() -> None:
     # The directory the user stands in holds the user's modules, for the installed command as for `python -m`.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if sys.argv[1:] in (["--help"], ["-h"]):  # answered without torch
+        from dpo_lab.cli.help_text import help_text
+
+        print(help_text(), end="")
+        return
+
     from dpo_lab.cli.main import run_command
 
     sys.exit(run_command(sys.argv[1:]))

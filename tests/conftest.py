@@ -7,15 +7,13 @@ import signal
 import warnings
 
 import pytest
+import shape_checks
 import torch
 from hypothesis import HealthCheck, Phase, settings
-from jaxtyping import install_import_hook
 
 import dpo_lab.artifacts.fingerprint  # noqa: F401  # it holds no shapes, and a run asks it thousands of small questions: it stays as it is
 
-install_import_hook(
-    ["dpo_lab", "experiments.throughput.benchmark"], "beartype.beartype"
-)  # before anything else of dpo_lab is imported
+shape_checks.install()  # before anything else of dpo_lab is imported
 
 with warnings.catch_warnings():
     # It scripts functions while it is imported, and torch 2.13 warns of that. Ours stay errors.

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from dpo_lab.cli import CONF
 from dpo_lab.cli.grammar import key_of, of_hydra, parsed
 from dpo_lab.cli.hydra_settings import refuse_code
 from dpo_lab.cli.resumed_config import config_of_run
@@ -33,8 +34,6 @@ from dpo_lab.registry import Registry, load_user_modules, suggestion
 
 VERSION_BASE = "1.3"
 PRIMARY = "config"
-PACKAGE = Path(__file__).parents[1]
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # in a wheel, or beside the sources
 
 
 def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:

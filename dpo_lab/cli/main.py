@@ -15,8 +15,10 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from yaml import YAMLError
 
-from dpo_lab.cli.composing import CONF, PRIMARY, Composer
+from dpo_lab.cli import CONF
+from dpo_lab.cli.composing import PRIMARY, Composer
 from dpo_lab.cli.grammar import of_hydra, parsed, renamed, spelled_out
+from dpo_lab.cli.help_text import help_text
 from dpo_lab.cli.planning import in_order, jobs_of_command
 from dpo_lab.cli.sweeps import Ledger, Task
 from dpo_lab.cli.sweeps.ledger import State
@@ -88,7 +90,9 @@ def _show(given: argparse.Namespace, hydra: Hydra, composer: Composer, arguments
         parser = get_args_parser()
         asked = parser.parse_args(list(arguments))
         if asked.help:
-            hydra.app_help(PRIMARY, parser, asked)
+            print(help_text(composer.user_modules))
+            if words:
+                print(f"THE CONFIGURATION OF {' '.join(words)}\n\n{OmegaConf.to_yaml(composer.settings(given.words))}", end="")
         elif asked.hydra_help:
             hydra.hydra_help(PRIMARY, parser, asked)
         elif asked.shell_completion:

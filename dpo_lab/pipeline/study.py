@@ -21,8 +21,9 @@ from dpo_lab.preferences.rewards import RewardSpec
 from dpo_lab.registry import suggestion
 from dpo_lab.tracking.run_directory import path_below
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OptimizerSpec, ScheduleSpec
+from dpo_lab.training.optimizers import OptimizerSpec
 from dpo_lab.training.references import ReferenceSpec
+from dpo_lab.training.schedules import ScheduleSpec
 from dpo_lab.training.settings import TrainerSettings
 
 STAGES = ("tokenizer", "base", "reward", "candidates", "reference_samples", "pairs", "reference_scores")
@@ -104,7 +105,7 @@ class Study:
                 raise ValueError(f"a seed has at most 63 bits, got seed={seed}")
         if self.vary is Vary.all:
             check_vary(self)
-        if self.loss.needs_reference and self.reference.name == "none":
+        if self.loss.needs_reference and not self.reference.has_logps:
             raise ValueError(f"loss={self.loss.name} needs a reference: choose reference=cached or reference=frozen")
         if self.loss.needs_kl and not self.reference.runs_model:
             raise ValueError(

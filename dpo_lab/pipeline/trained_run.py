@@ -19,7 +19,6 @@ from dpo_lab.scoring.logps import Scoring
 from dpo_lab.tracking import read_run, read_summary
 from dpo_lab.training.checkpoints import Checkpoint
 from dpo_lab.training.references import Reference
-from dpo_lab.training.references.base import CachedReference, FrozenReference
 from dpo_lab.training.train_state import below, loss_values, weights_of
 
 
@@ -59,7 +58,7 @@ class TrainedRun:
         """What the policy was compared with: frozen, another policy, or wherever it had moved."""
         spec = self.study.reference
         model, _ = reference_model(spec, base, key)
-        live = FrozenReference(path=spec.path) if isinstance(spec, CachedReference) else spec
+        live = spec.unprepared()
         found = Reference(live, model, scoring=scoring)
         if spec.moves:
             found.restore(below("reference", self._state(f"reference={spec.name}")))

@@ -46,7 +46,7 @@ def check_training(study: Study) -> None:
             "trainer.guards.max_margin is a bound on the margin of pairs, and this data has single completions: choose "
             "trainer.guards.max_drop or max_kl"
         )
-    if trainer.guards.max_drop is not None and study.reference.name == "none":
+    if trainer.guards.max_drop is not None and not study.reference.has_logps:
         raise ValueError(
             "trainer.guards.max_drop is a bound on how far completions fall below the reference, and reference=none: choose "
             "reference=cached"
@@ -85,7 +85,7 @@ def _of_preferences(study: Study, kind: Kind) -> set[str]:
     """The names of what is measured on two rows of that kind, which hold one token each."""
     loss, rows = study.loss, _rows(kind)
     rows = rows.with_mismatched() if loss.needs_mismatched else rows
-    logps = _logps(rows, study.reference.name != "none")
+    logps = _logps(rows, study.reference.has_logps)
     state = loss.initial_state()
     if loss.couples_batch:
         state = loss.observe(logps, rows, state)

@@ -21,11 +21,11 @@ from dpo_lab.training.early_stopping import EarlyStopping
 from dpo_lab.training.guards import DivergenceError, Guard, Record
 from dpo_lab.training.metrics import Meter, Tally, once
 from dpo_lab.training.objective import Objective
-from dpo_lab.training.optim import ScheduleSpec
 from dpo_lab.training.preflight import check_initial_loss, evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.training.references.base import Reference
 from dpo_lab.training.result import Status, TrainResult
 from dpo_lab.training.sampler import batch_rows
+from dpo_lab.training.schedules import ScheduleSpec
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.train_state import (
     below,

@@ -23,8 +23,9 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference, ReferenceSpec
+from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks, Trainer
 

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dpo_lab.cli.composing import CONF, Composer, composed
+from dpo_lab.cli import CONF
+from dpo_lab.cli.composing import Composer, composed
 from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.pipeline.study import CHOICES
 from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry, load_user_modules
-from dpo_lab.training.optim.schedules import SCHEDULES, LinearSchedule
+from dpo_lab.training.schedules import SCHEDULES
+from dpo_lab.training.schedules.linear import LinearSchedule
 
 EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 FILES = sorted(file.relative_to(CONF).as_posix() for file in CONF.rglob("*.yaml"))

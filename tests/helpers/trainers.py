@@ -14,8 +14,9 @@ from dpo_lab.models.copying import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference
+from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks, Trainer
 

@@ -25,7 +25,8 @@ from torch import nn
 
 from dpo_lab.artifacts.digests import file_digest
 from dpo_lab.artifacts.directory import verify_directory
-from dpo_lab.cli.main import CONF, run_command
+from dpo_lab.cli import CONF
+from dpo_lab.cli.main import run_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.evaluation.ideal import frontier_of

@@ -22,7 +22,7 @@ from dpo_lab.pipeline.execute import execute
 from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.pipeline.study_keys import code_of_study, config_key
-from dpo_lab.training.references.base import FrozenReference
+from dpo_lab.training.references.frozen import FrozenReference
 
 OTHER = {"auto": "never", "": str(Path(__file__).parent)}
 """Where a type does not say what else a setting could be."""

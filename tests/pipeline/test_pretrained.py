@@ -31,7 +31,7 @@ from dpo_lab.models.copying import freeze
 from dpo_lab.models.lora import Lora
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
 from dpo_lab.models.pretrained import PretrainedSpec
-from dpo_lab.training.optim import OPTIMIZERS
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference, ReferenceSpec
 
 DATA = ["data=pairs", "data.path=pairs.jsonl", "data.eval_share=0.3", "candidates.max_tokens=8"]

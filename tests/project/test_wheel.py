@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import ENVIRONMENT, QUICKSTART, run, runs_of
 
-from dpo_lab.cli.main import CONF
+from dpo_lab.cli import CONF
 
 pytestmark = pytest.mark.slow
 

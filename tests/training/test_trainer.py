@@ -24,9 +24,10 @@ from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.scoring.logps import score
 from dpo_lab.scoring.micro_batches import row_lengths
 from dpo_lab.training.compute import Compute
-from dpo_lab.training.optim import OPTIMIZERS, SCHEDULES
+from dpo_lab.training.optimizers import OPTIMIZERS
 from dpo_lab.training.references import REFERENCES, Reference
 from dpo_lab.training.result import Status, TrainResult
+from dpo_lab.training.schedules import SCHEDULES
 from dpo_lab.training.settings import TrainerSettings
 from dpo_lab.training.trainer import Hooks
 

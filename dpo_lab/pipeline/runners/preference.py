@@ -105,4 +105,4 @@ def remarks(study: Study, train: CandidateBatch) -> list[str]:
     if train.num_candidates == 1 and train.desirable is not None and bool((train.desirable == train.desirable[0, 0]).all()):
         kind = "desirable" if train.desirable[0, 0] else "undesirable"
         found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
-    return found + (study.reference.remarks(study.trainer.num_steps) if study.loss.needs_reference else [])
+    return found + (study.reference.warnings(study.trainer.num_steps) if study.loss.needs_reference else [])

@@ -1,5 +1,5 @@
-"""References: frozen copy, cached scores, none, and copies that follow the policy."""
+"""References, one file each: what the policy is compared with."""
 
-from dpo_lab.training.references.base import REFERENCES, LiveReference, Reference, ReferenceSpec
+from dpo_lab.training.references.base import REFERENCES, Reference, ReferenceSpec
 
-__all__ = ["REFERENCES", "LiveReference", "Reference", "ReferenceSpec"]
+__all__ = ["REFERENCES", "Reference", "ReferenceSpec"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch.optim import NAdam
 
-from dpo_lab.training.optim import OPTIMIZERS, OptimizerSpec
+from dpo_lab.training.optimizers import OPTIMIZERS, OptimizerSpec
 
 
 @OPTIMIZERS.register

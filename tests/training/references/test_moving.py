@@ -124,8 +124,8 @@ def test_settings_out_of_range_are_refused_by_name(name: str, field: str, value:
 
 def test_a_reference_that_would_never_move_is_remarked_on() -> None:
     for spec in (REFERENCES["synced"](sync_every=100), REFERENCES["ema"](update_every=100)):
-        assert spec.remarks(100) == []
-        assert "never moves" in spec.remarks(99)[0]
+        assert spec.warnings(100) == []
+        assert "never moves" in spec.warnings(99)[0]
 
 
 def test_a_cached_reference_cannot_follow() -> None:

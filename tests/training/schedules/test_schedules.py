@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpo_lab.training.optim import SCHEDULES, ScheduleSpec
+from dpo_lab.training.schedules import SCHEDULES, ScheduleSpec
 
 WARMUPS = st.floats(0, 1, exclude_max=True)
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Muon
 
 from dpo_lab.models.transformer import TransformerSpec
-from dpo_lab.training.optim import OPTIMIZERS, OptimizerSpec
-from dpo_lab.training.optim.optimizers import MuonScaling
+from dpo_lab.training.optimizers import OPTIMIZERS, OptimizerSpec
+from dpo_lab.training.optimizers.muon import MuonScaling
 
 
 def transformer(tie: bool) -> nn.Module:
