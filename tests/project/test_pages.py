@@ -23,8 +23,8 @@ from dpo_lab.cli.composing import Composer, composed
 from dpo_lab.cli.planning import jobs_of_command
 from dpo_lab.compare.__main__ import _parser
 from dpo_lab.losses import LOSSES
-from dpo_lab.pipeline.foreseen import OF_REWARDS, OF_SAMPLES, evaluated_names
-from dpo_lab.pipeline.study import refuse_unknown_keys
+from dpo_lab.pipeline.study_config import refuse_unknown_keys
+from dpo_lab.pipeline.upfront_checks import OF_REWARDS, OF_SAMPLES, metric_names
 from dpo_lab.registry import load_user_modules
 from dpo_lab.tracking.glossary import meaning
 
@@ -212,9 +212,9 @@ def test_what_a_run_foresees_and_every_loss_logs_has_a_meaning() -> None:
     found = {*OF_SAMPLES, *OF_REWARDS}
     for name in LOSSES:
         study: Any = SimpleNamespace(
-            loss=LOSSES[name](), reference=SimpleNamespace(name="frozen"), reward=SimpleNamespace(name="x")
+            loss=LOSSES[name](), reference=SimpleNamespace(has_logps=True), reward=SimpleNamespace(name="x")
         )
-        found |= evaluated_names(study, None)
+        found |= metric_names(study, None)
     assert len(found) > 30
     assert {name for name in found if meaning(name) is None} == set()
 
