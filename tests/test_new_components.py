@@ -28,6 +28,7 @@ NEW = {
     "references": "reference=average reference.share=0.25",
     "optimizers": "optimizer=nadam optimizer.lr=0.01",
     "models": "model=gru model.dim=32",
+    "losses": "loss=squared_hinge loss.target=2",
 }
 """By file: its option, and a setting of its own."""
 NEEDS = {"candidates": ["reward=lexicon", "++reward.values={a: 1}"]}

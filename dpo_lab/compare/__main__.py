@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from dpo_lab.artifacts.json_files import write_atomically
-from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.comparison import Comparison, compare_runs
 from dpo_lab.compare.exports import to_csv, to_json, to_latex
-from dpo_lab.compare.tables import contrast_rows, rows_of, save, side_by_side
+from dpo_lab.compare.study_folder import save
+from dpo_lab.compare.tables import differences_table, fit_columns, results_table
 from dpo_lab.tracking.console import Console
 
 EXPORTS = {"csv": to_csv, "json": to_json, "latex": to_latex}
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         piped = [name for name in EXPORTS if str(getattr(given, name)) == "-"]
         _refuse_outputs(given, piped)
         console = Console(sys.stderr if piped else None)
-        comparison = compared(given.runs, given.by, given.metric, given.at_kl, given.baseline, given.max_gap)
+        comparison = compare_runs(given.runs, given.by, given.metric, given.at_kl, given.baseline, given.max_gap)
         _print(console, comparison)
         _write(console, comparison, given, list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError) as error:
@@ -77,20 +78,20 @@ def _parser() -> argparse.ArgumentParser:
 def _print(console: Console, comparison: Comparison) -> None:
     for line in comparison.left_out:
         console.note(line)
-    for line in comparison.remarks:
+    for line in comparison.warnings:
         console.warn(line)
-    for line in comparison.differences:
+    for line in comparison.varied_settings:
         console.note(line)
     title = f"{len(comparison.runs)} run{'s'[: len(comparison.runs) - 1]}, by setting"
-    for metrics in side_by_side(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
-        console.table(title, *rows_of(comparison.groups, metrics, between="\n"))
+    for metrics in fit_columns(comparison.groups, comparison.metrics, shutil.get_terminal_size().columns):
+        console.table(title, *results_table(comparison.groups, metrics, between="\n"))
     for line in comparison.notes:
         console.note(line)
-    for metric, found in comparison.contrasts.items():
-        if comparison.baseline is not None and found:
-            console.table(f"{metric}: difference from {comparison.baseline.label}, seed by seed", *contrast_rows(found))
+    for metric, contrasts in comparison.contrasts.items():
+        if comparison.baseline is not None and contrasts:
+            console.table(f"{metric}: difference from {comparison.baseline.label}, seed by seed", *differences_table(contrasts))
 
-    for metric, lines in comparison.sentences.items():
+    for metric, lines in comparison.verdicts.items():
         for line in lines:
             console.note(f"{metric}: {line}")
 
@@ -111,12 +112,12 @@ def _write(console: Console, comparison: Comparison, given: argparse.Namespace, 
         if not drawn:
             console.warn("no figures: the runs have no evaluations on the way and no reward")
     if given.html is not None:
-        from dpo_lab.compare.page import render
+        from dpo_lab.compare.page import to_html
 
         title = " and ".join(dict.fromkeys(str(path.resolve().name) for path in given.runs[:3]))
         command = shlex.join(["python", "-m", "dpo_lab.compare", *arguments])
         given.html.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(given.html, render(comparison, title, command))
+        write_atomically(given.html, to_html(comparison, title, command))
         console.path("page", given.html)
     for name, export in EXPORTS.items():
         path = getattr(given, name)

@@ -1,4 +1,4 @@
-"""A comparison: what was asked of which runs, and the answer that every table, picture and page shows."""
+"""Compares finished runs: rows of settings with the mean of each metric over seeds, and differences from a baseline."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 from dpo_lab.artifacts.fingerprint import decisive, is_seed
+from dpo_lab.compare.at_kl import AT
 from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
+from dpo_lab.compare.footnotes import footnotes
 from dpo_lab.compare.grouping import grouped
-from dpo_lab.compare.matched import AT
-from dpo_lab.compare.notes import footnotes
-from dpo_lab.compare.origins import between_rows, untold
+from dpo_lab.compare.groups import Group
+from dpo_lab.compare.provenance import warnings_between_rows, warnings_of_runs
 from dpo_lab.compare.reading import find_runs
-from dpo_lab.compare.runs import FinishedRun, Group, known_metrics, on_the_way
-from dpo_lab.compare.settings import described
+from dpo_lab.compare.runs import FinishedRun, known_metrics, logged_name
+from dpo_lab.compare.settings import describe_settings
 from dpo_lab.registry import suggestion
 
 METRICS = ("kl", "proxy/policy", "reward/policy", "positive/policy", "win_rate", "ideal_share", "eval/rewards/accuracies")
@@ -26,9 +27,9 @@ TASK = ("data.", "reward.", "tokenizer.")
 
 @dataclass
 class Comparison:
-    """Runs in groups, the metrics asked for, the group that others are measured against, and what was left out.
+    """Runs in groups (a row of the table each), the metrics to show, and the group that the others are compared with.
 
-    `splits` says which runs of equal settings make rows of their own, and why.
+    `left_out` says which runs are not compared, `splits` which runs of equal settings stand in rows of their own, and why.
     """
 
     runs: list[FinishedRun]
@@ -39,78 +40,89 @@ class Comparison:
     splits: list[str] = field(default_factory=list)
 
     @cached_property
-    def differences(self) -> list[str]:
-        """Which settings differ, a line each; of seeds, `notes` say what they vary."""
+    def varied_settings(self) -> list[str]:
+        """A line for each setting that varies; what the seeds vary stands in `notes`."""
         shown = [group.settings for group in self.groups for _ in group.runs]
         own = [decisive(run.settings) for group in self.groups for run in group.runs]
-        return described([a | b for a, b in zip(own, shown, strict=True)], list(self.groups[0].settings))
+        return describe_settings([a | b for a, b in zip(own, shown, strict=True)], list(self.groups[0].settings))
 
     @cached_property
-    def remarks(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What makes the runs hard to compare."""
-        found = list(self.splits)
         tasks = sorted({key for run in self.runs for key in run.settings if key.startswith(TASK) and not is_seed(key)})
         moved = [key for key in tasks if len({str(run.settings.get(key)) for run in self.runs}) > 1]
-        if moved:
-            found.append(f"the runs differ in {', '.join(moved)}: their rewards and log-probabilities are not on one scale")
-        return found + between_rows([group.runs for group in self.groups]) + untold(self.runs)
+        scale = f"the runs differ in {', '.join(moved)}: their rewards and log-probabilities are not on one scale"
+        rows = [group.runs for group in self.groups]
+        return [*self.splits, *([scale] if moved else []), *warnings_between_rows(rows), *warnings_of_runs(self.runs)]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What the intervals allow for, what the marks in the tables mean, and what a seed varies."""
-        return footnotes(self.groups, self.metrics, [each.difference for some in self.contrasts.values() for each in some])
+        """Footnotes: what the intervals allow for, what the marks in the tables mean, and what a seed varies."""
+        differences = [contrast.difference for contrasts in self.contrasts.values() for contrast in contrasts]
+        return footnotes(self.groups, self.metrics, differences)
 
     @cached_property
     def contrasts(self) -> dict[str, list[Contrast]]:
-        """Of each metric the differences from the baseline, none without one."""
+        """By metric, the differences from the baseline; none without a baseline."""
         if self.baseline is None:
             return {}
         return {metric: contrasts(self.groups, metric, self.baseline) for metric in self.metrics}
 
     def contrast(self, group: Group, metric: str) -> Contrast | None:
         """The group's difference from the baseline, None where there is none."""
-        return next((each for each in self.contrasts.get(metric, []) if each.group is group), None)
+        return next((contrast for contrast in self.contrasts.get(metric, []) if contrast.group is group), None)
 
     @cached_property
-    def sentences(self) -> dict[str, list[str]]:
-        """Of each metric, in plain words, what differs from the baseline and what cannot be said.
+    def verdicts(self) -> dict[str, list[str]]:
+        """By metric, in plain words, what differs from the baseline and what cannot be said.
 
-        What holds for every metric is said once, under that name.
+        What holds for every metric is said once, under 'every metric'.
         """
         if self.baseline is None:
             return {}
-        found = {metric: verdict(each, self.baseline.label) for metric, each in self.contrasts.items() if each}
-        shared = [
-            line for line in next(iter(found.values()), []) if len(found) > 1 and all(line in each for each in found.values())
-        ]
-        rest = {metric: [line for line in lines if line not in shared] for metric, lines in found.items()}
+        lines = {metric: verdict(some, self.baseline.label) for metric, some in self.contrasts.items() if some}
+        first = next(iter(lines.values()), [])
+        shared = [line for line in first if len(lines) > 1 and all(line in others for others in lines.values())]
+        rest = {metric: [line for line in several if line not in shared] for metric, several in lines.items()}
         return ({"every metric": shared} if shared else {}) | rest
 
 
-def compared(
-    paths: Sequence[Path],
+def compare_runs(
+    paths: Sequence[Path | str],
     by: Sequence[str] = (),
     metrics: Sequence[str] = (),
-    kls: Sequence[float] = (),
+    at_kl: Sequence[float] = (),
     baseline: str | None = None,
     max_gap: float | None = None,
 ) -> Comparison:
-    """Raises ValueError where there is nothing to compare, and for a setting, metric, KL or baseline that there is not."""
-    runs, left_out = find_runs(paths)
+    """Compare the finished runs at or below the given paths.
+
+    `by` names settings: the table has a row for each combination of their values; without any, for each combination of all
+    settings but the seeds. `metrics` are the columns (a few usual ones without any), read off at the KLs `at_kl` if given.
+    `baseline` is the value of a setting: the other rows are tested against the row that has it. `max_gap` is the widest gap
+    in KL that `at_kl` interpolates across. Raises ValueError if there is nothing to compare, or no such setting, metric, KL
+    or baseline.
+
+        from dpo_lab.compare import compare_runs, to_rows
+        comparison = compare_runs(["runs/loss_shootout"], by=["loss.name"], metrics=["proxy/policy"], baseline="dpo")
+        for row in to_rows(comparison):
+            print(row["loss.name"], row["mean"], row["low"], row["high"], row["n"], row["p_holm"])
+    """
+    runs, left_out = find_runs([Path(path) for path in paths])
     if not runs:
         more = f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else ""
         raise ValueError(f"there is no finished run to compare: {left_out[0][:250]}{more}; name run directories")
     if max_gap is not None and not max_gap > 0:
         raise ValueError(f"--max-gap must be > 0, got {max_gap:g}")
-    shown = _metrics(runs, metrics, kls)
+    shown = _metrics(runs, metrics, at_kl)
     for run in runs:
         run.max_gap = max_gap
-    found = grouped(runs, by)
-    groups = found.groups
+    grouping = grouped(runs, by)
+    groups = grouping.groups
     against = None if baseline is None else _baseline(groups, baseline)
-    if kls:
+    if at_kl:
         groups.sort(key=lambda group: -statistics.fmean(group.values(shown[0]) or [-math.inf]))  # best first
-    return Comparison(runs, groups, shown, against, left_out, found.warnings)
+    return Comparison(runs, groups, shown, against, left_out, grouping.warnings)
 
 
 def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[float]) -> list[str]:
@@ -126,9 +138,9 @@ def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[f
     if kls:
         measured = {name for run in runs for row in run.evaluations for name in row}
         for metric in wanted:
-            if on_the_way(metric) not in measured:
+            if logged_name(metric) not in measured:
                 raise ValueError(f"--at-kl: '{metric}' is not measured at evaluations on the way, but at the end only")
-        usual = [metric for metric in METRICS if metric != "kl" and on_the_way(metric) in measured]
+        usual = [metric for metric in METRICS if metric != "kl" and logged_name(metric) in measured]
     shown = list(wanted) or [metric for metric in usual if metric in known]
     if not shown:
         raise ValueError(f"no run has any of {', '.join(METRICS)}: say which --metric. Known: {', '.join(sorted(known))}")

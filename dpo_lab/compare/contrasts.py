@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dpo_lab.compare.groups import Group
 from dpo_lab.compare.intervals import Estimate
-from dpo_lab.compare.runs import Group
-from dpo_lab.compare.significance import EXACT_UP_TO, holm, paired_p, smallest_p, student_p
+from dpo_lab.compare.significance import EXACT_UP_TO, holm, sign_flip_p, smallest_p, t_test_p
 
 ALPHA = 0.05
 NAMED = 6
@@ -15,7 +15,7 @@ NAMED = 6
 
 @dataclass
 class Contrast:
-    """One setting minus the baseline over the seeds of both.
+    """The difference of one setting from the baseline over the seeds that both have.
 
     `p` is the sign-flip test's, `p_t` the paired t test's; `*_holm` are corrected for all the settings that this metric was
     compared in. None where there are fewer than two pairs, and of the t test where differences are far from normal.
@@ -38,7 +38,7 @@ def contrasts(groups: Sequence[Group], metric: str, baseline: Group) -> list[Con
             continue
         differences, shared, difference = group.difference(baseline, metric)
         if differences:
-            p, p_t = paired_p(differences, shared), student_p(differences, shared)
+            p, p_t = sign_flip_p(differences, shared), t_test_p(differences, shared)
             found.append(Contrast(group, metric, difference, p, p_t))
     tested = [contrast for contrast in found if contrast.p is not None]
     corrected = holm([_known(contrast.p) for contrast in tested])

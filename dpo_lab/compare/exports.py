@@ -1,4 +1,4 @@
-"""A comparison for other programs: CSV with a row for each setting and metric, JSON with all of it, LaTeX to be printed."""
+"""A comparison as rows, Markdown, CSV, JSON and LaTeX."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import Any
 from dpo_lab.artifacts.json_files import to_text
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.contrasts import ALPHA, Contrast
+from dpo_lab.compare.footnotes import marks
+from dpo_lab.compare.groups import Group
 from dpo_lab.compare.intervals import Estimate
-from dpo_lab.compare.notes import marks
-from dpo_lab.compare.runs import Group
+from dpo_lab.compare.tables import markdown_table, results_table
 
 DIFFERENCE = ["pairs", "difference", "difference_low", "difference_high", "difference_covers", "p", "p_holm", "p_t", "p_t_holm"]
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"}
 
 MARKS = {"*": "*", "~": r"\sim", "\u2020": r"\dagger", "\u2021": r"\ddagger", "\u00a7": r"\S"}
-"""The marks of `notes` in LaTeX's mathematics."""
+"""The footnote marks in LaTeX's mathematics."""
 
 
-def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """A flat row for each setting and metric; without a baseline, nothing of differences.
+def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """A flat dictionary for each row of the table and metric.
 
-    `n` of the `seeds` have the metric; `covers` is what the interval allows for, `marks` are those below the printed table.
+    It holds the row's settings; `metric`; `mean` and `sd` over the `n` (of `seeds`) seeds that have it; `low` and `high`, the
+    95 % interval of the mean, and its standard error `se`; what the interval `covers` ("seeds", "evaluation" or both); the
+    footnote `marks`. With a baseline also `difference` from it over `pairs` of seeds, with its interval and p-values (sign
+    flips `p`, paired t test `p_t`, each corrected after Holm).
     """
     rows = []
     for group in comparison.groups:
         for metric in comparison.metrics:
-            row = {**group.settings, "metric": metric, "seeds": len(group.by_repetition), **_numbers(group.estimate(metric))}
+            row = {**group.settings, "metric": metric, "seeds": len(group.by_seeds), **_numbers(group.estimate(metric))}
             row["marks"] = marks(group, metric)
             if comparison.baseline is not None:
                 row |= dict.fromkeys(DIFFERENCE) | _differences(comparison.contrast(group, metric))
@@ -52,8 +56,8 @@ def _differences(contrast: Contrast | None) -> dict[str, Any]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """An empty cell where a number is not defined."""
-    rows, file = records(comparison), io.StringIO()
+    """The rows of `to_rows` as CSV, with an empty cell for a number that is not defined."""
+    rows, file = to_rows(comparison), io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(_inert, rows[0]))
     writer.writerows(map(_inert, row.values()) for row in rows)
@@ -61,7 +65,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def _inert(cell: Any) -> Any:
-    """Text on one line; what a spreadsheet would take for a formula stands behind the apostrophe that makes it text there."""
+    """Text on one line, with an apostrophe before what a spreadsheet would take for a formula."""
     if not isinstance(cell, str):
         return cell
     text = " ".join(cell.split())
@@ -69,14 +73,14 @@ def _inert(cell: Any) -> Any:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Also what differs, the sentences, every run's own numbers, and what was left out with the reason."""
+    """The rows as JSON, with the settings that vary, the verdicts, every run's numbers, and why runs were left out."""
     return to_text(
         {
-            "settings": comparison.differences,
+            "settings": comparison.varied_settings,
             "baseline": None if comparison.baseline is None else comparison.baseline.settings,
-            "results": records(comparison),
-            "verdict": comparison.sentences,
-            "warnings": comparison.remarks,
+            "results": to_rows(comparison),
+            "verdict": comparison.verdicts,
+            "warnings": comparison.warnings,
             "notes": comparison.notes,
             "runs": [
                 {"path": str(run.path), "seed": run.facts.get("seed"), "command": run.facts.get("command"), **group.settings}
@@ -89,8 +93,13 @@ def to_json(comparison: Comparison) -> str:
     )
 
 
+def to_markdown(comparison: Comparison) -> str:
+    """The table of results with its footnotes in Markdown, to be printed or shown in a notebook."""
+    return markdown_table(*results_table(comparison.groups, comparison.metrics, comparison.baseline), comparison.notes)
+
+
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table: mean and 95 % interval, with the marks of the printed one; bold where Holm's p is at most .05."""
+    """A booktabs table: mean and 95 % interval, with footnote marks; bold where Holm's p is at most .05."""
     settings = list(comparison.groups[0].settings)
     head = [*map(escaped, settings), "seeds", *map(escaped, comparison.metrics)]
     lines = [
@@ -102,7 +111,7 @@ def to_latex(comparison: Comparison) -> str:
         r"\midrule",
     ]
     for group in comparison.groups:
-        cells = [*(escaped(str(value)) for value in group.settings.values()), str(len(group.by_repetition))]
+        cells = [*(escaped(str(value)) for value in group.settings.values()), str(len(group.by_seeds))]
         cells += [_cell(group, comparison.contrast(group, metric), metric) for metric in comparison.metrics]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -110,7 +119,7 @@ def to_latex(comparison: Comparison) -> str:
 
 def _cell(group: Group, contrast: Contrast | None, metric: str) -> str:
     """With half the interval's width where it is symmetric, else both ends; n where not every seed has the metric."""
-    found, every = group.estimate(metric), len(group.by_repetition)
+    found, every = group.estimate(metric), len(group.by_seeds)
     if found.mean is None:
         return "--"
     sure = contrast is not None and contrast.p_holm is not None and contrast.p_holm <= ALPHA

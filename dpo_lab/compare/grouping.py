@@ -1,4 +1,4 @@
-"""Which runs make one row: those that agree in every setting that decides a number, and in what they were made with."""
+"""Groups runs into rows: those that agree in every setting that decides a number, and in their provenance."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpo_lab.artifacts.fingerprint import decisive
-from dpo_lab.compare.origins import conflict, marks, origin
-from dpo_lab.compare.runs import FinishedRun, Group
-from dpo_lab.compare.settings import differing, telling
+from dpo_lab.compare.groups import Group
+from dpo_lab.compare.provenance import conflicts, provenance_key, provenance_label
+from dpo_lab.compare.runs import FinishedRun
+from dpo_lab.compare.settings import distinguishing, varying
 from dpo_lab.registry import suggestion
 
 MADE_WITH = "made with"
-"""The column that tells apart rows of equal settings whose code, versions or stages differ."""
+"""The column that tells apart rows of equal settings and different provenance."""
 NAMED = 4
 
 
 @dataclass
 class Grouping:
-    """The rows, and what was split or cannot be told, a sentence each."""
+    """The rows, and a warning for each that was split because its runs differ in provenance."""
 
     groups: list[Group]
     warnings: list[str]
 
 
 def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
-    """Runs that agree in the settings `by`; without any, in all that decide a number but the seeds. Rows never mix origins.
+    """Group runs by the settings `by`; without any, by all that decide a number but the seeds. No row mixes provenances.
 
-    The settings of a group are those that tell it from the others; of one that is the same everywhere, or moves along with
-    these, nothing is said. Raises ValueError for a setting that no run has.
+    The settings of a group are those that tell it from the others; one that is the same everywhere, or moves along with these,
+    is left out. Raises ValueError for a setting that no run has.
     """
     keys = {key for run in runs for key in (*run.settings, *run.others)}
     for key in by:
         if key not in keys:
             raise ValueError(f"--by: no run has a setting '{key}'.{suggestion(key, keys)}")
     settings = [decisive(run.settings) for run in runs]
-    shown = list(by) or telling(settings, [key for key in differing(settings) if key not in _newer(runs)])
+    shown = list(by) or distinguishing(settings, [key for key in varying(settings) if key not in _newer(runs)])
     rows: dict[str, tuple[dict[str, Any], list[FinishedRun]]] = {}
     for run in runs:
         own = {key: run.settings.get(key, run.others.get(key)) for key in shown}
@@ -52,19 +53,17 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
         split = [_group({**own, MADE_WITH: label}, some) for label, some in zip(labels, several, strict=True)]
         groups += split
         if len(several) > 1:
-            warnings.append(_said(_label(own), several, labels))
+            warnings.append(_split_warning(_label(own), several, labels))
     return Grouping(groups, warnings)
 
 
 def _newer(runs: Sequence[FinishedRun]) -> set[str]:
-    """The settings that runs of an older version of this package do not know, and in which all others agree."""
+    """The settings that runs of an older version of this package lack, and in which all others agree."""
     known = {key for run in runs if run.is_older for key in run.settings}
     others = [run for run in runs if not run.is_older]
     if not known:
         return set()
-    return {key for run in others for key in run.settings if key not in known} - set(
-        differing([run.settings for run in others])
-    )
+    return {key for run in others for key in run.settings if key not in known} - set(varying([run.settings for run in others]))
 
 
 def _group(settings: dict[str, Any], runs: list[FinishedRun]) -> Group:
@@ -76,37 +75,37 @@ def _label(settings: dict[str, Any]) -> str:
 
 
 def _parts(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
-    """The runs, each with the first others that it agrees with in all that both say of their origin."""
-    parts: list[dict[str, list[FinishedRun]]] = []  # by origin: of a thousand runs of one origin, one is looked at
+    """The runs in parts without conflicting provenance: each run joins the first part that it fits."""
+    parts: list[dict[str, list[FinishedRun]]] = []  # by provenance: of a thousand equal runs, one is looked at
     for run in runs:
         for part in parts:
-            if not any(conflict(run, others[0]) for others in part.values()):
-                part.setdefault(origin(run), []).append(run)
+            if not any(conflicts(run, others[0]) for others in part.values()):
+                part.setdefault(provenance_key(run), []).append(run)
                 break
         else:
-            parts.append({origin(run): [run]})
+            parts.append({provenance_key(run): [run]})
     return [[run for others in part.values() for run in others] for part in parts]
 
 
 def _labels(parts: Sequence[Sequence[FinishedRun]]) -> list[str]:
-    """What tells the parts apart, in a few characters; nothing for a row of one part."""
+    """Short labels that tell the parts apart; an empty one for a row of one part."""
     if len(parts) == 1:
         return [""]
-    found = [marks(part, parts, _conflicts(parts)) for part in parts]
+    found = [provenance_label(part, parts, _conflicts(parts)) for part in parts]
     return [f"{label} ({found[: i + 1].count(label)})" if found.count(label) > 1 else label for i, label in enumerate(found)]
 
 
 def _conflicts(parts: Sequence[Sequence[FinishedRun]]) -> dict[str, str]:
-    """Between runs of different parts, by kind, in words."""
-    of_parts = [list({origin(run): run for run in part}.values()) for part in parts]
+    """The conflicts between runs of different parts, by kind, in words."""
+    of_parts = [list({provenance_key(run): run for run in part}.values()) for part in parts]
     found: dict[str, str] = {}
     for i, part in enumerate(of_parts):
         for a, b in ((a, b) for other in of_parts[:i] for a in part for b in other):
-            found |= conflict(a, b)
+            found |= conflicts(a, b)
     return found
 
 
-def _said(row: str, parts: Sequence[Sequence[FinishedRun]], labels: Sequence[str]) -> str:
+def _split_warning(row: str, parts: Sequence[Sequence[FinishedRun]], labels: Sequence[str]) -> str:
     found = _conflicts(parts)
     names = "; ".join(f"{label}: {_names(part)}" for label, part in zip(labels, parts, strict=True))
     return f"{row}: split, for its runs differ in {' and in '.join(found.values())} ({names})"

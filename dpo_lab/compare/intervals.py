@@ -28,7 +28,7 @@ class Covers(StrEnum):
 
 @dataclass
 class SharedError:
-    """The variance that the evaluation adds to a mean over runs beside what differs between them, with its degrees of freedom.
+    """The part of the evaluation's variance that all runs share, so that it does not shrink with more seeds.
 
     `bound`: no more than an upper bound, for want of the runs' values for each prompt.
     """
@@ -40,7 +40,7 @@ class SharedError:
 
 @dataclass
 class Bounds:
-    """Between which two numbers a quantity lies by its nature."""
+    """The smallest and the largest value that a quantity can have."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -67,8 +67,8 @@ class Estimate:
     bound: bool = False
 
 
-def parts_of(values: Sequence[float], shared: SharedError | None) -> list[tuple[float, float]]:
-    """What the variance of the mean is the sum of, each part with its degrees of freedom.
+def variance_parts(values: Sequence[float], shared: SharedError | None) -> list[tuple[float, float]]:
+    """The parts that add up to the variance of a mean, each with its degrees of freedom.
 
     sd^2 / n, which already holds the part of the evaluation's error that is each run's own, and what seeds share of it.
     """
@@ -76,8 +76,8 @@ def parts_of(values: Sequence[float], shared: SharedError | None) -> list[tuple[
     return parts + ([] if shared is None else [(shared.variance, shared.df)])
 
 
-def reach(parts: Sequence[tuple[float, float]], p: float) -> float:
-    """How far from the truth a mean lies with probability p at most: each part with Student's quantile of its own.
+def half_width(parts: Sequence[tuple[float, float]], p: float) -> float:
+    """The half-width of the interval that misses the truth with probability p, each part with its own Student quantile.
 
     Banerjee 1960, Sankhya 22: never too short. (Welch and Satterthwaite's joint degrees of freedom hold 87 to 94 % for two
     or three seeds.)
@@ -86,9 +86,9 @@ def reach(parts: Sequence[tuple[float, float]], p: float) -> float:
 
 
 def estimate(values: Sequence[float], shared: SharedError | None = None, bounds: Bounds | None = None) -> Estimate:
-    """Of the mean over runs; of one value only the evaluation's error is known (`shared` is then all of it)."""
+    """The mean over runs with its interval; for one value only the evaluation's error is known (`shared` is then all of it)."""
     mean = statistics.fmean(values) if values else None
-    parts = parts_of(values, shared)
+    parts = variance_parts(values, shared)
     if mean is None or not parts:
         return Estimate(len(values), mean)
     n, se = len(values), math.sqrt(sum(variance for variance, _ in parts))
@@ -99,7 +99,7 @@ def estimate(values: Sequence[float], shared: SharedError | None = None, bounds:
     if bounds == SHARE and mean in (0, 1):
         found.low, found.high = _at_bound(mean, prompts)
     elif se > EQUAL * abs(mean):
-        found.low, found.high = _interval(mean, reach(parts, 1 - LEVEL), bounds or Bounds())
+        found.low, found.high = _interval(mean, half_width(parts, 1 - LEVEL), bounds or Bounds())
     return found
 
 
@@ -132,7 +132,7 @@ def _share(odds: float) -> float:
 
 
 def bounds_of(metric: str) -> Bounds:
-    """Those of a metric by its name, which may end in ' at KL x'."""
+    """The bounds of a metric by its name, which may end in ' at KL x'."""
     name = metric.partition(" at KL ")[0].removeprefix("eval/")
     if name in SHARES or name.startswith("positive/"):
         return SHARE
@@ -140,6 +140,6 @@ def bounds_of(metric: str) -> Bounds:
 
 
 def bounds_of_difference(metric: str) -> Bounds:
-    """Of two shares, -1 and 1."""
+    """The bounds of a difference: of two shares, -1 and 1."""
     own = bounds_of(metric)
     return Bounds(own.low - own.high, own.high - own.low) if math.isfinite(own.high) else Bounds()

@@ -1,4 +1,4 @@
-"""Run directories, found and read: the finished ones, and why the others are left out."""
+"""Finds and reads the finished runs below some folders, and says why others are left out."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError("config.yaml holds no settings")
     if not any(isinstance(value, int | float) for value in summary.values()):
         raise ValueError("done, but summary.json has no number to compare")
-    every = scalar_settings(config)
-    settings = decisive(every, seeds=True)
-    others = {key: value for key, value in every.items() if key not in settings}
+    flat = scalar_settings(config)
+    settings = decisive(flat, seeds=True)
+    others = {key: value for key, value in flat.items() if key not in settings}
     return FinishedRun(folder, settings, facts, summary, read_metrics(folder), others)

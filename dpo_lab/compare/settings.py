@@ -1,4 +1,4 @@
-"""Which settings tell runs apart, which move along with those, and which are the same everywhere."""
+"""The settings in which runs differ, and the few of them that tell the runs apart."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names, sorted, under which not all have the same value."""
+def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the settings that vary, sorted."""
     keys = sorted({key for each in settings for key in each})
     return [key for key in keys if len({json.dumps(each.get(key)) for each in settings}) > 1]
 
 
-def telling(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    """A few of `keys` that tell apart all that the `keys` tell apart: those that split most come first, names before numbers.
+def distinguishing(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """The fewest of `keys` that tell apart what all `keys` do: those that split most are chosen first, names before numbers.
 
-    The others move along with these: with `loss.name`, a loss's own settings.
+    The others move along with these, as a loss's own settings do with `loss.name`.
     """
     rows = {json.dumps([each.get(key) for key in keys]): each for each in settings}
     chosen: list[str] = []
@@ -29,14 +29,14 @@ def telling(settings: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[
     return sorted(chosen, key=list(keys).index)
 
 
-def described(settings: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str]:
-    """A line for each setting that is shown, with its values, and one for those that move along."""
+def describe_settings(settings: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[str]:
+    """A line for each setting that is shown, with its values, and one that names the settings that move along."""
     lines = []
     for key in shown:
         values = list(dict.fromkeys(str(each.get(key)) for each in settings))
         text = ", ".join(values[:8]) + (f" and {len(values) - 8} more" if len(values) > 8 else "")
         lines.append(f"{key}: {text}")
-    along = [key for key in differing(settings) if key not in shown]
+    along = [key for key in varying(settings) if key not in shown]
     if along:
         lines.append(f"also different: {', '.join(along)}")
     return lines

@@ -10,14 +10,14 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import stdtr
 
-from dpo_lab.compare.intervals import EQUAL, SharedError, parts_of, reach
+from dpo_lab.compare.intervals import EQUAL, SharedError, half_width, variance_parts
 
 EXACT_UP_TO = 12
 """Pairs up to which every flip of signs is tried (4,096 at most); beyond, so many are drawn as the next line says."""
 FLIPS = 9_999
 
 
-def student_p(differences: Sequence[float], shared: SharedError | None = None) -> float | None:
+def t_test_p(differences: Sequence[float], shared: SharedError | None = None) -> float | None:
     """Two-sided p-value of the paired t test, whose variance also holds what the evaluation's error adds.
 
     None for fewer than two differences, and where no more than half as many numbers occur among them: they are then far from
@@ -26,7 +26,7 @@ def student_p(differences: Sequence[float], shared: SharedError | None = None) -
     """
     if len(differences) < 2:
         return None
-    parts, seen = parts_of(differences, shared), abs(statistics.fmean(differences))
+    parts, seen = variance_parts(differences, shared), abs(statistics.fmean(differences))
     error = math.sqrt(sum(variance for variance, _ in parts))
     if not any(differences):
         return 1.0
@@ -37,11 +37,11 @@ def student_p(differences: Sequence[float], shared: SharedError | None = None) -
     low, high = 1e-12, 1.0
     for _ in range(24):  # the p at which the interval would end at 0, to six digits
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if reach(parts, middle) < seen else (middle, high)
+        low, high = (low, middle) if half_width(parts, middle) < seen else (middle, high)
     return high
 
 
-def paired_p(differences: Sequence[float], shared: SharedError | None = None, seed: int = 0) -> float | None:
+def sign_flip_p(differences: Sequence[float], shared: SharedError | None = None, seed: int = 0) -> float | None:
     """Two-sided p-value for a mean difference of 0, without assuming a normal; None for fewer than two differences.
 
     The sign-flip test (Fisher 1935): the share of choices of signs whose mean is at least as far from 0. It assumes that under
@@ -78,7 +78,7 @@ def _share(far: np.ndarray, exact: bool) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest value that `paired_p` can have for n pairs."""
+    """The smallest value that `sign_flip_p` can have for n pairs."""
     return 2.0 / 2**n if n <= EXACT_UP_TO else 1 / (FLIPS + 1)
 
 

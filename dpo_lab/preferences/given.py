@@ -1,4 +1,4 @@
-"""Candidates as the data gives them."""
+"""Candidates given with the data, tokenised."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class GivenCandidates(CandidatesSpec):
             raise ValueError(f"candidates.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
 
     def write(self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path) -> dict[str, int]:
-        """Write the rows as tokens, a CandidateBatch in a safetensors file, and say how many were cut or left out, and why.
+        """Tokenise the rows into a CandidateBatch in a safetensors file; the number of rows cut or left out, by reason.
 
-        Only a few bytes of each row are held in memory. Raises ValueError where none is left, and for rows that do not all
-        hold the same.
+        Only a few bytes of each row are held in memory. Raises ValueError where no row is left, and where some rows have
+        scores, margins or labels and others do not.
         """
         counts = dict.fromkeys((LONG_PROMPT, LONG_COMPLETION, EQUAL, CUT_PROMPT, CUT_COMPLETION), 0)
         with ExitStack() as stack:
@@ -73,7 +73,7 @@ class GivenCandidates(CandidatesSpec):
         return counts
 
     def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
-        """Ids of the prompt and of its completions, cut where they may be; None for a row left out. Both are counted."""
+        """Ids of the prompt and of its completions, cut where that is asked for; None for a row left out. Both are counted."""
         prompt, completions = tokenizer.encode_candidates(row.prompt, row.completions)
         longest = max(map(len, completions))
         cuts = []
@@ -112,7 +112,7 @@ class GivenCandidates(CandidatesSpec):
 
 
 def _last(ids: list[int], count: int, start: int | None) -> list[int]:
-    """The last so many ids, the start token among them if it stood in front."""
+    """The last `count` ids, of which the first is the start token if the ids begin with it."""
     if ids[0] != start:
         return ids[-count:]
     return [start, *ids[len(ids) - count + 1 :]]
@@ -120,28 +120,28 @@ def _last(ids: list[int], count: int, start: int | None) -> list[int]:
 
 @dataclass
 class _Rows:
-    """Rows as they are kept: tokens in columns on disk, what is said of them as numbers."""
+    """Tokenised rows: their tokens in columns on disk, their labels as numbers in memory."""
 
     column: Callable[[], TokenColumn]
     columns: list[TokenColumn] = field(default_factory=list)
-    """Of the prompts, then of each candidate."""
+    """The prompts', then each candidate's."""
     confidence: array[float] = field(default_factory=lambda: array("f"))
-    said: dict[str, array[float]] = field(default_factory=dict)
-    """The optional facts, of those that the first row has."""
+    labels: dict[str, array[float]] = field(default_factory=dict)
+    """Scores, margins or desirability: those that the first row has."""
 
     def add(self, row: Feedback, prompt: list[int], completions: list[list[int]]) -> None:
-        facts = {"scores": row.scores, "margin": row.margin, "desirable": row.desirable}
+        labels = {"scores": row.scores, "margin": row.margin, "desirable": row.desirable}
         if not self.columns:
             self.columns = [self.column() for _ in range(1 + len(completions))]
-            self.said = {name: array("f") for name, value in facts.items() if value is not None}
+            self.labels = {name: array("f") for name, value in labels.items() if value is not None}
         if 1 + len(completions) != len(self.columns):
             sizes = sorted({len(completions), len(self.columns) - 1})
             raise ValueError(f"every row of the data must have equally many completions, found rows with {sizes}")
-        for name, value in facts.items():
-            if (value is not None) != (name in self.said):
+        for name, value in labels.items():
+            if (value is not None) != (name in self.labels):
                 raise ValueError(f"some rows of the data have {name} and some have none: give it in all rows or in none")
             if value is not None:
-                self.said[name].extend(value if isinstance(value, tuple) else (float(value),))
+                self.labels[name].extend(value if isinstance(value, tuple) else (float(value),))
         self.confidence.append(row.confidence)
         for column, ids in zip(self.columns, (prompt, *completions), strict=True):
             column.append(ids)
@@ -149,14 +149,14 @@ class _Rows:
     def write(self, path: Path) -> None:
         prompts, *candidates = self.columns
         count = len(prompts.lengths)
-        said: dict[str, Any] = {"ids": np.arange(count), "confidence": np.array(self.confidence, dtype=np.float32)}
-        given = {name: np.array(values, dtype=np.float32) for name, values in self.said.items()}
+        tensors: dict[str, Any] = {"ids": np.arange(count), "confidence": np.array(self.confidence, dtype=np.float32)}
+        given = {name: np.array(values, dtype=np.float32) for name, values in self.labels.items()}
         if "scores" in given:
-            said["scores"] = rearrange(given["scores"], "(b k) -> k b", b=count)
+            tensors["scores"] = rearrange(given["scores"], "(b k) -> k b", b=count)
             if len(candidates) > 2:  # of a pair the data says itself who wins
-                said["utilities"] = certain_utilities(torch.from_numpy(said["scores"])).numpy()
+                tensors["utilities"] = certain_utilities(torch.from_numpy(tensors["scores"])).numpy()
         if "margin" in given:
-            said["margin"] = given["margin"]
+            tensors["margin"] = given["margin"]
         if "desirable" in given:
-            said["desirable"] = rearrange(given["desirable"] > 0, "b -> 1 b")
-        write_columns(path, prompts, candidates, said)
+            tensors["desirable"] = rearrange(given["desirable"] > 0, "b -> 1 b")
+        write_columns(path, prompts, candidates, tensors)

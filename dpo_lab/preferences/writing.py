@@ -1,26 +1,26 @@
-"""Rows of tokens written to a safetensors file that is never held in memory: loading it maps it."""
+"""Rows of tokens written to a safetensors file without holding them in memory."""
 
 from __future__ import annotations
 
-import json
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from safetensors.torch import save_file
 
 BUFFERED = 1 << 16
 """Tokens that wait in memory."""
 CELLS = 1 << 22
 """Cells of the padded table that are made at a time."""
-KINDS: dict[str, tuple[str, type]] = {"i": ("I64", np.int64), "f": ("F32", np.float32), "b": ("BOOL", np.bool_)}
-"""By numpy's letter for a kind of number: what safetensors calls its type, and that type."""
 
 
 class TokenColumn:
-    """Rows of ids, one after the other in a file; their lengths in memory."""
+    """Lists of token ids, one after the other in a file; only their lengths stay in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.lengths = array("i")
@@ -38,7 +38,7 @@ class TokenColumn:
         return max(self.lengths, default=0)
 
     def fill(self, ids: Any, mask: Any) -> None:
-        """Write the rows, padded with 0 at the right, and their mask into two tables."""
+        """Write the lists, padded with 0 at the right, and their mask into two tables."""
         self._flush()
         self._file.seek(0)
         width = ids.shape[1]
@@ -58,41 +58,17 @@ class TokenColumn:
         self._waiting = array("i")
 
 
-def write_columns(path: Path, prompts: TokenColumn, candidates: Sequence[TokenColumn], said: Mapping[str, Any]) -> None:
-    """The tensors of a CandidateBatch as a safetensors file; `said` are those that are no tokens, as numpy arrays."""
+def write_columns(path: Path, prompts: TokenColumn, candidates: Sequence[TokenColumn], labels: Mapping[str, Any]) -> None:
+    """The tensors of a CandidateBatch as a safetensors file; `labels` are those that are not tokens, as numpy arrays."""
     k, n, m = len(candidates), len(prompts.lengths), max(column.width for column in candidates)
-    shapes: dict[str, tuple[str, tuple[int, ...]]]
-    shapes = {"prompt": ("i", (n, prompts.width)), "prompt_mask": ("b", (n, prompts.width))}
-    shapes |= {"completions": ("i", (k, n, m)), "mask": ("b", (k, n, m))}
-    shapes |= {name: (values.dtype.kind, values.shape) for name, values in said.items()}
-    tensors = _empty_file(path, shapes)
-    prompts.fill(tensors["prompt"], tensors["prompt_mask"])
-    for column, ids, mask in zip(candidates, tensors["completions"], tensors["mask"], strict=True):
-        column.fill(ids, mask)
-    for name, values in said.items():
-        tensors[name][...] = values
-
-
-def _empty_file(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Any]:
-    """A safetensors file of zeros, and its tensors mapped for writing."""
-    header: dict[str, Any] = {}
-    end = 0
-    # 8-byte numbers first, so that everything is aligned.
-    for name, (kind, shape) in sorted(shapes.items(), key=lambda item: -np.dtype(KINDS[item[1][0]][1]).itemsize):
-        name_of_type, dtype = KINDS[kind]
-        start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
-        header[name] = {"dtype": name_of_type, "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    found: dict[str, Any] = {}
-    for name, facts in header.items():
-        dtype = KINDS[shapes[name][0]][1]
-        if math.prod(facts["shape"]):
-            offset = 8 + len(text) + facts["data_offsets"][0]
-            found[name] = np.memmap(path, dtype=dtype, mode="r+", offset=offset, shape=tuple(facts["shape"]))
-        else:
-            found[name] = np.zeros(facts["shape"], dtype=dtype)
-    return found
+    shapes = {"prompt": (n, prompts.width), "prompt_mask": (n, prompts.width), "completions": (k, n, m), "mask": (k, n, m)}
+    with TemporaryDirectory(dir=path.parent) as folder:  # of mapped files, which safetensors copies to its own
+        tables = {
+            name: open_memmap(f"{folder}/{name}.npy", mode="w+", dtype=bool if "mask" in name else np.int64, shape=shape)
+            for name, shape in shapes.items()
+        }
+        prompts.fill(tables["prompt"], tables["prompt_mask"])
+        for column, ids, mask in zip(candidates, tables["completions"], tables["mask"], strict=True):
+            column.fill(ids, mask)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in {**tables, **labels}.items()}
+        save_file(tensors, path)

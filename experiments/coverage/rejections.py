@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dpo_lab.compare.influences import influence, shared_error
+from dpo_lab.compare.influence import influence, shared_error
 from dpo_lab.compare.intervals import SharedError
-from dpo_lab.compare.significance import holm, paired_p, student_p
+from dpo_lab.compare.significance import holm, sign_flip_p, t_test_p
 
 COMPARISONS = 29
 LEVELS = {".05": 0.05, ".05 / 29": 0.05 / COMPARISONS}
@@ -39,7 +39,7 @@ def tests_of(draw: Draw, kind: str, n: int) -> dict[str, float | None]:
         differences = (draw.exponential(size=n) - 1).tolist()
     else:
         differences = KINDS[kind](draw, n).tolist()
-    return {"sign flips": paired_p(differences, shared), "paired t": student_p(differences, shared)}
+    return {"sign flips": sign_flip_p(differences, shared), "paired t": t_test_p(differences, shared)}
 
 
 def _on_shared_prompts(draw: Draw, n: int) -> tuple[list[float], SharedError]:
@@ -72,7 +72,7 @@ def families(times: int, sizes: tuple[int, ...] = FAMILIES, seed: int = 0) -> It
         counts = {"sign flips": 0, "paired t": 0}
         for _ in range(times):
             differences = (draw.normal(size=(COMPARISONS, n)) - draw.normal(size=n)).tolist()
-            for test, function in (("sign flips", paired_p), ("paired t", student_p)):
+            for test, function in (("sign flips", sign_flip_p), ("paired t", t_test_p)):
                 p_values = [1.0 if (p := function(each)) is None else p for each in differences]
                 counts[test] += min(holm(p_values)) <= 0.05
         for test, count in counts.items():

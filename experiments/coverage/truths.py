@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpo_lab.compare.groups import Group
 from dpo_lab.compare.intervals import Estimate
-from dpo_lab.compare.runs import FinishedRun, Group
+from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.data.synthetic import SyntheticSource
 from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.models.copying import freeze

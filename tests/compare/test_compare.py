@@ -8,37 +8,37 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from written_runs import betas, write_run
 
+from dpo_lab import compare
 from dpo_lab.compare.__main__ import main
+from dpo_lab.compare.at_kl import at_kl
 from dpo_lab.compare.figures.paths import draw_paths
 from dpo_lab.compare.grouping import grouped
-from dpo_lab.compare.matched import at_kl
 from dpo_lab.compare.reading import find_runs
 from dpo_lab.compare.study_folder import END, START
-from dpo_lab.compare.tables import rows_of
+from dpo_lab.compare.tables import results_table
 
 
-def write_run(root: Path, name: str, *, beta: float, seed: int, kl: float, status: str = "done") -> Path:
-    folder = root / name
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"status": status, "seed": seed, "command": f"beta {beta} seed {seed}"}))
-    (folder / "config.yaml").write_text(f"seed: {seed}\nloss: {{name: dpo, beta: {beta}}}\noptimizer: {{lr: 0.1}}\n")
-    (folder / "summary.json").write_text(json.dumps({"kl": kl, "ideal_frontier": [{"kl": 0, "proxy": 0}]}))
-    return folder
+def beta_run(root: Path, name: str, *, beta: float, seed: int, kl: float, status: str = "done") -> Path:
+    settings = {"loss": {"name": "dpo", "beta": beta}, "optimizer": {"lr": 0.1}}
+    summary = {"kl": kl, "ideal_frontier": [{"kl": 0, "proxy": 0}]}
+    facts = {"command": f"beta {beta} seed {seed}", "git": None}
+    return write_run(root, name, settings, summary, seed=seed, status=status, facts=facts)
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    write_run(tmp_path, "a", beta=0.1, seed=0, kl=1.0)
-    write_run(tmp_path, "b", beta=0.1, seed=1, kl=2.0)
-    write_run(tmp_path, "c", beta=0.03, seed=0, kl=5.0)
-    write_run(tmp_path, "d", beta=0.03, seed=1, kl=9.0, status="failed")
+    beta_run(tmp_path, "a", beta=0.1, seed=0, kl=1.0)
+    beta_run(tmp_path, "b", beta=0.1, seed=1, kl=2.0)
+    beta_run(tmp_path, "c", beta=0.03, seed=0, kl=5.0)
+    beta_run(tmp_path, "d", beta=0.03, seed=1, kl=9.0, status="failed")
     return tmp_path
 
 
 def test_only_what_differs_is_a_column_and_seeds_are_one_row(sweep: Path) -> None:
     runs, others = find_runs([sweep])
-    columns, rows = rows_of(grouped(runs).groups, ["kl"])
+    columns, rows = results_table(grouped(runs).groups, ["kl"])
     assert columns == ["loss.beta", "seeds", "kl"]
     assert rows == [["0.03", "1", "5.000"], ["0.1", "2", "1.500 ± 0.707 ‡ [0.000, 7.853]"]]  # a KL is never below 0
     assert [line.split(": ")[1] for line in others] == ["failed, left out"]
@@ -176,10 +176,10 @@ def test_a_setting_or_baseline_that_no_run_has_is_named(
 
 
 def test_runs_of_one_seed_that_differ_elsewhere_are_counted_and_averaged_before_they_are_compared(sweep: Path) -> None:
-    write_run(sweep, "e", beta=0.3, seed=0, kl=4.0)
+    beta_run(sweep, "e", beta=0.3, seed=0, kl=4.0)
     runs, _ = find_runs([sweep])
     groups = grouped(runs, by=["loss.name"]).groups
-    columns, rows = rows_of(groups, ["kl"])
+    columns, rows = results_table(groups, ["kl"])
     assert columns == ["loss.name", "seeds", "runs", "kl"]
     assert rows[0][:3] == ["dpo", "2", "4"]
     assert groups[0].values("kl") == [pytest.approx((1 + 5 + 4) / 3), 2.0]
@@ -187,7 +187,7 @@ def test_runs_of_one_seed_that_differ_elsewhere_are_counted_and_averaged_before_
 
 def test_a_kl_that_no_run_reaches_is_an_empty_column_and_not_a_missing_one(sweep: Path) -> None:
     runs, _ = find_runs([sweep])
-    columns, rows = rows_of(grouped(runs).groups, ["kl at KL 100"])
+    columns, rows = results_table(grouped(runs).groups, ["kl at KL 100"])
     assert columns[-1] == "kl at KL 100"
     assert {row[-1] for row in rows} == {""}
 
@@ -205,3 +205,16 @@ def test_the_figure_draws_every_run_and_the_baseline_behind(sweep: Path, capsys:
     shown = {panel.get_title(loc="left"): panel.get_lines() for panel in axes if panel.get_visible()}
     assert {name: len(lines) for name, lines in shown.items()} == {"0.03": 3, "0.1": 4}
     assert shown["0.03"][-1].get_xdata().tolist() == [0.0, 1.0]  # up to the KL asked for
+
+
+def test_a_notebook_gets_rows_and_a_markdown_table(tmp_path: Path) -> None:
+    betas(tmp_path, {0.1: [1.0, 2.0, 4.0], 0.3: [2.0, 3.0, 4.0]})
+    comparison = compare.compare_runs([str(tmp_path)], by=["loss.beta"], metrics=["kl"], baseline="0.1")
+    first, second = compare.to_rows(comparison)
+    assert (first["loss.beta"], first["metric"], first["n"], first["mean"]) == (0.1, "kl", 3, pytest.approx(7 / 3))
+    assert first["low"] < first["mean"] < first["high"]
+    assert (first["difference"], second["difference"], second["pairs"]) == (None, pytest.approx(2 / 3), 3)
+    lines = compare.to_markdown(comparison).splitlines()
+    assert lines[0] == "| loss.beta | seeds | kl | difference |"
+    assert lines[2].startswith("| 0.1 | 3 | 2.333 \u00b1 1.528")
+    assert all(hasattr(compare, name) for name in compare.__all__)

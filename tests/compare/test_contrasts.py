@@ -15,29 +15,29 @@ from omegaconf import OmegaConf
 from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
-from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.comparison import Comparison, compare_runs
 from dpo_lab.compare.contrasts import verdict
 from dpo_lab.compare.exports import escaped, to_latex
 from dpo_lab.compare.reading import LOADER
-from dpo_lab.compare.settings import telling
+from dpo_lab.compare.settings import distinguishing
 
 
 def sweep(root: Path, effects: dict[float, list[float]]) -> Comparison:
-    return compared([betas(root, effects)], metrics=["kl"], baseline="0.1")
+    return compare_runs([betas(root, effects)], metrics=["kl"], baseline="0.1")
 
 
 def test_pairs_are_seeds_and_not_places_in_a_list(tmp_path: Path) -> None:
     betas(tmp_path, {0.1: [1.0, 2.0, 3.0]})
     for seed, value in ((2, 4.0), (0, 2.0), (7, 99.0)):
         write_run(tmp_path, f"other-{seed}", {"loss": {"name": "dpo", "beta": 0.3}}, {"kl": value}, seed=seed)
-    (found,) = compared([tmp_path], metrics=["kl"], baseline="0.1").contrasts["kl"]
+    (found,) = compare_runs([tmp_path], metrics=["kl"], baseline="0.1").contrasts["kl"]
     assert (found.difference.n, found.difference.mean, found.difference.sd) == (2, 1.0, 0.0)
     assert (found.p, found.p_t) == (0.5, None)
 
 
 def test_three_seeds_are_told_what_they_cannot_show(tmp_path: Path) -> None:
     comparison = sweep(tmp_path, {0.1: [1.0, 2.0, 3.0], 0.3: [2.0, 3.01, 4.02], 0.5: [1.5, 1.7, 3.1]})
-    cannot, normal, rest = comparison.sentences["kl"]
+    cannot, normal, rest = comparison.verdicts["kl"]
     assert "smallest p of the exact sign-flip test (two-sided) is 0.25, times 2 comparisons (Holm)" in cannot
     assert "it would take 7 seeds" in cannot
     assert normal.startswith("Distinguishable only if differences between seeds are normal")
@@ -48,7 +48,7 @@ def test_three_seeds_are_told_what_they_cannot_show(tmp_path: Path) -> None:
 def test_seven_seeds_can_show_two_effects(tmp_path: Path) -> None:
     base = [float(seed) for seed in range(7)]
     effects = {0.1: base, 0.3: [x + 1 + 0.01 * x for x in base], 0.5: [x - 2 + 0.02 * x * x for x in base]}
-    (sure,) = sweep(tmp_path, effects).sentences["kl"]
+    (sure,) = sweep(tmp_path, effects).verdicts["kl"]
     assert sure == "Distinguishable from 0.1 (exact sign-flip test, Holm's p at most .05): above it 0.3; below it 0.5."
 
 
@@ -61,11 +61,11 @@ def test_of_too_many_comparisons_no_number_of_seeds_is_promised_to_be_enough(tmp
 
 def test_six_seeds_are_enough_for_one_comparison_and_not_for_two(tmp_path: Path) -> None:
     base, lucky = [0.0] * 6, [1.0, 1.0, 1.0, 1.0, 1.0, 30.0]  # all above, by amounts that no t test believes
-    (sure,) = sweep(tmp_path / "one", {0.1: base, 0.3: lucky}).sentences["kl"]
+    (sure,) = sweep(tmp_path / "one", {0.1: base, 0.3: lucky}).verdicts["kl"]
     assert sure.startswith("Distinguishable from 0.1 (exact sign-flip test")
     two = sweep(tmp_path / "two", {0.1: base, 0.3: lucky, 0.5: lucky})
     assert [each.p for each in two.contrasts["kl"]] == [1 / 32, 1 / 32]
-    cannot, rest = two.sentences["kl"]
+    cannot, rest = two.verdicts["kl"]
     assert cannot.startswith("With 6 seeds the smallest p")
     assert rest.startswith("Not distinguishable from 0.1: 0.3, 0.5.")
     assert "mathbf" not in to_latex(two)
@@ -74,7 +74,7 @@ def test_six_seeds_are_enough_for_one_comparison_and_not_for_two(tmp_path: Path)
 def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
     write_run(tmp_path, "outer")
     write_run(tmp_path / "outer" / "checkpoints", "inner")
-    assert [run.path.name for run in compared([tmp_path], metrics=["kl"]).runs] == ["outer"]
+    assert [run.path.name for run in compare_runs([tmp_path], metrics=["kl"]).runs] == ["outer"]
 
 
 def test_numbers_that_are_not_finite_are_no_numbers(tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_numbers_that_are_not_finite_are_no_numbers(tmp_path: Path) -> None:
     write_run(tmp_path, "a", summary={"kl": None, "proxy/policy": 2.0}, rows=rows)
     rows[-1]["entropy"] = None  # read as nan
     write_run(tmp_path, "b", summary={"proxy/policy": 2.0}, rows=rows)
-    run, other = compared([tmp_path], metrics=["proxy/policy"]).runs
+    run, other = compare_runs([tmp_path], metrics=["proxy/policy"]).runs
     assert other.value("entropy") is None
     assert (run.value("kl"), run.value("proxy/policy at KL 1"), run.value("none")) == (None, pytest.approx(2.0), None)
 
 
 def test_one_seed_says_nothing(tmp_path: Path) -> None:
-    (line,) = sweep(tmp_path, {0.1: [1.0], 0.3: [2.0]}).sentences["kl"]
+    (line,) = sweep(tmp_path, {0.1: [1.0], 0.3: [2.0]}).verdicts["kl"]
     assert line.startswith("One seed in common")
 
 
@@ -133,11 +133,11 @@ def test_a_few_settings_tell_all_apart_and_the_rest_is_said_to_move_along(tmp_pa
     for name, beta in (("dpo", 0.1), ("ipo", 0.5)):
         write_run(tmp_path, name, {"loss": {"name": name, "beta": beta, "x": 1}, "candidates": {"seed": 0}})
         write_run(tmp_path, f"{name}1", {"loss": {"name": name, "beta": beta, "x": 1}, "candidates": {"seed": 1}}, seed=1)
-    comparison = compared([tmp_path], metrics=["kl"])
+    comparison = compare_runs([tmp_path], metrics=["kl"])
     assert [group.label for group in comparison.groups] == ["dpo", "ipo"]
-    assert comparison.differences == ["loss.name: dpo, ipo", "also different: loss.beta"]
+    assert comparison.varied_settings == ["loss.name: dpo, ipo", "also different: loss.beta"]
     grid = [{"a": a, "b": b, "c": a} for a in (1, 2) for b in (1, 2)]
-    assert telling(grid, ["a", "b", "c"]) == ["a", "b"]
+    assert distinguishing(grid, ["a", "b", "c"]) == ["a", "b"]
 
 
 def test_every_run_that_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_every_run_that_is_left_out_is_named_with_its_reason(tmp_path: Path) -> 
     write_run(tmp_path, "half").joinpath("metrics.jsonl").write_text("3\n")
     (tmp_path / "notjson").mkdir()
     (tmp_path / "notjson" / "run.json").write_text("[]")
-    comparison = compared([tmp_path, tmp_path / "none"], metrics=["kl"])
+    comparison = compare_runs([tmp_path, tmp_path / "none"], metrics=["kl"])
     assert len(comparison.runs) == 3
     reasons = {Path(line.split(": ")[0]).name: line.split(": ", 1)[1] for line in comparison.left_out}
     assert reasons.keys() == {"torn", "badyaml", "noconfig", "empty", "odd", "stopped", "half", "notjson", "none"}
@@ -163,11 +163,11 @@ def test_every_run_that_is_left_out_is_named_with_its_reason(tmp_path: Path) -> 
 def test_rewards_of_different_data_are_warned_of(tmp_path: Path) -> None:
     for name in ("imdb", "synthetic"):
         write_run(tmp_path, name, {"data": {"name": name}})
-    (remark,) = compared([tmp_path], metrics=["kl"]).remarks
+    (remark,) = compare_runs([tmp_path], metrics=["kl"]).warnings
     assert remark.startswith("the runs differ in data.name")
     facts = tmp_path / "imdb" / "run.json"
     facts.write_text(facts.read_text().replace("abc", "def"))
-    assert compared([tmp_path], metrics=["kl"]).remarks[1] == "the rows are of 2 versions of the code: abc, def"
+    assert compare_runs([tmp_path], metrics=["kl"]).warnings[1] == "the rows are of 2 versions of the code: abc, def"
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=4)

@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 from written_runs import write_run
 
-from dpo_lab.compare.comparison import Comparison, compared
-from dpo_lab.compare.exports import records, to_latex
-from dpo_lab.compare.influences import influence, shared_error, variance
+from dpo_lab.compare.comparison import Comparison, compare_runs
+from dpo_lab.compare.exports import to_latex, to_rows
+from dpo_lab.compare.influence import influence, shared_error, variance
 from dpo_lab.compare.intervals import Covers
-from dpo_lab.compare.tables import rows_of
+from dpo_lab.compare.tables import results_table
 
 
 def judged(root: Path, name: str, values: np.ndarray, seed: int, settings: dict[str, Any] | None = None, **more: Any) -> None:
@@ -42,11 +42,11 @@ def crossed(draw: np.random.Generator, seeds: int, prompts: int, shares: tuple[f
 def test_one_run_has_the_interval_of_its_prompts(tmp_path: Path) -> None:
     values = np.array([1.0, -2.0, 4.0, 3.0])
     judged(tmp_path, "a", values, 0)
-    (group,) = compared([tmp_path], metrics=["reward/policy"]).groups
+    (group,) = compare_runs([tmp_path], metrics=["reward/policy"]).groups
     found = group.estimate("reward/policy")
     assert found.se == pytest.approx(values.std(ddof=1) / 2)
     assert (found.high, found.covers) == (pytest.approx(1.5 + stats.t.ppf(0.975, 3) * found.se), Covers.evaluation)
-    assert rows_of([group], ["reward/policy"])[1][0][-1].startswith("1.500 \u2020 [")
+    assert results_table([group], ["reward/policy"])[1][0][-1].startswith("1.500 \u2020 [")
 
 
 def test_prompts_are_clusters_and_what_is_not_the_metrics_own_values_is_not_taken_for_them() -> None:
@@ -83,11 +83,11 @@ def test_without_values_for_each_prompt_the_error_is_bounded_by_what_runs_state(
         write_run(tmp_path, f"same{seed}", {"loss": {"beta": 0.1}}, {"kl": 1.0 + seed, "kl_se": 0.5}, seed=seed)
         own = {"loss": {"beta": 0.3}, "evaluation": {"seed": seed}}
         write_run(tmp_path, f"own{seed}", own, {"kl": 1.0 + seed, "kl_se": 0.5}, seed=seed)
-    same, own = compared([tmp_path], metrics=["kl"]).groups
+    same, own = compare_runs([tmp_path], metrics=["kl"]).groups
     assert same.estimate("kl").se == pytest.approx((1 / 3 + 0.25) ** 0.5)
     assert same.estimate("kl").bound
     assert own.estimate("kl").se == pytest.approx((1 / 3) ** 0.5)  # other prompts for each: their error is in the spread
-    (text,) = [line for line in compared([tmp_path], metrics=["kl"]).notes if line.startswith("\u00a7")]
+    (text,) = [line for line in compare_runs([tmp_path], metrics=["kl"]).notes if line.startswith("\u00a7")]
     assert text.endswith("too wide rather than too narrow")
 
 
@@ -97,7 +97,7 @@ def test_what_prompts_add_to_both_settings_cancels_in_their_difference(tmp_path:
     for seed in range(4):
         judged(tmp_path, f"a{seed}", hard + 0.1 * draw.normal(size=50), seed, {"loss": {"beta": 0.1}})
         judged(tmp_path, f"b{seed}", hard + 0.5 + 0.1 * draw.normal(size=50), seed, {"loss": {"beta": 0.3}})
-    comparison = compared([tmp_path], metrics=["reward/policy"], baseline="0.1")
+    comparison = compare_runs([tmp_path], metrics=["reward/policy"], baseline="0.1")
     (found,) = comparison.contrasts["reward/policy"]
     assert found.difference.se is not None
     assert found.difference.se < 0.05
@@ -110,12 +110,12 @@ def test_a_number_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) ->
         top = 2.0 if seed == 0 else 0.2
         rows = [{"step": i, "split": "eval", "kl": kl, "proxy/policy": kl} for i, kl in enumerate((0.0, top / 2, top))]
         write_run(tmp_path, str(seed), summary={"kl": top}, rows=rows, seed=seed)
-    comparison = compared([tmp_path], metrics=["proxy/policy"], kls=[1.2], max_gap=1.0)
+    comparison = compare_runs([tmp_path], metrics=["proxy/policy"], at_kl=[1.2], max_gap=1.0)
     name = "proxy/policy at KL 1.2"
-    (row,) = rows_of(comparison.groups, [name])[1]
+    (row,) = results_table(comparison.groups, [name])[1]
     assert row == ["3", "1.230 ~ (n=1 of 3)"]
     assert any(line.startswith("n=1 of 3") for line in comparison.notes)
-    (record,) = records(comparison)
+    (record,) = to_rows(comparison)
     assert (record["seeds"], record["n"], record["marks"]) == (3, 1, "~")
     assert r"$1.230^{\sim,n=1}$" in to_latex(comparison)
 
@@ -123,13 +123,13 @@ def test_a_number_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) ->
 def test_a_gap_that_is_too_wide_leaves_the_cell_empty_and_is_named(tmp_path: Path) -> None:
     rows = [{"step": i, "split": "eval", "kl": kl, "proxy/policy": kl} for i, kl in enumerate((0.0, 3.0))]
     write_run(tmp_path, "leaper", summary={"kl": 3.0}, rows=rows)
-    comparison = compared([tmp_path], metrics=["proxy/policy"], kls=[1.0])
-    assert rows_of(comparison.groups, comparison.metrics)[1] == [["1", ""]]
+    comparison = compare_runs([tmp_path], metrics=["proxy/policy"], at_kl=[1.0])
+    assert results_table(comparison.groups, comparison.metrics)[1] == [["1", ""]]
     (line,) = [line for line in comparison.notes if "at KL 1" in line]
     assert "leaper (0 to 3 nats)" in line
     assert "--max-gap" in line
     assert not any("crosses" in note for note in comparison.notes)
-    assert "other empty cells: no run of the row crosses that KL" in compared([tmp_path], kls=[1.0, 9.0]).notes
+    assert "other empty cells: no run of the row crosses that KL" in compare_runs([tmp_path], at_kl=[1.0, 9.0]).notes
 
 
 def test_at_a_kl_there_is_what_evaluations_on_the_way_measure(tmp_path: Path) -> None:
@@ -139,18 +139,18 @@ def test_at_a_kl_there_is_what_evaluations_on_the_way_measure(tmp_path: Path) ->
     ]
     summary = {"kl": 0.8, "ideal_share": 0.9, "proxy/policy": 3.0, "eval/rewards/accuracies": 0.7}
     write_run(tmp_path, "run", summary=summary, rows=rows)
-    comparison = compared([tmp_path], kls=[0.4, 9.0])
+    comparison = compare_runs([tmp_path], at_kl=[0.4, 9.0])
     assert comparison.metrics == [f"{m} at KL {kl}" for m in ("proxy/policy", "eval/rewards/accuracies") for kl in ("0.4", "9")]
     (group,) = comparison.groups
     assert [group.estimate(metric).mean for metric in comparison.metrics] == [2.0, None, pytest.approx(0.6), None]
     with pytest.raises(ValueError, match="'ideal_share' is not measured at evaluations on the way"):
-        compared([tmp_path], metrics=["ideal_share"], kls=[0.4])
+        compare_runs([tmp_path], metrics=["ideal_share"], at_kl=[0.4])
 
 
 def test_a_gap_in_which_several_metrics_are_empty_is_named_once(tmp_path: Path) -> None:
     rows = [{"step": i, "split": "eval", "kl": 3.0 * i, "proxy/policy": 1.0, "win_rate": 0.5} for i in range(2)]
     write_run(tmp_path, "leaper", summary={"kl": 3.0, "proxy/policy": 1.0, "win_rate": 0.5}, rows=rows)
-    (line,) = [line for line in compared([tmp_path], kls=[1.0]).notes if "at KL 1" in line]
+    (line,) = [line for line in compare_runs([tmp_path], at_kl=[1.0]).notes if "at KL 1" in line]
     assert line.startswith("proxy/policy, win_rate at KL 1: empty for runs without an evaluation near it, leaper (0 to 3 nats)")
 
 
@@ -158,13 +158,13 @@ def extrapolated(root: Path) -> Comparison:
     for seed in range(2):
         summary = {"kl": 1.0, "ideal_share": 0.9 + 0.01 * seed, "ideal_extrapolated": seed == 1}
         write_run(root, str(seed), summary=summary, seed=seed)
-    return compared([root], metrics=["ideal_share"])
+    return compare_runs([root], metrics=["ideal_share"])
 
 
 def test_an_extrapolated_share_is_marked_in_every_table_with_a_footnote(tmp_path: Path) -> None:
     comparison = extrapolated(tmp_path)
-    assert "0.905 \u00b1 0.007 *" in rows_of(comparison.groups, ["ideal_share"])[1][0][-1]
-    assert records(comparison)[0]["marks"].startswith("*")
+    assert "0.905 \u00b1 0.007 *" in results_table(comparison.groups, ["ideal_share"])[1][0][-1]
+    assert to_rows(comparison)[0]["marks"].startswith("*")
     assert "^{*" in to_latex(comparison)
     assert any(line.startswith("* beyond the end of the ideal frontier") for line in comparison.notes)
 

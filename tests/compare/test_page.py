@@ -11,8 +11,8 @@ from browser import PROGRAM, REASON, browser
 from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
-from dpo_lab.compare.comparison import compared
-from dpo_lab.compare.page.samples import side_by_side
+from dpo_lab.compare.comparison import compare_runs
+from dpo_lab.compare.page.samples import samples_of
 from dpo_lab.compare.page.svg import inline
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
@@ -107,7 +107,7 @@ def test_prompts_that_all_settings_have_are_shown_and_torn_lines_passed_over(tmp
     )
     other = runs / "0.5-0" / "samples.jsonl"
     other.write_text(other.read_text() + '{"prompt": "half \\ud83d", "policy": "whole"}\n')
-    found = side_by_side(compared([runs]))
+    found = samples_of(compare_runs([runs]))
     assert [sample["prompt"] for sample in found] == ["one </script>", "two & three", "half ?"]
     assert [card["who"] for card in found[0]["cards"]] == ["reference", "0.1", "0.5"]
     assert [card["text"] for card in found[2]["cards"]] == ["?", "whole"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dpo_lab.compare.intervals import SHARE, Bounds, Covers, SharedError, bounds_of, estimate, reach
-from dpo_lab.compare.significance import EXACT_UP_TO, holm, paired_p, smallest_p, student_p
+from dpo_lab.compare.intervals import SHARE, Bounds, Covers, SharedError, bounds_of, estimate, half_width
+from dpo_lab.compare.significance import EXACT_UP_TO, holm, sign_flip_p, smallest_p, t_test_p
 
 NUMBERS = st.floats(-100, 100).map(lambda x: round(x, 3))
 SEVERAL = st.lists(NUMBERS, min_size=2, max_size=6)
@@ -23,7 +23,7 @@ FREEDOM = st.floats(0.5, 1e5) | st.integers(1, 60).map(float) | st.just(float("i
 
 @given(st.floats(1e-4, 1.0), FREEDOM)
 def test_one_source_of_error_reaches_as_far_as_students_quantile(p: float, df: float) -> None:
-    assert reach([(4.0, df)], p) == pytest.approx(2 * stats.t.isf(p / 2, df), rel=1e-6, abs=1e-9)
+    assert half_width([(4.0, df)], p) == pytest.approx(2 * stats.t.isf(p / 2, df), rel=1e-6, abs=1e-9)
 
 
 def test_the_interval_of_three_values_is_the_textbooks() -> None:
@@ -35,22 +35,22 @@ def test_the_interval_of_three_values_is_the_textbooks() -> None:
 def test_one_value_has_a_mean_and_no_interval_and_none_has_nothing() -> None:
     assert estimate([2.0]).mean == 2.0
     assert (estimate([2.0]).sd, estimate([2.0]).low, estimate([]).mean) == (None, None, None)
-    assert paired_p([1.0]) is None
-    assert student_p([1.0]) is None
+    assert sign_flip_p([1.0]) is None
+    assert t_test_p([1.0]) is None
 
 
 @given(SEVERAL)
 def test_the_paired_t_test_is_scipys(differences: list[float]) -> None:
     if 2 * len(set(differences)) > len(differences):
-        assert student_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=1e-9)
+        assert t_test_p(differences) == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, abs=1e-9)
 
 
 def test_of_equal_differences_the_t_test_says_nothing_unless_they_are_zero() -> None:
-    assert (student_p([2.0, 2.0, 2.0]), student_p([0.0, 0.0, 0.0])) == (None, 1.0)
-    assert student_p([2.3 - 1.3, 4.3 - 3.3]) is None  # equal up to rounding
-    assert student_p([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0]) is None  # three numbers among eight are far from normal
-    assert (estimate([2.0, 2.0]).low, paired_p([2.0, 2.0])) == (None, 0.5)
-    assert paired_p([0.0, 0.0, 0.0]) == 1.0
+    assert (t_test_p([2.0, 2.0, 2.0]), t_test_p([0.0, 0.0, 0.0])) == (None, 1.0)
+    assert t_test_p([2.3 - 1.3, 4.3 - 3.3]) is None  # equal up to rounding
+    assert t_test_p([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0]) is None  # three numbers among eight are far from normal
+    assert (estimate([2.0, 2.0]).low, sign_flip_p([2.0, 2.0])) == (None, 0.5)
+    assert sign_flip_p([0.0, 0.0, 0.0]) == 1.0
 
 
 @given(SEVERAL)
@@ -58,14 +58,14 @@ def test_the_sign_flip_test_counts_every_choice_of_signs(differences: list[float
     thousandths = [round(1000 * x) for x in differences]  # whole numbers: a tie is exactly a tie
     sums = [abs(sum(map(int.__mul__, signs, thousandths))) for signs in itertools.product((-1, 1), repeat=len(thousandths))]
     far = sum(total >= abs(sum(thousandths)) for total in sums)
-    assert paired_p(differences) == pytest.approx(far / len(sums), abs=1e-12)
+    assert sign_flip_p(differences) == pytest.approx(far / len(sums), abs=1e-12)
 
 
 @given(SEVERAL, st.integers(1, 20))
 def test_under_the_null_small_p_values_are_as_rare_as_they_say(sizes: list[float], tenths: int) -> None:
     level = tenths / 20
     p_values = [
-        paired_p([sign * abs(size) for sign, size in zip(signs, sizes, strict=True)])
+        sign_flip_p([sign * abs(size) for sign, size in zip(signs, sizes, strict=True)])
         for signs in itertools.product((-1, 1), repeat=len(sizes))
     ]
     assert sum(p <= level for p in p_values if p is not None) <= level * len(p_values)
@@ -73,29 +73,29 @@ def test_under_the_null_small_p_values_are_as_rare_as_they_say(sizes: list[float
 
 @pytest.mark.parametrize("n", range(2, EXACT_UP_TO + 1))
 def test_the_smallest_p_is_reached_and_three_seeds_stop_at_a_quarter(n: int) -> None:
-    assert paired_p([float(i + 1) for i in range(n)]) == smallest_p(n) == 2 / 2**n
+    assert sign_flip_p([float(i + 1) for i in range(n)]) == smallest_p(n) == 2 / 2**n
     assert smallest_p(3) == 0.25
 
 
 @given(SEVERAL)
 def test_direction_and_scale_do_not_matter(differences: list[float]) -> None:
-    assert paired_p([-x for x in differences]) == paired_p(differences)
-    assert paired_p([1024 * x for x in differences]) == paired_p(differences)
+    assert sign_flip_p([-x for x in differences]) == sign_flip_p(differences)
+    assert sign_flip_p([1024 * x for x in differences]) == sign_flip_p(differences)
 
 
 def test_beyond_twelve_pairs_drawn_flips_agree_with_the_t_test() -> None:
     draw = np.random.default_rng(1)
     for shift in (0.0, 0.2, 0.4):
         differences = (draw.normal(size=40) + shift).tolist()
-        assert paired_p(differences) == pytest.approx(student_p(differences), abs=0.03)
-    assert paired_p([1.0 + 0.01 * i for i in range(20)]) == smallest_p(20)
+        assert sign_flip_p(differences) == pytest.approx(t_test_p(differences), abs=0.03)
+    assert sign_flip_p([1.0 + 0.01 * i for i in range(20)]) == smallest_p(20)
 
 
 @pytest.mark.parametrize("n", [5, 13, 20])
 def test_a_true_null_is_rejected_no_more_often_than_the_level_says(n: int) -> None:
     """The bootstrap that stood here rejected 8.7 % at .05."""
     draw, times = np.random.default_rng(n), 600
-    p_values = [paired_p(draw.normal(size=n).tolist()) or 0.0 for _ in range(times)]
+    p_values = [sign_flip_p(draw.normal(size=n).tolist()) or 0.0 for _ in range(times)]
     for level in (0.05, 0.01):
         rejected = sum(p <= level for p in p_values)
         assert rejected <= stats.binom.ppf(0.999, times, level), (n, level, rejected)
@@ -106,7 +106,7 @@ def test_flips_and_t_test_allow_for_an_error_that_all_seeds_share() -> None:
     rejected = [0, 0, 0]
     for _ in range(times):
         differences = (draw.normal(0, 0.5) + draw.normal(0, 1, size=8)).tolist()  # the truth is 0
-        p_values = [paired_p(differences), paired_p(differences, shared), student_p(differences, shared)]
+        p_values = [sign_flip_p(differences), sign_flip_p(differences, shared), t_test_p(differences, shared)]
         rejected = [so_far + (p is not None and p <= 0.05) for so_far, p in zip(rejected, p_values, strict=True)]
     assert rejected[0] > 0.1 * times  # without it, far too often
     assert all(count <= stats.binom.ppf(0.999, times, 0.05) for count in rejected[1:]), rejected
@@ -125,7 +125,7 @@ def test_the_interval_adds_the_shared_error_with_a_quantile_of_its_own() -> None
 @given(SEVERAL, st.floats(0.01, 10), st.floats(-20, 20))
 def test_the_t_test_rejects_where_the_interval_excludes_0(values: list[float], variance: float, shift: float) -> None:
     shared, moved = SharedError(variance, 30.0), [value + shift for value in values]
-    found, p = estimate(moved, shared), student_p(moved, shared)
+    found, p = estimate(moved, shared), t_test_p(moved, shared)
     if found.low is not None and found.high is not None and p is not None and abs(p - 0.05) > 1e-6:
         assert (p < 0.05) == (found.low > 0 or found.high < 0)
 

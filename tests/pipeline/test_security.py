@@ -23,7 +23,7 @@ from dpo_lab.artifacts.directory import write_directory
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import run_command
 from dpo_lab.cli.validation import validate
-from dpo_lab.compare.comparison import compared
+from dpo_lab.compare.comparison import compare_runs
 from dpo_lab.compare.exports import to_csv, to_latex
 from dpo_lab.compare.study_folder import place_table
 from dpo_lab.data.tokenizers import TOKENIZERS
@@ -197,7 +197,7 @@ def test_a_sample_is_shown_by_tensorboard_as_it_is(text: str, attack: str) -> No
 def test_a_spreadsheet_finds_no_formula(attack: str, tmp_path: Path) -> None:
     for seed, value in enumerate([attack, "plain"]):
         write_run(tmp_path, str(seed), {"loss": {"name": value}}, {"kl": -1.0})
-    rows = list(csv.reader(io.StringIO(to_csv(compared([tmp_path], metrics=["kl"])))))
+    rows = list(csv.reader(io.StringIO(to_csv(compare_runs([tmp_path], metrics=["kl"])))))
     cells = [cell for row in rows for cell in row]
     assert f"'{attack.strip()}" in cells
     assert "-1.0" in cells, "a number stays one"
@@ -208,7 +208,7 @@ def test_latex_and_markdown_print_names_and_obey_none(tmp_path: Path) -> None:
     attack = "\\input{/etc/passwd}\n\n\\end{tabular} $x$ % <!-- end of results --> | <script>"
     for seed, value in enumerate([attack, "plain"]):
         write_run(tmp_path / "runs", str(seed), {"loss": {"name": value}})
-    row = next(line for line in to_latex(compared([tmp_path / "runs"], metrics=["kl"])).splitlines() if "input" in line)
+    row = next(line for line in to_latex(compare_runs([tmp_path / "runs"], metrics=["kl"])).splitlines() if "input" in line)
     assert row.startswith(r"\textbackslash{}input\{/etc/passwd\} \textbackslash{}end\{tabular\} \$x\$ \% ")
     for _ in range(2):  # the second time, the first one's table is what is replaced
         place_table(tmp_path / "s", ["loss"], [[attack], ["plain"]])

@@ -160,6 +160,8 @@ class Search:
     def _word(self, trial: Trial, override: Override) -> str:
         """A setting with the value that the sampler proposes for it."""
         key, values = override.get_key_element(), override.value()
+        if override.is_choice_sweep():  # a pattern, too
+            return f"{key}={trial.suggest_categorical(key, list(override.sweep_string_iterator()))}"
         assert isinstance(values, Sweep)
         whole = isinstance(OmegaConf.select(self.defaults, key.lstrip("+")), int)
         log = "log" in values.tags

@@ -7,6 +7,7 @@ import statistics
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dpo_lab.compare.at_kl import mean_path
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figures.labels import Labels
 from dpo_lab.compare.figures.looks import FEW, MANY, best, looks, reward_of, shown_of
@@ -14,7 +15,6 @@ from dpo_lab.compare.figures.paths import draw_paths, points
 from dpo_lab.compare.figures.plane import X_LABEL, best_of_n, draw_best_of_n, draw_ideal, draw_reference, name_best_of_n
 from dpo_lab.compare.figures.theme import heading, name_ends, quiet_grid
 from dpo_lab.compare.formatting import known
-from dpo_lab.compare.matched import mean_path
 
 IDEAL = "#7b8794"
 

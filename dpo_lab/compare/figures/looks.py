@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figures.theme import BLUE, GREEN, INK, ORANGE, OTHERS, VERMILION
-from dpo_lab.compare.runs import Group
+from dpo_lab.compare.groups import Group
 
 FEW = 8
 """Settings up to which each has a colour of its own."""

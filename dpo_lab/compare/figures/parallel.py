@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figures.looks import reward_of
 from dpo_lab.compare.figures.theme import INK, MUTED, OTHERS, halo, heading
-from dpo_lab.compare.runs import Group
+from dpo_lab.compare.groups import Group
 
 METRICS = ("displacement/chosen", "length/policy", "eval/rewards/accuracies", "kl")
 MOST_NAMES = 40

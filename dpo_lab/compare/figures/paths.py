@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dpo_lab.compare.figures.theme import BLUE, OTHERS, STYLE, heading, small_multiples
-from dpo_lab.compare.runs import FinishedRun, Group
+from dpo_lab.compare.groups import Group
+from dpo_lab.compare.runs import FinishedRun
 
 COLUMNS = 5
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FormatStrFormatter, NullLocator
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figures.looks import FEW, PALETTE, reward_of
 from dpo_lab.compare.figures.theme import OTHERS, heading, name_ends, quiet_grid
-from dpo_lab.compare.runs import Group
+from dpo_lab.compare.groups import Group
 
 PANELS = {"kl": "KL to reference (nats)", "displacement/chosen": "Change of chosen logp (nats)"}
 

@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else: no network, no other file."""
+"""A comparison as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from markupsafe import Markup
 
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.figures import figures, to_svg
-from dpo_lab.compare.page.samples import side_by_side
+from dpo_lab.compare.page.samples import samples_of
 from dpo_lab.compare.page.svg import inline
 from dpo_lab.compare.page.table import results
-from dpo_lab.compare.settings import differing
+from dpo_lab.compare.settings import varying
 
 HERE = Path(__file__).parent
 MOST_COLUMNS = 8
 
 
-def render(comparison: Comparison, title: str, command: str) -> str:
-    """The page. Everything that comes from a run is escaped, and no script but the page's own is let run."""
+def to_html(comparison: Comparison, title: str, command: str = "") -> str:
+    """The comparison as a page. Text from runs is escaped, and no script but the page's own may run."""
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     columns, rows = results(comparison)
     settings = [run.settings for run in comparison.runs]
-    keys = differing(settings)
+    keys = varying(settings)
     return environment.get_template("page.html").render(
         title=title,
         runs=len(comparison.runs),
         groups=len(comparison.groups),
         baseline=None if comparison.baseline is None else comparison.baseline.label,
-        remarks=comparison.remarks,
+        remarks=comparison.warnings,
         columns=columns,
         rows=rows,
-        sentences=comparison.sentences,
+        sentences=comparison.verdicts,
         notes=comparison.notes,
         figures=[
             {"title": description, "svg": Markup(inline(to_svg(figure), name, description))}
             for name, description, figure in figures(comparison)
         ],
-        samples=side_by_side(comparison),
-        differing=_table(comparison, keys),
+        samples=samples_of(comparison),
+        varying=_table(comparison, keys),
         same={key: value for key, value in sorted(settings[0].items()) if key not in keys},
         commands=Counter(str(run.facts.get("command", "unknown")) for run in comparison.runs),
         own_command=command,
@@ -57,7 +57,7 @@ def render(comparison: Comparison, title: str, command: str) -> str:
 
 
 def _table(comparison: Comparison, keys: list[str]) -> dict[str, Any]:
-    """The values of what differs: of few rows of the comparison a column each, else the other way round."""
+    """The values of the settings that vary: a column for each of a few groups, a row for each of many."""
     groups = comparison.groups
     values = [
         [", ".join(dict.fromkeys(str(run.settings.get(key, "")) for run in group.runs)) for key in keys] for group in groups
@@ -69,7 +69,7 @@ def _table(comparison: Comparison, keys: list[str]) -> dict[str, Any]:
 
 
 def _versions(comparison: Comparison) -> list[str]:
-    """Of code, libraries and hardware, each that occurs."""
+    """Every combination of code and library versions that occurs."""
     found = []
     for run in comparison.runs:
         git, versions = run.facts.get("git") or {}, run.facts.get("versions") or {}

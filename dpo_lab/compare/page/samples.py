@@ -1,4 +1,4 @@
-"""What policies wrote to the same prompts."""
+"""Completions of the policies to the same prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEARCHED = 200
 """Lines of a samples.jsonl in which the prompts are looked for: of a thousand runs, all of them would take a while."""
 
 
-def side_by_side(comparison: Comparison) -> list[dict[str, Any]]:
+def samples_of(comparison: Comparison) -> list[dict[str, Any]]:
     """For each of the first prompts that all settings have, the reference's completion and that of each setting's first run."""
     written = {}
     for group in comparison.groups:
@@ -42,7 +42,7 @@ def _card(who: str, row: dict[str, Any], side: str) -> dict[str, Any]:
 
 
 def _first_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """By prompt, the first row that has it; a line that is torn or no sample is passed over."""
+    """By prompt, its first row in samples.jsonl; a line that is torn or no sample is skipped."""
     found: dict[str, dict[str, Any]] = {}
     if not file.is_file():
         return found

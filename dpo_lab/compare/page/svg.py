@@ -1,4 +1,4 @@
-"""A picture as part of a page: names of its own, and colours that follow the page from light to dark."""
+"""A figure as part of a page: with ids of its own, and colours that follow the page from light to dark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of results for the page: what stands in a cell, and what it sorts by."""
+"""The table of results on the page: the text of each cell, and the value that it is sorted by."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from dpo_lab.compare.comparison import Comparison
 from dpo_lab.compare.contrasts import Contrast
-from dpo_lab.compare.runs import Group
-from dpo_lab.compare.tables import difference, in_words, interval, spread
+from dpo_lab.compare.groups import Group
+from dpo_lab.compare.tables import difference_text, estimate_text, interval_text, p_text
 
 
 def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -21,7 +21,7 @@ def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str
     rows = []
     for group in comparison.groups:
         cells = [_cell(str(value), value, numeric=False) for value in group.settings.values()]
-        cells.append(_cell(str(len(group.by_repetition)), len(group.by_repetition)))
+        cells.append(_cell(str(len(group.by_seeds)), len(group.by_seeds)))
         for metric in comparison.metrics:
             cells.append(_estimate(group, metric))
             if comparison.baseline is not None:
@@ -32,15 +32,15 @@ def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str
 
 def _estimate(group: Group, metric: str) -> dict[str, Any]:
     found = group.estimate(metric)
-    return _cell(spread(group, metric), found.mean, interval(found))
+    return _cell(estimate_text(group, metric), found.mean, interval_text(found))
 
 
 def _difference(contrast: Contrast | None) -> dict[str, Any]:
     if contrast is None:
         return _cell("", None)
-    number, _, small = difference(contrast.difference).partition(" ")
+    number, _, small = difference_text(contrast.difference).partition(" ")
     if contrast.p is not None and contrast.p_holm is not None:
-        small += f"\np {in_words(contrast.p)} ({in_words(contrast.p_holm)})"
+        small += f"\np {p_text(contrast.p)} ({p_text(contrast.p_holm)})"
     return _cell(number, contrast.difference.mean, small)
 
 

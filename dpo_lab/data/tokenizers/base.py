@@ -1,4 +1,4 @@
-"""Text to token ids and back, by the `tokenizers` library."""
+"""Tokenizers: text to token ids and back, by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Tokenizer:
         return self.backend.get_vocab_size()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Whatever determines the ids of a text."""
+        """Everything that determines the ids of a text."""
         return {"backend": self.backend.to_str(), "tokens": self.names, "chat_template": self.chat_template}
 
     def encode(self, text: str) -> list[int]:
@@ -60,14 +60,14 @@ class Tokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Ids of what a completion is sampled after: the start token and the text, or the conversation up to the reply.
+        """Ids of a prompt to sample a completion of: the start token and the text, or the conversation up to the reply.
 
         Raises ValueError for an empty prompt where there is no start token.
         """
         if isinstance(prompt, str):
-            return self._begun(self.encode(prompt))
+            return self._with_start(self.encode(prompt))
         if self._chat is None:
-            return self._begun(self.encode(transcript(prompt, reply=True)))
+            return self._with_start(self.encode(transcript(prompt, reply=True)))
         return self.encode_chat(prompt, reply=True)
 
     def encode_candidates(self, prompt: Prompt, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
@@ -82,8 +82,8 @@ class Tokenizer:
                 return self._chat_candidates(prompt, completions)
             prompt, completions = transcript(prompt, reply=True), [f" {text}" for text in completions]
         alone, *joint = self.encode_many([prompt, *(prompt + completion for completion in completions)])
-        cut = _agreeing([alone, *joint])
-        return self._begun(alone[:cut]), [[*ids[cut:], self.end] for ids in joint]
+        cut = _common_length([alone, *joint])
+        return self._with_start(alone[:cut]), [[*ids[cut:], self.end] for ids in joint]
 
     def encode_chat(self, messages: Sequence[Message], reply: bool = False) -> list[int]:
         """Ids of a conversation as the chat template lays it out; `reply`: with the beginning of the assistant's next turn.
@@ -116,14 +116,14 @@ class Tokenizer:
         return self.backend.decode(list(ids), skip_special_tokens=False)
 
     def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
-        """What each id adds to the text; those that only begin a character add nothing, the one that completes it all of it."""
-        found, before = [], self.spelled(after)
+        """The text that each id adds. Ids within a character add none, the one that completes it adds it whole."""
+        pieces, before = [], self.spelled(after)
         for end in range(1, len(ids) + 1):
             text = self.spelled([*after, *ids[:end]])
             whole = end == len(ids) or not text.endswith("\N{REPLACEMENT CHARACTER}")
-            found.append(text[len(before) :] if whole else "")
+            pieces.append(text[len(before) :] if whole else "")
             before = text if whole else before
-        return found
+        return pieces
 
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
@@ -131,11 +131,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """The tokenizer in a directory of ours or of Hugging Face's. Raises ValueError for one that cannot be used."""
+        """The tokenizer in a directory of Hugging Face's files. Raises ValueError for one that cannot be used."""
         backend, names, chat_template = files.read(directory)
         return cls(backend, names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token"), chat_template)
 
-    def _begun(self, ids: list[int]) -> list[int]:
+    def _with_start(self, ids: list[int]) -> list[int]:
         if self.start is not None:
             return [self.start, *ids]
         if not ids:
@@ -145,12 +145,12 @@ class Tokenizer:
     def _chat_candidates(self, prompt: tuple[Message, ...], completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         alone = self.encode_chat(prompt, reply=True)
         joint = [self.encode_chat([*prompt, Message(ASSISTANT, text)]) for text in completions]
-        cut = _agreeing([alone, *joint])
+        cut = _common_length([alone, *joint])
         if cut == 0:
             raise ValueError("the chat template puts nothing before the assistant's words that would predict the first token")
-        return alone[:cut], [self._ended(ids[cut:]) for ids in joint]
+        return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
 
-    def _ended(self, ids: list[int]) -> list[int]:
+    def _up_to_end(self, ids: list[int]) -> list[int]:
         """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
         if self.end in ids:
             return ids[: ids.index(self.end) + 1]
@@ -159,7 +159,7 @@ class Tokenizer:
 
     def _hide(self, text: str) -> str:
         """The text with the text of special tokens made opaque."""
-        return self._special_texts.sub(lambda found: OPAQUE * len(found.group()), text)
+        return self._special_texts.sub(lambda match: OPAQUE * len(match.group()), text)
 
     @cached_property
     def _chat(self) -> ChatTemplate | None:
@@ -179,20 +179,20 @@ class Tokenizer:
         return re.compile("|".join(map(re.escape, texts)) or "(?!)", re.IGNORECASE)
 
     def _special(self, token: str) -> int:
-        found = self.backend.token_to_id(token)
-        if found is None:
+        token_id = self.backend.token_to_id(token)
+        if token_id is None:
             raise ValueError(f"the tokenizer has no token {token}")
-        return found
+        return token_id
 
 
-def _agreeing(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows begin with."""
+def _common_length(rows: Sequence[Sequence[int]]) -> int:
+    """The number of first ids that all rows share."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
 
 
 @dataclass
 class TokenizerSpec:
-    """How a tokenizer is made from the training text."""
+    """A kind of tokenizer, trained on the study's text."""
 
     name: str
 

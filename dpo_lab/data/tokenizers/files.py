@@ -1,4 +1,4 @@
-"""A tokenizer on disk, in Hugging Face's files."""
+"""Tokenizer files, as Hugging Face's libraries read and write them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VOCABULARY, SETTINGS, TEMPLATE, TOKEN_MAP = (
     "special_tokens_map.json",
 )
 TOKENS = ("bos_token", "eos_token", "unk_token")
-OURS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+DEFAULT_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
 def write(directory: Path, backend: Backend, names: Mapping[str, str | None], chat_template: str | None) -> None:
     """tokenizer.json and tokenizer_config.json; with a start token, one that transformers puts in front of a text too."""
     start = names["bos_token"]
-    if start is not None and not _puts_in_front(backend, start):
+    if start is not None and not _prepends_start(backend, start):
         backend = Backend.from_str(backend.to_str())
         backend.post_processor = TemplateProcessing(
             single=[start, "$A"], pair=[start, "$A", "$B:1"], special_tokens=[(start, backend.token_to_id(start))]
@@ -50,7 +50,7 @@ def read(directory: Path) -> tuple[Backend, dict[str, str | None], str | None]:
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
     if not (directory / SETTINGS).is_file() and not (directory / TOKEN_MAP).is_file():
-        return backend, dict(OURS), None
+        return backend, dict(DEFAULT_TOKENS), None
     settings = _object(directory / TOKEN_MAP) | _object(directory / SETTINGS)
     names = {name: _content(settings.get(name)) for name in TOKENS}
     if names["eos_token"] is None:
@@ -58,13 +58,13 @@ def read(directory: Path) -> tuple[Backend, dict[str, str | None], str | None]:
     if names["unk_token"] is not None and backend.token_to_id(names["unk_token"]) is None:
         names["unk_token"] = None
     start = names["bos_token"]
-    in_front = settings.get("add_bos_token")
-    if start is not None and not (in_front if isinstance(in_front, bool) else _puts_in_front(backend, start)):
+    prepended = settings.get("add_bos_token")
+    if start is not None and not (prepended if isinstance(prepended, bool) else _prepends_start(backend, start)):
         names["bos_token"] = None
     return backend, names, _template(directory, settings.get("chat_template"))
 
 
-def _puts_in_front(backend: Backend, start: str) -> bool:
+def _prepends_start(backend: Backend, start: str) -> bool:
     return backend.encode("a").tokens[:1] == [start]
 
 
@@ -72,18 +72,18 @@ def _object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: expected an object, found {type(settings).__name__}")
+    return settings
 
 
 def _content(token: Any) -> str | None:
-    """A token's text, which may stand in an object beside its properties."""
-    found = token.get("content") if isinstance(token, dict) else token
-    return found if isinstance(found, str) else None
+    """A token's text, which may be a field of an object with its properties."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None
 
 
 def _template(directory: Path, given: Any) -> str | None:

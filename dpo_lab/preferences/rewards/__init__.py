@@ -1,4 +1,4 @@
-"""Scorers of text."""
+"""Reward functions of text."""
 
 from dpo_lab.preferences.rewards.base import REWARDS, RewardSpec, Scorer
 

@@ -1,4 +1,4 @@
-"""Rewards: what says how good a text is."""
+"""Reward functions: how good a text is, as a number."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from dpo_lab.registry import Registry
 
 @runtime_checkable  # for the tests, which check annotations as they run
 class Scorer(Protocol):
-    """The reward of each text; higher is better, 0 is the line between bad and good."""
+    """A reward function of texts; higher is better, and positive counts as good."""
 
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, " n"]: ...
 
 
 @dataclass
 class RewardSpec:
-    """How a scorer comes to be. A fitted one exists twice, from two halves of the labelled documents.
+    """A reward. A fitted one exists twice, fitted on two halves of the labelled documents.
 
-    One labels the candidates (the training scorer, a proxy), the other judges the result (the gold scorer).
+    The proxy labels the candidates that are trained on; the gold reward evaluates the trained policy.
     """
 
     name: str
 
     needs_labels: ClassVar[bool] = False
+    """Whether it is fitted on labelled documents."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Whatever determines the reward beside settings and code: digests of the files that it reads."""
+        """Digests of the files that it reads: with settings and code they determine the reward."""
         return {}
 
     def fit(self, labelled: Sequence[tuple[str, bool]], directory: Path) -> None:
-        """Write to `directory` whatever `load` needs."""
+        """Fit it, and write to `directory` what `load` reads."""
 
     def load(self, directory: Path) -> Scorer | None:
-        """The scorer that `fit` wrote to `directory`; None for the choice of having none."""
+        """The reward function, from what `fit` wrote to `directory`; None where there is to be no reward."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""A reward that is known exactly: each word has a value."""
+"""A lexicon: the reward is a sum of values of words, and so is known exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sentiment classifier fitted on labelled reviews."""
+"""A sentiment classifier as the reward, fitted on labelled reviews."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 
 
 class Unit(Enum):
-    """What the classifier is fitted on: whole documents, or their sentences, each with its document's label."""
+    """The texts that the classifier is fitted on: whole documents, or their sentences, each with its document's label."""
 
     document = "document"
     sentence = "sentence"
@@ -40,9 +40,9 @@ class SentimentReward(RewardSpec):
     strength: float = 0.02
     """Inverse of the L2 penalty (scikit-learn's C)."""
     unit: Unit = Unit.document
-    """Sentences make a better judge of short texts."""
+    """A classifier of sentences is better at short texts."""
     max_texts: int = 30000
-    """Fitted on so many texts at most, evenly spread over what there is."""
+    """Most texts to fit on, evenly spread over all."""
 
     needs_labels: ClassVar[bool] = True
 

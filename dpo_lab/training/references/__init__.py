@@ -1,5 +1,5 @@
 """References, one file each: what the policy is compared with."""
 
-from dpo_lab.training.references.base import REFERENCES, Reference, ReferenceSpec
+from dpo_lab.training.references.base import REFERENCES, LiveReference, Reference, ReferenceSpec
 
-__all__ = ["REFERENCES", "Reference", "ReferenceSpec"]
+__all__ = ["REFERENCES", "LiveReference", "Reference", "ReferenceSpec"]

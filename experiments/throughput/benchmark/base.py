@@ -1,4 +1,4 @@
-"""What is measured: ways to compute the gradient of DPO's loss on one batch of pairs."""
+"""Contenders: ways to compute the gradient of DPO's loss on one batch of pairs, to be timed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dpo_lab.training.compute import Compute
 from dpo_lab.training.settings import TrainerSettings
 
 Step = Callable[[], object]
-"""Adds the gradient of the mean loss over the batch to the policy's; what it returns nobody looks at."""
+"""Adds the gradient of the mean loss over the batch to the policy's gradients; its result is not used."""
 
 
 @dataclass
 class Setting:
-    """The same for all contenders."""
+    """What a contender computes with; the same for all of them."""
 
     spec: ModelSpec
     vocab_size: int
     policy: nn.Module
-    """The contender's own, to be trained; its reference is to have the same weights."""
+    """The contender's own copy, to be trained; its reference is to have the same weights."""
     batch: CandidateBatch
     """On the device. Prompts and completions have no padding but at their end."""
     compute: Compute
     beta: float
     trainer: TrainerSettings
-    """Of which micro-batches are taken."""
+    """Its micro-batch settings are used."""
 
 
 @dataclass
@@ -40,11 +40,11 @@ class Contender:
     name: str
 
     def prepare(self, setting: Setting) -> Step:
-        """Everything that is done once a training, and the step itself."""
+        """Do what is done once per training, and return the step."""
         raise NotImplementedError
 
     def model(self, setting: Setting) -> nn.Module:
-        """What is trained, whose gradients are to be cleared between steps."""
+        """The model that is trained: its gradients are cleared between steps."""
         return setting.policy
 
 

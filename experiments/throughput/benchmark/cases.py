@@ -1,4 +1,4 @@
-"""Batches to measure on: their lengths are what decides which way is fast."""
+"""Cases: batches of random tokens with given lengths, on which contenders are timed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Case:
     vocab: int = 4096
     pairs: int = 8
     spread: float = 0.5
-    """Lengths are even within this share of the mean, below and above."""
+    """Lengths are uniform within this share of the mean, below and above."""
 
     def __post_init__(self) -> None:
         for name, least in (("prompt", 2), ("completion", 2), ("vocab", 8), ("pairs", 1)):
@@ -35,11 +35,11 @@ class Case:
 
     @property
     def context(self) -> int:
-        """The most tokens that a prompt and a completion can have together."""
+        """The longest that a prompt and a completion can be together, in tokens."""
         return sum(mean + int(self.spread * mean) for mean in (self.prompt, self.completion))
 
     def draw(self, seed: int, candidates: int = 2) -> CandidateBatch:
-        """The same for the same seed. Tokens 0 to 3 stay free, for those to whom they mean padding, start or end."""
+        """A batch, the same for the same seed. Tokens 0 to 3 do not occur: contenders may use them as special ones."""
         draw = generator(seed, "batch to time")
         prompts, prompt_mask = self._texts(draw, (self.pairs,), self.prompt)
         completions, mask = self._texts(draw, (candidates, self.pairs), self.completion)

@@ -1,4 +1,4 @@
-"""The lab's step, the step that is usually written down, and the module that the lab began from."""
+"""Contenders: the lab's own step, a plain loop of four forward passes, and x_transformers.dpo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from experiments.throughput.benchmark.base import CONTENDERS, Contender, Setting
 
 @dataclass
 class Lab(Contender):
-    """The step of the trainer, its metrics included, with `compute` and `trainer` as they are set."""
+    """The trainer's step, its metrics included, under the study's `compute` and `trainer` settings."""
 
     name: str = ""
 
@@ -167,5 +167,5 @@ def side_by_side(
 
 def sum_of_logps(model: nn.Module, tokens: Int[Tensor, "b n"], scored: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     logits = model(tokens[:, :-1]).float()
-    found = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
-    return (rearrange(found, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)
+    logps = logits.log_softmax(dim=-1).gather(-1, rearrange(tokens[:, 1:], "b n -> b n 1"))
+    return (rearrange(logps, "b n 1 -> b n") * scored[:, 1:]).sum(dim=-1)

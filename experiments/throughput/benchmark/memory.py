@@ -1,4 +1,4 @@
-"""The most memory that a step takes above the models: measured by the device, or in a process that has done nothing else."""
+"""Peak memory of a step above the models: as the device measures it, or in a new process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.throughput.benchmark.prepared import Terms, prepared
 
 STATUS = Path("/proc/self/status")
 SMALL = Case(prompt=4, completion=4, pairs=2)
-"""Steps on it come first: what a library sets up once is not what a step takes."""
+"""A step on it comes first, so that what libraries set up once does not count."""
 
 
 def of_step(step: Step, model: nn.Module, device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""A contender, ready for its first step."""
+"""Contenders ready for their first step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from experiments.throughput.benchmark.cases import Case
 
 @dataclass
 class Terms:
-    """What is the same for all cases."""
+    """The settings that all cases share."""
 
     spec: ModelSpec
     compute: Compute
     beta: float
     trainer: TrainerSettings
-    """Of which micro-batches are taken."""
+    """Its micro-batch settings are used."""
     seed: int
 
 
@@ -37,7 +37,7 @@ class Prepared:
 
 
 def prepared(terms: Terms, name: str, case: Case) -> Prepared:
-    """Every contender gets the same weights, as far as it has the same model, and the same batch."""
+    """The contender with the same weights (where it has the same model) and the same batch as every other."""
     room: dict[str, Any] = {"context": case.context}
     spec = replace(terms.spec, **room)
     seed_torch(terms.seed, "weights to time")

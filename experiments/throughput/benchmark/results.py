@@ -1,4 +1,4 @@
-"""What was measured, as rows: one for each contender on each case."""
+"""Measurements as rows: one for each contender on each case."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def row_of(
     share_of_peak: float,
     memory: int | None,
 ) -> dict[str, Any]:
-    """Numbers of one contender; a ratio is how often it is done in the time of the other.
+    """The row of one contender; `speedup_over` are ratios of times, over each other contender.
 
-    `tokens_per_s` counts each prompt once. `share_of_peak`: useful operations of a step of one second, over those of the
-    fastest matrix product.
+    `tokens_per_s` counts each prompt once. `share_of_peak`: a step's useful operations, over those of the fastest matrix
+    product in a second.
     """
     seconds = timed[name].median
     return {
@@ -44,10 +44,10 @@ def row_of(
 def table_of(rows: Sequence[Mapping[str, Any]], baseline: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a table for the reader: speedup is over the baseline, memory above the models."""
     columns = ["case", "contender", "ms/pair", "speedup", "tokens/s", "of peak", "MB"]
-    found = []
+    lines = []
     for row in rows:
         speedup = 1.0 if row["contender"] == baseline else row["speedup_over"].get(baseline)
-        found.append(
+        lines.append(
             [
                 row["case"],
                 row["contender"],
@@ -58,4 +58,4 @@ def table_of(rows: Sequence[Mapping[str, Any]], baseline: str) -> tuple[list[str
                 "" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f}",
             ]
         )
-    return columns, found
+    return columns, lines

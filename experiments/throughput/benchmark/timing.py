@@ -1,4 +1,4 @@
-"""Seconds of steps that take turns, so that whatever else the machine does meets all of them alike."""
+"""Times of steps that take turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.throughput.benchmark.base import Step
 
 @dataclass
 class Timed:
-    """What one contender's steps took, round by round."""
+    """Times of one contender's steps, round by round."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -25,17 +25,17 @@ class Timed:
         return median(self.seconds)
 
     def speedup_over(self, other: Timed) -> float:
-        """How often this one is done in the time of the other: the median of the rounds' ratios."""
-        return median(theirs / ours for ours, theirs in zip(self.seconds, other.seconds, strict=True))
+        """How many times as fast as the other: the median of the rounds' ratios."""
+        return median(others / own for own, others in zip(self.seconds, other.seconds, strict=True))
 
 
 def in_turns(steps: Mapping[str, Step], repeats: int, device: torch.device, before: Callable[[str], None]) -> dict[str, Timed]:
-    """`repeats` rounds of every step, after one that does not count; each round begins with another one.
+    """`repeats` rounds of every step, after one to warm up; each round begins with another step.
 
-    `before` is called with a step's name ahead of it, and is not timed.
+    `before` is called with a step's name ahead of the step, and is not timed.
     """
     names = list(steps)
-    found = {name: Timed() for name in names}
+    timed = {name: Timed() for name in names}
     for turn in range(repeats + 1):
         at = turn % len(names)
         for name in names[at:] + names[:at]:
@@ -45,9 +45,9 @@ def in_turns(steps: Mapping[str, Step], repeats: int, device: torch.device, befo
             steps[name]()
             synchronise(device)
             if turn:
-                found[name].seconds.append(time.perf_counter() - began)
-                found[name].cpu_seconds.append(time.process_time() - cpu_began)
-    return found
+                timed[name].seconds.append(time.perf_counter() - began)
+                timed[name].cpu_seconds.append(time.process_time() - cpu_began)
+    return timed
 
 
 def synchronise(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""How much of what a machine can do is done: useful operations of a step, and the most that a matrix product reaches."""
+"""Useful operations of a step, and the machine's peak: the fastest matrix product."""
 
 from __future__ import annotations
 

@@ -8,21 +8,21 @@ import pytest
 from written_runs import betas, write_run
 
 from dpo_lab.compare.__main__ import main
-from dpo_lab.compare.comparison import Comparison, compared
+from dpo_lab.compare.at_kl import mean_path
+from dpo_lab.compare.comparison import Comparison, compare_runs
 from dpo_lab.compare.figures import PICTURES, curves, displacement, figures, frontier, lengths, parallel, sweep
 from dpo_lab.compare.figures.looks import FEW, looks
 from dpo_lab.compare.grouping import grouped
-from dpo_lab.compare.matched import mean_path
 
 
 @pytest.fixture
 def few(tmp_path: Path) -> Comparison:
-    return compared([betas(tmp_path, {0.1: [1.0, 2.0], 0.3: [2.0, 3.0], 1.0: [4.0, 5.0]})], baseline="0.1")
+    return compare_runs([betas(tmp_path, {0.1: [1.0, 2.0], 0.3: [2.0, 3.0], 1.0: [4.0, 5.0]})], baseline="0.1")
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Comparison:
-    return compared([betas(tmp_path, {0.1 * (i + 1): [1.0 + i, 2.0 + i] for i in range(FEW + 2)})], baseline="0.1")
+    return compare_runs([betas(tmp_path, {0.1 * (i + 1): [1.0 + i, 2.0 + i] for i in range(FEW + 2)})], baseline="0.1")
 
 
 def texts(figure: object) -> set[str]:
@@ -43,7 +43,7 @@ def test_all_pictures_are_written_as_png_and_svg(tmp_path: Path) -> None:
 def test_runs_without_evaluations_give_no_picture_and_no_error(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, str(seed), seed=seed)
-    assert list(figures(compared([tmp_path]))) == []
+    assert list(figures(compare_runs([tmp_path]))) == []
 
 
 def test_the_frontier_shows_every_evaluation_and_names_every_setting(few: Comparison) -> None:
@@ -127,5 +127,5 @@ def test_a_name_with_a_dollar_is_no_formula(tmp_path: Path) -> None:
         folder = betas(tmp_path / name.replace("\\", ""), {0.1: [1.0, 2.0]})
         for config in folder.rglob("config.yaml"):
             config.write_text(f"loss: {{name: '{name}', beta: 0.1}}\n")
-    for _, _, figure in figures(compared([tmp_path])):
+    for _, _, figure in figures(compare_runs([tmp_path])):
         figure.canvas.draw()

@@ -1,4 +1,4 @@
-"""What each held-out prompt contributes to a run's number: the evaluation's error, and how much of it runs share."""
+"""The influence of each held-out prompt on a run's number: it gives the evaluation's error, and how much of it runs share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dpo_lab.compare.intervals import SharedError
 
 Row = Mapping[str, Any]
 Influence = dict[str, float]
-"""By prompt (or other source of error), how far it moves the number from its mean; the squares add up to the variance."""
+"""By prompt (or other source of error), how far it moves the number; the squares add up to the number's variance."""
 
 ROUNDING = 1e-4
-"""Values for each prompt whose mean is so near the run's number are its values: single precision, summed in another order."""
+"""How far the mean of the prompts' values may be from the run's number: single precision, summed in another order."""
 FRONTIER = "the ideal frontier of "
 
 VALUES: dict[str, Callable[[Row], Any]] = {
@@ -26,11 +26,11 @@ VALUES: dict[str, Callable[[Row], Any]] = {
         float(row["reward/policy"] > row["reward/reference"]) + 0.5 * (row["reward/policy"] == row["reward/reference"])
     ),
 }
-"""What follows from a line of samples.jsonl and is not written there under the metric's own name."""
+"""Metrics that follow from a line of samples.jsonl but are not written there under their name."""
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The lines of samples.jsonl; none where one is torn or no sample, for a part of them has another mean."""
+    """The lines of samples.jsonl; none at all if one is torn or no sample, because a part of them has another mean."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
@@ -39,12 +39,12 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
 
 
 def influence(rows: Sequence[Row], metric: str, summary: Mapping[str, Any], pairs: str = "") -> Influence | None:
-    """Of a metric in summary.json, prompts as clusters; None where the lines do not hold what it is the mean of.
+    """The influence on a metric in summary.json, with prompts as clusters; None if the lines do not hold its values.
 
     `pairs` names the candidates whose scores gave the ideal frontier.
     """
     if metric == "ideal_share":
-        return _of_ideal_share(rows, summary, pairs)
+        return _ideal_share_influence(rows, summary, pairs)
     values = _values(rows, metric)
     mean = summary.get(metric)
     if values is None or not isinstance(mean, int | float):
@@ -65,7 +65,7 @@ def _values(rows: Sequence[Row], metric: str) -> list[float] | None:
 
 
 def _clustered(rows: Sequence[Row], deviations: Sequence[float]) -> Influence | None:
-    """Each prompt's part of the mean's deviation; a prompt that occurs twice is one cluster. None for a single prompt."""
+    """Each prompt's part in the deviation of the mean; a prompt that occurs twice is one cluster. None for a single prompt."""
     found: dict[str, float] = {}
     for row, deviation in zip(rows, deviations, strict=True):
         found[row["prompt"]] = found.get(row["prompt"], 0.0) + deviation
@@ -75,7 +75,7 @@ def _clustered(rows: Sequence[Row], deviations: Sequence[float]) -> Influence | 
     return {prompt: scale * total for prompt, total in found.items()}
 
 
-def _of_ideal_share(rows: Sequence[Row], summary: Mapping[str, Any], pairs: str) -> Influence | None:
+def _ideal_share_influence(rows: Sequence[Row], summary: Mapping[str, Any], pairs: str) -> Influence | None:
     """To first order, (gain in reward) / (frontier's gain at the run's KL) moves with both rewards and with KL.
 
     What `ideal_share_se` holds beside this is the frontier's own error; runs of the same candidates share it.
@@ -102,7 +102,7 @@ def _of_ideal_share(rows: Sequence[Row], summary: Mapping[str, Any], pairs: str)
 
 
 def _slope(frontier: Sequence[Mapping[str, float]], kl: float) -> float:
-    """Of the frontier's gain by KL: between its points theirs, beyond its end that of the square root."""
+    """The slope of the frontier at a KL: between its points theirs, beyond its end that of the square root."""
     for low, high in pairwise(frontier):
         if low["kl"] <= kl <= high["kl"] and high["kl"] > low["kl"]:
             return float((high["proxy"] - low["proxy"]) / (high["kl"] - low["kl"]))
@@ -110,18 +110,18 @@ def _slope(frontier: Sequence[Mapping[str, float]], kl: float) -> float:
     return float((end["proxy"] - start["proxy"]) / (2 * math.sqrt(end["kl"] * kl))) if kl > 0 < end["kl"] else 0.0
 
 
-def variance(found: Influence) -> float:
-    """Of the number's error that comes from the evaluation."""
-    return math.fsum(part**2 for part in found.values())
+def variance(influence: Influence) -> float:
+    """The variance of the number that comes from the evaluation."""
+    return math.fsum(part**2 for part in influence.values())
 
 
-def minus(left: Influence, right: Influence) -> Influence:
-    """Of the difference of two numbers."""
+def subtract(left: Influence, right: Influence) -> Influence:
+    """The influence on the difference of two numbers."""
     return {key: left.get(key, 0.0) - right.get(key, 0.0) for key in left.keys() | right.keys()}
 
 
 def average(several: Sequence[Influence]) -> Influence:
-    """Of the mean of several numbers."""
+    """The influence on the mean of several numbers."""
     keys = set().union(*several)
     return {key: math.fsum(each.get(key, 0.0) for each in several) / len(several) for key in keys}
 

@@ -1,4 +1,4 @@
-"""Runs at the same distance from the reference: the only fair way to compare rewards that are bought with KL."""
+"""Metrics at a given KL: rewards that cost KL can only be compared fairly at the same distance from the reference."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SMALLEST_BOUND = 0.5
 
 @dataclass
 class Crossing:
-    """The metric where a path first crosses a KL, and its standard error by the evaluations' own; None of each where unknown.
+    """The metric where a path first crosses a KL, and its standard error from the evaluations; None if unknown.
 
-    `between`: read off between two evaluations. `gap`: the KLs of two evaluations too far apart to read it off.
+    `between`: interpolated between two evaluations. `gap`: the KLs of two evaluations too far apart to interpolate.
     """
 
     value: float | None = None
@@ -28,7 +28,7 @@ class Crossing:
 
 
 def at_kl(evaluations: Sequence[Mapping[str, Any]], metric: str, kl: float, max_gap: float | None = None) -> Crossing:
-    """Where the path of the evaluations first crosses `kl`: between two of them on a line in the square root of KL.
+    """The metric where the path of the evaluations first crosses `kl`, interpolated on a line in the square root of KL.
 
     Rewards rise with that root where they are bought well (Gao et al. 2023, arXiv:2210.10760); a line in KL itself lies below
     the path. Two evaluations further apart than `max_gap` nats (None: half a nat, or half the KL where that is more) give none.

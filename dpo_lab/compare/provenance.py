@@ -1,4 +1,4 @@
-"""What a run's numbers come from beside its settings: code, versions of libraries, base policy and pairs."""
+"""The provenance of runs beside their settings: code, library versions, base policy and pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ STAGE_SEEDS = {
     "base": ("data.seed", "base.seed"),
     "pairs": ("data.seed", "base.seed", "candidates.seed"),
 }
-"""The seeds that a stage's outcome may differ by."""
+"""The seeds that decide a stage's result."""
 IN_WORDS = {"tokenizer": "tokenizers", "base": "base policies", "pairs": "pairs"}
 DIGITS = 4
 NAMED = 5
 
 
-def conflict(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
-    """What both runs say of their origin and is not the same, by kind, in words. Empty where they may stand in one row."""
+def conflicts(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+    """How the provenance of two runs differs, by kind, in words; empty if they may share a row.
+
+    What only one of them records is no conflict.
+    """
     found = {}
     modules = different_modules(one, other)
     if modules:
@@ -38,15 +41,15 @@ def conflict(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
     return found
 
 
-def origin(run: FinishedRun) -> str:
-    """Equal for runs that are in no conflict with one another and conflict with the same others."""
+def provenance_key(run: FinishedRun) -> str:
+    """A key that is equal for runs which have no conflict with one another and conflict with the same others."""
     seeds = [run.settings.get(seed) for seed in STAGE_SEEDS["pairs"]]
     facts = [run.facts.get(name) for name in ("code", "versions", "made_from")]
     return json.dumps([*facts, _commit(run), run.decided, seeds], sort_keys=True, default=str)
 
 
 def _stages(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
-    """The first stage that differs although every seed before it is the same: those after it differ because of it."""
+    """The first stage whose result differs although its seeds are the same; later ones differ because of it."""
     for stage in different(one.facts.get("made_from"), other.facts.get("made_from"), order=STAGE_SEEDS):
         seeds = STAGE_SEEDS.get(stage, ())
         if all(one.settings.get(seed) == other.settings.get(seed) for seed in seeds):
@@ -55,7 +58,7 @@ def _stages(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
 
 
 def different_modules(one: FinishedRun, other: FinishedRun) -> list[str] | None:
-    """The modules of both whose digests differ; None where the runs do not say, or not in the same way."""
+    """The modules whose digests differ; None if the runs do not record them in the same way."""
     a, b = one.facts.get("code"), other.facts.get("code")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return different(a, b)
@@ -65,7 +68,7 @@ def different_modules(one: FinishedRun, other: FinishedRun) -> list[str] | None:
 
 
 def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = ()) -> list[str]:
-    """The keys of both mappings under which they differ."""
+    """The keys that both mappings have with different values."""
     if not isinstance(one, Mapping) or not isinstance(other, Mapping):
         return []
     keys = [key for key in one if key in other and one[key] != other[key]]
@@ -73,8 +76,8 @@ def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = (
     return sorted(keys, key=lambda key: (places.index(key) if key in places else len(places), key))
 
 
-def marks(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], kinds: Iterable[str]) -> str:
-    """The part's own code, versions or stages in a few characters: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
+def provenance_label(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], kinds: Iterable[str]) -> str:
+    """A short label of a part's code, versions or stages: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
     run = part[0]
     everyone = [each for some in parts for each in some]
     found = []
@@ -96,8 +99,8 @@ def marks(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], k
     return ", ".join(found)
 
 
-def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
-    """What the runs of different rows differ in beside their settings: code and versions, named."""
+def warnings_between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
+    """Warnings that the rows of a table differ in code or library versions, not only in settings."""
     firsts = list(
         {json.dumps([row[0].facts.get(name) for name in ("code", "versions", "git")]): row[0] for row in rows}.values()
     )
@@ -119,8 +122,8 @@ def between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
     return found
 
 
-def untold(runs: Sequence[FinishedRun]) -> list[str]:
-    """The runs whose code is not what they say: uncommitted and not recorded, or with stages of other code taken on purpose."""
+def warnings_of_runs(runs: Sequence[FinishedRun]) -> list[str]:
+    """Warnings about runs: older, stopped by the clock, of unrecorded code, with accepted artifacts, changed on resume."""
     older = [run.path.name for run in runs if run.is_older]
     dirty = [run.path.name for run in runs if not run.facts.get("code") and (run.facts.get("git") or {}).get("dirty")]
     accepted = [run.path.name for run in runs if run.facts.get("accepted")]

@@ -1,12 +1,12 @@
-"""What stands below a table of results: how far its intervals go, what its marks mean, what a seed varies."""
+"""The footnotes of a table of results: what its intervals allow for, what its marks mean, what a seed varies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dpo_lab.compare.at_kl import AT
+from dpo_lab.compare.groups import Group
 from dpo_lab.compare.intervals import Covers, Estimate
-from dpo_lab.compare.matched import AT
-from dpo_lab.compare.runs import Group
 
 EXTRAPOLATED, BETWEEN, ONE, SEEDS_ONLY, UPPER = "*", "~", "\u2020", "\u2021", "\u00a7"
 MEANINGS = {
@@ -27,13 +27,13 @@ NAMED = 2
 
 
 def marks(group: Group, metric: str) -> str:
-    """The signs behind a number of the table."""
+    """The footnote marks of a number in the table."""
     found = BETWEEN if AT in metric else EXTRAPOLATED
-    return (found if group.is_marked(metric) else "") + marks_of(group.estimate(metric))
+    return (found if group.is_marked(metric) else "") + estimate_marks(group.estimate(metric))
 
 
-def marks_of(found: Estimate) -> str:
-    """The signs behind an interval."""
+def estimate_marks(found: Estimate) -> str:
+    """The footnote marks of an interval."""
     if found.low is None:
         return ""
     return {Covers.evaluation: ONE, Covers.seeds: SEEDS_ONLY}.get(found.covers, UPPER if found.bound else "")
@@ -42,12 +42,12 @@ def marks_of(found: Estimate) -> str:
 def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequence[Estimate]) -> list[str]:
     """The lines below the table."""
     signs = {sign for group in groups for metric in metrics for sign in marks(group, metric)}
-    signs |= {sign for found in differences for sign in marks_of(found)}
+    signs |= {sign for found in differences for sign in estimate_marks(found)}
     lines = [
         "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean, which allows for what differs "
         "between seeds and for the evaluation's error that they share"
     ]
-    if any(0 < group.estimate(metric).n < len(group.by_repetition) for group in groups for metric in metrics):
+    if any(0 < group.estimate(metric).n < len(group.by_seeds) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
     found = [group.estimate(metric) for group in groups for metric in metrics]
     if any(each.mean is not None and each.low is None for each in found):
@@ -55,11 +55,11 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
             "without brackets: one number whose evaluation error is unknown, or equal numbers, which do not say how they vary"
         )
     lines += [f"{sign} {meaning}" for sign, meaning in MEANINGS.items() if sign in signs]
-    return lines + refused(groups, metrics) + what_a_seed_varies(groups)
+    return lines + gap_footnotes(groups, metrics) + seed_footnote(groups)
 
 
-def refused(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
-    """Which runs cross a KL between two evaluations that are too far apart to say anything there, and whether some never do."""
+def gap_footnotes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
+    """Footnotes for empty cells at a KL: runs whose evaluations are too far apart there, and runs that never cross it."""
     lines: dict[str, list[str]] = {}
     for metric in (each for each in metrics if AT in each):
         name, _, kl = metric.partition(AT)
@@ -79,9 +79,9 @@ def refused(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
     return found + (["other empty cells: no run of the row crosses that KL"] if short else [])
 
 
-def what_a_seed_varies(groups: Sequence[Group]) -> list[str]:
+def seed_footnote(groups: Sequence[Group]) -> list[str]:
     """A line, derived from settings and digests; nothing where no row has two seeds."""
-    several = [group for group in groups if len(group.by_repetition) > 1]
+    several = [group for group in groups if len(group.by_seeds) > 1]
     if not several:
         return []
     others = {key for group in several for run in group.runs for key in run.seeds} - {
