@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from processes import SMALL_RUN, runs_of
 
 from dpo_lab.cli.composing import composed
+from dpo_lab.cli.help_text import help_text
 from dpo_lab.cli.main import run_command
 from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.registry import Registry, load_user_modules
@@ -69,6 +70,15 @@ def test_one_short_file_makes_an_option_of_its_own(file: str, my_lab: Path) -> N
     assert getattr(component, key.partition(".")[2]) == float(value)
     with pytest.raises(ValueError, match=f"Did you mean '{name}'"):
         composed([f"{option[:-1]}"])
+
+
+def test_help_shows_them_and_those_that_a_package_imports(my_lab: Path) -> None:
+    (my_lab / "my_lab" / "__init__.py").write_text("from my_lab.data import CountingSource\nfrom . import rewards\n")
+    text = help_text(["my_lab", *(f"my_lab.{file}" for file in NEW if file not in ("data", "rewards"))])
+    for words in NEW.values():
+        option, setting = words.split()
+        assert f"\n  {option} " in text
+        assert f"\n      {setting.partition('=')[0]}=" in text
 
 
 def test_a_study_of_all_of_them_runs(my_lab: Path) -> None:

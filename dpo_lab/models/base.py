@@ -1,4 +1,4 @@
-"""What a model choice is: how to build the network, and where its weights come from when they are not fitted here."""
+"""A model choice: how the network is built, and where its weights come from if the run does not fit them itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dpo_lab.registry import Registry
 
 @dataclass
 class Opened:
-    """A finished model from elsewhere."""
+    """A finished model read from other tools' files."""
 
     module: nn.Module
     tokenizer: Tokenizer
     key: str
-    """Stands for the weights and the tokenizer."""
+    """A digest of the weights and the tokenizer."""
 
 
 @dataclass
@@ -36,15 +36,15 @@ class ModelSpec:
         return None
 
     def open(self) -> Opened | None:
-        """What is in that directory, where it is not a policy of ours."""
+        """The model in that directory, where it is no policy directory."""
         return None
 
     def rebuild(self, directory: Path, vocab_size: int) -> nn.Module:
-        """The network of a policy directory, which then is given its weights."""
+        """The network of a policy directory, before its weights are loaded."""
         return self.build(vocab_size)
 
     def write(self, module: nn.Module, directory: Path) -> ModelSpec:
-        """Write to a policy directory what `rebuild` needs beside the weights; the spec to call it on."""
+        """Write what `rebuild` needs beside the weights into a policy directory; the spec to call it on."""
         return self
 
     def export(self, module: nn.Module, directory: Path, merge: bool) -> None:

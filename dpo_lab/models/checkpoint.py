@@ -1,4 +1,4 @@
-"""A policy that an earlier run has left."""
+"""model=checkpoint: the policy of an earlier run."""
 
 from __future__ import annotations
 

@@ -35,13 +35,13 @@ BLOCK = 64
 
 @runtime_checkable
 class Decoding(Protocol):
-    """The rows of a batch under way, all at one column; padding stands on the left."""
+    """A batch of sequences being decoded, all at one column; padding stands on the left."""
 
     def read(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
         """Logits after the last of `tokens`, which follow those read before."""
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Go on with these rows in their place, each given once, several times or not at all."""
+        """Continue with these rows in place of the present ones; a row may be given several times, or not at all."""
 
 
 Begin = Callable[[Int[Tensor, " r"], int], Decoding]
@@ -49,18 +49,18 @@ Begin = Callable[[Int[Tensor, " r"], int], Decoding]
 
 
 @runtime_checkable
-class Decodes(Protocol):
-    """A model that can go on from what it has read: `decoding(starts, width)`, see `Begin`.
+class HasDecoding(Protocol):
+    """A model that decodes with a cache: `decoding(starts, width)`, see `Begin`.
 
-    `cache_bytes(width)` is what the decoding keeps of each row.
+    `cache_bytes(width)` is the memory that takes for each row.
     """
 
     def decoding(self, starts: Tensor, width: int) -> Decoding: ...
     def cache_bytes(self, width: int) -> int: ...
 
 
-class WholeRows:
-    """The decoding of any model: every row is run again, from its beginning, for each token."""
+class UncachedDecoding:
+    """Decoding of any model without a cache: every row is run again, from its beginning, for each token."""
 
     def __init__(self, model: nn.Module, starts: Int[Tensor, " r"], width: int | None = None) -> None:
         self.model = model
@@ -134,7 +134,7 @@ def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
     most, room = ROWS_ON_CPU, CACHE_ON_CPU
     if device.type == "cuda":
         most, room = ROWS_ON_GPU, torch.cuda.mem_get_info(device)[0] // 2
-    fit = room // max(model.cache_bytes(width), 1) if isinstance(model, Decodes) else TOKENS_OF_WHOLE_ROWS // width
+    fit = room // max(model.cache_bytes(width), 1) if isinstance(model, HasDecoding) else TOKENS_OF_WHOLE_ROWS // width
     return max(min(most, fit), 1)
 
 
@@ -143,8 +143,8 @@ def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Be
 
     Asked at each call, of the longest rows there will be: no option or weight of a model makes its decoding wrong unnoticed.
     """
-    if not isinstance(model, Decodes):
-        return partial(WholeRows, model)
+    if not isinstance(model, HasDecoding):
+        return partial(UncachedDecoding, model)
     try:
         reason = _difference(model, prompts, max_tokens)
     except Exception as error:  # whatever it is that the decoding does not know
@@ -154,7 +154,7 @@ def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Be
     NOTES.warning(
         "sampling runs the whole row for each token: the model's decoding does not do what its forward does (%s)", reason
     )
-    return partial(WholeRows, model)
+    return partial(UncachedDecoding, model)
 
 
 def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> str | None:
@@ -162,13 +162,13 @@ def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) 
 
     Of a few prompts, from the shortest to the longest, brought to full length with tokens that occur in them.
     """
-    assert isinstance(model, Decodes)
+    assert isinstance(model, HasDecoding)
     few = prompts[torch.linspace(0, len(prompts) - 1, min(len(prompts), 4)).long()]
     known = few[few >= 0]
     more = (uniform(len(few) * (max_tokens - 1), 0, "trying a decoding") * len(known)).long().to(few.device)
     rows = torch.cat((few, rearrange(known[more], "(d m) -> d m", d=len(few))), dim=1)
     starts, width = (rows < 0).sum(dim=1), rows.shape[1]
-    decoding, forward = model.decoding(starts, width), WholeRows(model, starts)
+    decoding, forward = model.decoding(starts, width), UncachedDecoding(model, starts)
     for start, stop in pairwise([0, width] if max_tokens == 1 else [0, width - 1, width]):
         found, right = (way.read(rows[:, start:stop].clamp(min=0)) for way in (decoding, forward))
         error = float((found - right).abs().max() / right.abs().max())

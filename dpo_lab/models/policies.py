@@ -18,16 +18,16 @@ from dpo_lab.artifacts.tensors import storable
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.checkpoint import CheckpointSpec
-from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.copies import independent_copy
+from dpo_lab.models.memory_estimate import fixed_weights
 from dpo_lab.models.pretrained import PretrainedSpec
-from dpo_lab.models.size import fixed_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
 
 @dataclass
 class Policy:
-    """A network with all that is needed to build it again and to feed it text."""
+    """A network with its tokenizer and the model choice it was built from."""
 
     spec: ModelSpec
     module: nn.Module
@@ -43,13 +43,13 @@ class Policy:
         self.describe(directory)
 
     def describe(self, directory: Path) -> None:
-        """Write all that a policy directory holds beside the weights."""
+        """Write a policy directory's files but the weights."""
         spec = self.spec.write(self.module, directory)
         OmegaConf.save(OmegaConf.create({"model": OmegaConf.structured(spec)}), directory / CONFIG)
         self.tokenizer.save(directory)
 
     def copy(self, device: torch.device | None = None) -> nn.Module:
-        """The same network again, sharing nothing but weights that no training moves: those under an adapter."""
+        """A copy of the network that shares nothing but weights that are never trained: those under an adapter."""
         return independent_copy(self.module, {id(weight): weight for weight in fixed_weights(self.module)}).to(device)
 
 
@@ -83,7 +83,7 @@ def _tokenizer(directory: Path) -> Tokenizer:
 
 
 def _fill(module: nn.Module, file: Path) -> None:
-    """Weights from a safetensors file, the only kind that is read: it holds numbers and nothing that could be run."""
+    """Load a safetensors file, the only kind that is read: it holds numbers and nothing that could be run."""
     try:
         module.load_state_dict(load_file(file))
     except (SafetensorError, OSError) as error:
@@ -93,7 +93,7 @@ def _fill(module: nn.Module, file: Path) -> None:
 
 
 def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
-    """The policy that a model choice names, and a key that stands for it; None: it is to be fitted. Errors as `load_policy`."""
+    """The policy that a model choice names, and a digest of it; None: it is to be fitted. Errors as `load_policy`."""
     directory = spec.weights()
     if directory is None:
         return None
@@ -104,7 +104,7 @@ def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
 
 
 def files_key(path: Path) -> str:
-    """Stands for the files of the policy in a run, a policy directory or a Hugging Face model's directory: names and sha256.
+    """A digest of the policy's files in a run, a policy directory or a Hugging Face model's directory: names and sha256.
 
     Of our own the manifest is enough, which holds the sums of all others.
     """
@@ -114,7 +114,7 @@ def files_key(path: Path) -> str:
     return digest({file.name: cached_file_digest(file) for file in sorted(directory.iterdir()) if file.is_file()})
 
 
-def maker_of(path: Path) -> type[ModelSpec]:
+def spec_class(path: Path) -> type[ModelSpec]:
     """The kind of model that the policy in a run, a policy directory or a Hugging Face model's directory is of.
 
     Raises ValueError where nothing says it.
@@ -125,9 +125,9 @@ def maker_of(path: Path) -> type[ModelSpec]:
     return MODELS[str(OmegaConf.select(read_config(directory / CONFIG), "model.name"))]
 
 
-def policy_of_any_make(path: Path) -> tuple[Policy, str]:
-    """The policy in a run, a policy directory or a Hugging Face model's directory, and its key. Errors as `load_policy`."""
+def load_any_policy(path: Path) -> tuple[Policy, str]:
+    """The policy in a run, a policy directory or a Hugging Face model's directory, and its digest. Errors as `load_policy`."""
     ours = (policy_directory(path) / MANIFEST).is_file() or not (path / "config.json").is_file()
-    found = starting_policy((CheckpointSpec if ours else PretrainedSpec)(path=str(path)))
-    assert found is not None
-    return found
+    policy = starting_policy((CheckpointSpec if ours else PretrainedSpec)(path=str(path)))
+    assert policy is not None
+    return policy

@@ -1,4 +1,4 @@
-"""Transformers of the usual shapes, by their number of weights (with 4,096 tokens; more take more)."""
+"""Transformers of the usual sizes, named by their number of weights with a vocabulary of 4,096."""
 
 from __future__ import annotations
 

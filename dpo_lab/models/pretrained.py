@@ -1,4 +1,4 @@
-"""A causal language model in Hugging Face's files, with its tokenizer; trained whole, or through a low-rank adapter."""
+"""model=pretrained: a Hugging Face causal language model with its tokenizer; trained whole, or through a low-rank adapter."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class PretrainedSpec(ModelSpec):
         return path
 
     def open(self) -> Opened:
-        from dpo_lab.models.hugging_face.reading import read_tokenizer
+        from dpo_lab.models.hugging_face.loading import read_tokenizer
 
         path = self.weights()
         assert path is not None
@@ -83,7 +83,7 @@ class PretrainedSpec(ModelSpec):
         return self._network(path, self.gguf_file, key)
 
     def write(self, module: nn.Module, directory: Path) -> ModelSpec:
-        from dpo_lab.models.hugging_face.reading import write_config
+        from dpo_lab.models.hugging_face.loading import write_config
 
         if self.lora.rank is None:  # a directory that needs no other
             write_config(module, directory)
@@ -104,13 +104,13 @@ class PretrainedSpec(ModelSpec):
 
     def _network(self, path: Path, gguf_file: str | None = None, key: str = "", trust_remote_code: bool = False) -> nn.Module:
         from dpo_lab.models.hugging_face.adapters import add_adapter
-        from dpo_lab.models.hugging_face.causal_lm import adapted
-        from dpo_lab.models.hugging_face.reading import read_network
+        from dpo_lab.models.hugging_face.causal_lm import wrap_network
+        from dpo_lab.models.hugging_face.loading import read_network
 
         net = read_network(path, gguf_file, self.dtype.value, trust_remote_code)
         if self.lora.rank is not None:
             add_adapter(net, self.lora)
-        module = adapted(net)
+        module = wrap_network(net)
         module.source = key
         return module
 

@@ -17,7 +17,7 @@ from x_transformers import Decoder, TransformerWrapper
 
 from dpo_lab.artifacts.tensors import storable
 from dpo_lab.models.base import MODELS, ModelSpec
-from dpo_lab.models.decoding import BufferedDecoding, cache_bytes
+from dpo_lab.models.kv_cache import BufferedDecoding, cache_bytes
 from dpo_lab.scoring.attention import PackedRow, with_tree_attention
 from dpo_lab.scoring.layouts import ForwardCost
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.pairs import PairsSource
 from dpo_lab.data.statistics import overlap
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.trained_run import TrainedRun

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from dpo_lab.models.copying import freeze
-from dpo_lab.models.policies import Policy, policy_of_any_make
+from dpo_lab.models.copies import freeze
+from dpo_lab.models.policies import Policy, load_any_policy
 from dpo_lab.training.references import ReferenceSpec
 
 
@@ -30,6 +30,6 @@ def reference_model(spec: ReferenceSpec, base: Policy, key: str) -> tuple[nn.Mod
 
 def _read(path: Path) -> tuple[Policy, str]:
     try:
-        return policy_of_any_make(path)
+        return load_any_policy(path)
     except ValueError as error:
         raise ValueError(str(error).replace("model.path", "reference.path")) from error

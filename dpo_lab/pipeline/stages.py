@@ -25,8 +25,8 @@ from dpo_lab.data.base import share_of
 from dpo_lab.data.messages import Prompt
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.evaluation.evaluator import Evaluator
+from dpo_lab.models.memory_estimate import describe_size
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
-from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base_policy import fit_base
 from dpo_lab.pipeline.context import Context
 from dpo_lab.preferences.base import SampledSource, noun
@@ -88,7 +88,7 @@ class Stages:
             with self.context.stage("base", f"from {weights}") as stage:
                 found = starting_policy(study.model)
                 assert found is not None
-                stage.reused, stage.detail = True, f"{weights}, {size_in_words(found[0].module)}"
+                stage.reused, stage.detail = True, f"{weights}, {describe_size(found[0].module)}"
                 found[0].module.to(study.compute.torch_device)
                 return found
         tokenizer, tokenizer_key = self._tokenizer
@@ -106,7 +106,7 @@ class Stages:
             path, key = self._artifact(stage, "base", determined_by, build, code, rounding)
             policy = load_policy(path)
             fitted = json.loads((path / "fit.json").read_text())
-            stage.detail = f"{fitted['nats_per_token']:.2f} nats a token on its last texts, {size_in_words(policy.module)}"
+            stage.detail = f"{fitted['nats_per_token']:.2f} nats a token on its last texts, {describe_size(policy.module)}"
         policy.module.to(study.compute.torch_device)
         return policy, key
 

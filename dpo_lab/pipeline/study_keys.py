@@ -16,7 +16,7 @@ from dpo_lab.artifacts.fingerprint import (
     flat,
 )
 from dpo_lab.artifacts.provenance import versions
-from dpo_lab.models.policies import files_key, maker_of
+from dpo_lab.models.policies import files_key, spec_class
 from dpo_lab.pipeline.base import runner_of
 from dpo_lab.pipeline.study import Study
 
@@ -43,7 +43,7 @@ def code_of_study(study: Study) -> Code:
     for weights in (study.model.weights(), study.reference.weights()):
         if weights is not None:
             with suppress(ValueError):  # it is no policy, as is said when it is read
-                makers.add(maker_of(weights))
+                makers.add(spec_class(weights))
     own, judged = code_of(*component_classes(study), *makers), None
     with suppress(ValueError):
         judged = runner_of(study).earlier_study(study)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from x_transformers import TransformerWrapper
 
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.copies import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import Aggregate, CandidateBatch, Logps
 from dpo_lab.scoring.layouts import Layout

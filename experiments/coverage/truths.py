@@ -16,7 +16,7 @@ from dpo_lab.compare.intervals import Estimate
 from dpo_lab.compare.runs import FinishedRun
 from dpo_lab.data.synthetic import SyntheticSource
 from dpo_lab.evaluation.evaluator import Evaluator
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.models.policies import Policy, load_policy
 from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.rewards.lexicon import LexiconReward

@@ -18,7 +18,7 @@ from trl.experimental.bema_for_ref_model import BEMACallback
 from trl.experimental.bema_for_ref_model import DPOTrainer as DPOTrainerWithBEMA
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.models.hugging_face.causal_lm import adapted
+from dpo_lab.models.hugging_face.causal_lm import wrap_network
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import Scoring
@@ -85,7 +85,7 @@ def train_here(
     layouts: Sequence[Layout] = ALL_LAYOUTS,
 ) -> tuple[nn.Module, nn.Module, list[Mapping[str, float]], list[Tensor]]:
     """Our trainer with the same settings: the policy, the reference, the metrics and the weights of every step."""
-    policy, reference = adapted(models["model"]), adapted(models["ref_model"])
+    policy, reference = wrap_network(models["model"]), wrap_network(models["ref_model"])
     logged: list[Mapping[str, float]] = []
     weights: list[Tensor] = []
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.evaluation.evaluator import Evaluator
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
 

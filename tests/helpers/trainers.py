@@ -10,7 +10,7 @@ from coupled import Coupled, prepared
 from torch import Tensor, nn
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.training.compute import Compute

@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, MambaConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from xtransformers import VOCAB, drawn
 
-from dpo_lab.models.copying import independent_copy
-from dpo_lab.models.generation import Decodes, WholeRows, sample
+from dpo_lab.models.copies import independent_copy
+from dpo_lab.models.generation import HasDecoding, UncachedDecoding, sample
 from dpo_lab.models.hugging_face import causal_lm
 from dpo_lab.models.hugging_face.adapters import add_adapter
-from dpo_lab.models.hugging_face.causal_lm import CausalLM, LanguageModel, adapted
+from dpo_lab.models.hugging_face.causal_lm import CausalLM, LanguageModel, wrap_network
+from dpo_lab.models.layer_wrappers import checkpoint_blocks
 from dpo_lab.models.lora import Lora
-from dpo_lab.models.running import checkpoint_blocks
 from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout, SharesPrompt
 from dpo_lab.scoring.logps import Scoring, score
 from dpo_lab.scoring.self_check import exact_layouts
@@ -36,7 +36,7 @@ every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
 def model(architecture: str = "Llama", **others: Any) -> CausalLM:
-    made = adapted(network(architecture, **others))
+    made = wrap_network(network(architecture, **others))
     assert isinstance(made, CausalLM)
     return made
 
@@ -80,7 +80,7 @@ def test_prompts_share_no_row_in_a_model_with_windows(architecture: str) -> None
 def test_decoding_gives_the_logits_of_whole_rows(architecture: str) -> None:
     made = model(architecture)
     starts, tokens = torch.tensor([3, 0, 1]), torch.randint(VOCAB, (3, 12), generator=torch.Generator().manual_seed(0))
-    cached, whole = made.decoding(starts, 12), WholeRows(made, starts)
+    cached, whole = made.decoding(starts, 12), UncachedDecoding(made, starts)
     for first, after in ((0, 5), (5, 6), (6, 9), (9, 12)):
         torch.testing.assert_close(
             cached.read(tokens[:, first:after]), whole.read(tokens[:, first:after]), rtol=1e-4, atol=1e-5
@@ -127,16 +127,16 @@ class Corrected(LlamaForCausalLM):
 
 
 def test_a_network_whose_head_does_not_come_off_is_run_whole() -> None:
-    made = adapted(Corrected(network("Llama").config).double())
+    made = wrap_network(Corrected(network("Llama").config).double())
     assert type(made) is LanguageModel
-    assert not isinstance(made, SharesPrompt | Decodes)
+    assert not isinstance(made, SharesPrompt | HasDecoding)
     assert exact_layouts(made, Layout.auto, pytest.fail) == (Layout.rows,)
     torch.testing.assert_close(score(made, drawn(2)), score(Logits(made.net), drawn(2)))
 
 
 def test_a_network_without_keys_and_values_gets_rows_and_reasons() -> None:
     config = MambaConfig(vocab_size=VOCAB, hidden_size=8, num_hidden_layers=1, state_size=2)
-    made = adapted(AutoModelForCausalLM.from_config(config).eval())
+    made = wrap_network(AutoModelForCausalLM.from_config(config).eval())
     said: list[str] = []
     assert exact_layouts(made, Layout.auto, said.append) == (Layout.rows,)
     assert len(said) == 2
@@ -202,7 +202,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def with_adapter(architecture: str, **settings: Any) -> CausalLM:
     net = network(architecture)
     add_adapter(net, Lora(rank=2, **settings))
-    made = adapted(net)
+    made = wrap_network(net)
     assert isinstance(made, CausalLM)
     return made
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from x_transformers import AutoregressiveWrapper, Decoder, TransformerWrapper
 
 from dpo_lab.models import generation
-from dpo_lab.models.generation import Decodes, Decoding, _draw, sample
+from dpo_lab.models.generation import Decoding, HasDecoding, _draw, sample
 from dpo_lab.models.transformer import TransformerPolicy, TransformerSpec
 from dpo_lab.seeding import stream, streams_of_prompts
 
@@ -288,7 +288,7 @@ def network(options: dict[str, object], tie: bool = False) -> TransformerPolicy:
 @torch.no_grad()
 def test_decoding_from_buffers_equals_the_full_forward(options: dict[str, object], tie: bool) -> None:
     model = network(options, tie)
-    assert isinstance(model, Decodes)
+    assert isinstance(model, HasDecoding)
     rows = torch.randint(5, (4, 9), generator=torch.Generator().manual_seed(0))
     starts = torch.tensor([0, 3, 1, 3])
     decoding = model.decoding(starts, 9)

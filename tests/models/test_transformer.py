@@ -9,9 +9,9 @@ import torch
 from xtransformers import drawn
 
 from dpo_lab.models import MODELS
-from dpo_lab.models.copying import independent_copy
-from dpo_lab.models.generation import WholeRows
-from dpo_lab.models.size import size_in_words
+from dpo_lab.models.copies import independent_copy
+from dpo_lab.models.generation import UncachedDecoding
+from dpo_lab.models.memory_estimate import describe_size
 from dpo_lab.models.transformer import FeedForward, Norm, Positions, TransformerPolicy, TransformerSpec
 from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import score
@@ -62,7 +62,7 @@ def test_every_option_changes_the_network_and_keeps_the_layouts(option: str) -> 
 def test_decoding_knows_the_option(option: str) -> None:
     made = model(option)
     starts, tokens = torch.tensor([3, 0, 1]), torch.randint(11, (3, 12), generator=torch.Generator().manual_seed(0))
-    cached, whole = made.decoding(starts, 12), WholeRows(made, starts)
+    cached, whole = made.decoding(starts, 12), UncachedDecoding(made, starts)
     for first, after in ((0, 5), (5, 6), (6, 12)):
         torch.testing.assert_close(
             cached.read(tokens[:, first:after]), whole.read(tokens[:, first:after]), rtol=1e-4, atol=1e-4
@@ -105,7 +105,7 @@ def test_a_preset_is_as_large_as_its_name(name: str, millions: float) -> None:
         made = MODELS[name]().build(4096)
     count = sum(parameter.numel() for parameter in made.parameters()) / 1e6
     assert count == pytest.approx(millions, rel=0.06)
-    assert size_in_words(made).startswith(f"{count:,.2f} M parameters, ")
+    assert describe_size(made).startswith(f"{count:,.2f} M parameters, ")
 
 
 def test_the_memory_of_training_counts_each_number_once() -> None:
@@ -113,4 +113,4 @@ def test_the_memory_of_training_counts_each_number_once() -> None:
         made = MODELS["1b"]().build(4096)
     numbers = sum(parameter.numel() for parameter in made.parameters())
     # Policy, reference, gradient and two moments, four bytes each.
-    assert size_in_words(made).endswith(f", {20 * numbers / 2**30:.1f} GiB for policy, reference, gradients and AdamW")
+    assert describe_size(made).endswith(f", {20 * numbers / 2**30:.1f} GiB for policy, reference, gradients and AdamW")

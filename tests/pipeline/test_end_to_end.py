@@ -30,8 +30,8 @@ from dpo_lab.cli.main import run_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.evaluation.evaluator import Evaluator
 from dpo_lab.evaluation.ideal import frontier_of
-from dpo_lab.models import running
-from dpo_lab.models.running import compile_parts
+from dpo_lab.models import layer_wrappers
+from dpo_lab.models.layer_wrappers import compile_layers
 from dpo_lab.pipeline.runners import preference
 from dpo_lab.pipeline.study_config import study_from_file
 from dpo_lab.pipeline.upfront_checks import metric_names, row_kind
@@ -314,10 +314,10 @@ def test_a_compiled_policy_takes_the_same_steps(copy: Path, quickstart: Finished
     compiled = list[nn.Module]()
 
     def compile_quickly(model: nn.Module) -> None:
-        compile_parts(model, backend="eager")  # the code generator takes long on a CPU
+        compile_layers(model, backend="eager")  # the code generator takes long on a CPU
         compiled.append(model)
 
-    monkeypatch.setattr(running, "compile_parts", compile_quickly)
+    monkeypatch.setattr(layer_wrappers, "compile_layers", compile_quickly)
     monkeypatch.setattr(preference, "exact_layouts", lambda *given: (Layout.packed,))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own

@@ -27,7 +27,7 @@ from dpo_lab.cli.main import run_command
 from dpo_lab.data.base import share_of
 from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.models import MODELS
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.models.lora import Lora
 from dpo_lab.models.policies import Policy, load_policy, starting_policy
 from dpo_lab.models.pretrained import PretrainedSpec

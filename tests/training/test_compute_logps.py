@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dpo_lab.losses import PairLoss
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.options import Weighting
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import score
 from dpo_lab.training import compute_logps as compute_logps_module

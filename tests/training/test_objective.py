@@ -15,7 +15,7 @@ from strategies import numbers_of, tiny_transformer
 from torch import Tensor, nn
 
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.records import Logps
 from dpo_lab.scoring.logps import Scoring
 from dpo_lab.training import objective as module

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dpo_lab.losses import LOSSES
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch
 from dpo_lab.training.compute import Compute

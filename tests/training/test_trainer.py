@@ -17,7 +17,7 @@ from trainers import VOCAB, comparisons, same, scored_by, table, trainer, transf
 
 from dpo_lab.data.tokenizers import TOKENIZERS
 from dpo_lab.losses import LOSSES, PreferenceLoss
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.models.policies import Policy
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.records import CandidateBatch, Logps

@@ -1,24 +1,19 @@
-"""A Hugging Face causal language model as every other model here: tokens to logits, and its body, head and cache on their own.
-
-Only what needs transformers imports this.
-"""
+"""A Hugging Face causal language model like every other model here: body, head, layouts and cached decoding."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from dpo_lab.artifacts.tensors import each_once
-from dpo_lab.models.hugging_face.caches import buffering
+from dpo_lab.models.hugging_face.decoding import CachedDecoding
+from dpo_lab.models.hugging_face.head import without_body
+from dpo_lab.models.hugging_face.language_model import LanguageModel
 from dpo_lab.scoring.attention import PackedRow, with_tree_attention
 from dpo_lab.scoring.layouts import ForwardCost
 from dpo_lab.scoring.logps import evaluating
@@ -28,86 +23,19 @@ HEAD_DIFFERENCE = 1e-4
 """Relative, in float32: a head that is applied otherwise than by the model itself is off by far more."""
 
 
-class LanguageModel(nn.Module):
-    """A network of which nothing is known but that it makes logits of tokens.
-
-    Its weights are named as in the network's own files, each tied one once. Those that are not trained, under an adapter, are
-    not in its state: they are the same in every copy.
-    """
-
-    source = ""
-    """Stands for the files that the weights under an adapter come from."""
-
-    def __init__(self, net: PreTrainedModel) -> None:
-        super().__init__()
-        self.net = net
-        self.max_seq_len: int | None = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-
-    def forward(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n v"]:
-        return self.net(input_ids=tokens, use_cache=False).logits
-
-    @cached_property
-    def trained(self) -> frozenset[str]:
-        """Names of the weights that training moves: all of them, or an adapter's."""
-        adapter = [name for name, _ in self.net.named_parameters() if ".lora_" in name]
-        return frozenset(adapter or [name for name, _ in self.net.named_parameters()])
-
-    def fixed(self) -> list[Tensor]:
-        """The weights that no training moves: copies share them."""
-        return [weight for name, weight in self.net.named_parameters() if name not in self.trained]
-
-    # nn.Module overloads it by options, which do nothing here.
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        every = self.net.state_dict()
-        own = self.trained & every.keys() if self.fixed() else every.keys()
-        return {name: tensor for name, tensor in each_once(every).items() if name in own}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take over what `state_dict` gave. Raises ValueError where that is of another network."""
-        expected = self.state_dict()
-        for what, names in (("no", expected.keys() - state_dict.keys()), ("an unknown", state_dict.keys() - expected.keys())):
-            if names:
-                raise ValueError(f"these weights are of another network: they hold {what} '{min(names)}'")
-        return self.net.load_state_dict(state_dict, strict=False, assign=assign)
-
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weight matrices between embedding and head that are trained."""
-        parameters = (parameter for block in self.blocks() for parameter in block.parameters())
-        return [parameter for parameter in parameters if parameter.ndim == 2 and parameter.requires_grad]
-
-    def body(self) -> nn.Module:
-        return self.net.base_model
-
-    def blocks(self) -> list[nn.Module]:
-        """The layers. Raises ValueError where the network has them at no usual place."""
-        depth = self.net.config.get_text_config().num_hidden_layers
-        for module in self.body().modules():
-            if isinstance(module, nn.ModuleList) and len(module) == depth:
-                return list(module)
-        raise ValueError(
-            f"{type(self.net).__name__} has no list of {depth} layers; leave compute.checkpointing and compute.compile out"
-        )
-
-    def parts(self) -> list[nn.Module]:
-        return self.blocks()
-
-
 class CausalLM(LanguageModel):
-    """A network of body and head, which can go on from keys and values."""
+    """A network of body and head, which runs in every layout and decodes with a cache of keys and values."""
 
     def __init__(self, net: PreTrainedModel) -> None:
         super().__init__(net)
-        # The network as it is, scaling and caps of its logits included, but for a body that passes hidden states on.
-        headed = copy.copy(net)
-        headed._modules = {**net._modules, net.base_model_prefix: _Passed()}
-        self._headed = [headed]  # in a list: no module of its own
+        self._head = [without_body(net)]  # in a list: no module of its own
 
     def hidden(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r n d"]:
         return self.body()(input_ids=tokens, use_cache=False)[0]
 
     def head(self, hidden: Float[Tensor, "*s d"]) -> Float[Tensor, "*s v"]:
         rows = rearrange(hidden.reshape(-1, hidden.shape[-1]), "t d -> 1 t d")
-        return self._headed[0](inputs_embeds=rows, use_cache=False).logits.reshape(*hidden.shape[:-1], -1)
+        return self._head[0](inputs_embeds=rows, use_cache=False).logits.reshape(*hidden.shape[:-1], -1)
 
     def hidden_branches(
         self, tokens: Int[Tensor, "b n"], positions: Int[Tensor, "b n"], visible: Bool[Tensor, "b n n"]
@@ -181,67 +109,13 @@ class CausalLM(LanguageModel):
         return heads, getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
 
 
-class CachedDecoding:
-    """Rows under way. Row r begins at column `starts[r]`; what it is fed before that is padding."""
-
-    def __init__(self, model: CausalLM, starts: Int[Tensor, " r"], width: int) -> None:
-        self.model = model
-        self.starts = starts
-        self.column = 0
-        self.padded = bool(starts.any())
-        self.cache = buffering(width)
-
-    def read(self, tokens: Int[Tensor, "r n"]) -> Float[Tensor, "r v"]:
-        """Logits after the last of `tokens`, which follow those read before."""
-        end = self.column + tokens.shape[1]
-        given = self._padding(end) if self.padded else {}
-        hidden = self.model.body()(input_ids=tokens, past_key_values=self.cache, use_cache=True, **given)[0]
-        self.column = end
-        return self.model.head(hidden[:, -1])
-
-    def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Go on with these rows in their place, each given once, several times or not at all."""
-        self.starts = self.starts[rows]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-
-    def _padding(self, end: int) -> dict[str, Any]:
-        at = torch.arange(self.column, end, device=self.starts.device)
-        seen = torch.arange(end, device=self.starts.device)
-        behind = rearrange(at, "n -> n 1") - seen
-        # Padding sees itself: some kernels make nan of nothing, and what nobody sees must not be nan either.
-        own = (seen >= rearrange(self.starts, "r -> r 1 1")) | (behind == 0)
-        positions = (at - rearrange(self.starts, "r -> r 1")).clamp(min=0)
-        mask = self.model.masks(own & (behind >= 0), behind.expand(len(self.starts), -1, -1))
-        return {"position_ids": positions, "attention_mask": mask}
-
-
-class _Passed(nn.Module):
-    """A body that has been run already."""
-
-    def forward(self, *given: Any, inputs_embeds: Tensor, **named: Any) -> BaseModelOutputWithPast:
-        return _HiddenStates(last_hidden_state=inputs_embeds)
-
-    @property
-    def decoder(self) -> _Passed:
-        """Where some networks keep their body's body."""
-        return self
-
-
-class _HiddenStates(BaseModelOutputWithPast):
-    """The output of a body, whatever else its head asks it for."""
-
-    def __getattr__(self, name: str) -> None:
-        return None
-
-
-def adapted(net: PreTrainedModel) -> LanguageModel:
-    """The network, in body and head if they make the logits that the network makes itself."""
+def wrap_network(net: PreTrainedModel) -> LanguageModel:
+    """The network as a `CausalLM`, if its body and head make the logits that it makes itself; else as a `LanguageModel`."""
     try:
         model = CausalLM(net)
         if _head_is_right(model):
             return model
-    except Exception:  # of whatever make it is: its logits are enough
+    except Exception:  # any network, any error: its logits are enough
         pass
     return LanguageModel(net)
 
@@ -251,5 +125,6 @@ def _head_is_right(model: CausalLM) -> bool:
     vocabulary = model.net.get_input_embeddings().weight
     tokens = torch.randint(len(vocabulary), (2, 5), generator=generator(0, "trying a network")).to(vocabulary.device)
     with evaluating(model):
-        right, found = model(tokens), model.head(model.hidden(tokens))
-    return right.shape == found.shape and bool((right - found).norm() <= HEAD_DIFFERENCE * right.norm())
+        expected, logits = model(tokens), model.head(model.hidden(tokens))
+    same_shape = expected.shape == logits.shape
+    return same_shape and bool((expected - logits).norm() <= HEAD_DIFFERENCE * expected.norm())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.pairs_evaluation import scored

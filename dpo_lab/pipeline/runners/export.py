@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dpo_lab.artifacts.directory import write_directory
+from dpo_lab.models.memory_estimate import describe_size
 from dpo_lab.models.policies import starting_policy
-from dpo_lab.models.size import size_in_words
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.study import Study
@@ -50,6 +50,6 @@ class ExportRunner(RunnerSpec):
             policy.spec.export(policy.module, folder, self.merge)
             policy.tokenizer.save(folder)
 
-        with context.stage("export", f"{directory}, {size_in_words(policy.module)}"):
+        with context.stage("export", f"{directory}, {describe_size(policy.module)}"):
             write_directory(directory, write)
         return {"directory": str(directory)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dpo_lab.models import running
-from dpo_lab.models.copying import freeze
+from dpo_lab.models.copies import freeze
+from dpo_lab.models.layer_wrappers import wrap_layers
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.pipeline.context import Context
@@ -61,7 +61,7 @@ class PreferenceRunner(RunnerSpec):
             also = exact_layouts(reference, study.compute.layout, context.console.note)
             layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
         scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
-        running.set_up(policy, study.compute.compile, study.compute.checkpointing)
+        wrap_layers(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
             context.follow_artifacts(stage)
             train = study.reference.prepare(reference, train, reference_key, context.store, scoring)

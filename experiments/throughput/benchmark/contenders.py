@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.losses.dpo import DPOLoss
-from dpo_lab.models import running
-from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.copies import freeze, independent_copy
+from dpo_lab.models.layer_wrappers import wrap_layers
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.logps import Scoring
@@ -38,7 +38,7 @@ class Lab(Contender):
         layouts = exact_layouts(setting.policy, compute.layout, lambda reason: None)
         scoring = Scoring(layouts, compute.head_portion, *setting.trainer.micro_batch_limits)
         reference, batch = self.reference(freeze(independent_copy(setting.policy)), setting.batch, scoring)
-        running.set_up(setting.policy, compute.compile, compute.checkpointing)
+        wrap_layers(setting.policy, compute.compile, compute.checkpointing)
         loss = DPOLoss(beta=setting.beta)
         objective = Objective(setting.policy, loss, reference, compute, scoring)
         return lambda: objective.fill_gradients(batch)

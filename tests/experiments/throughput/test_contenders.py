@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.models import running
+from dpo_lab.models import layer_wrappers
 from dpo_lab.models.transformer import TransformerSpec
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.training.compute import Compute
@@ -52,7 +52,7 @@ def test_the_lab_has_the_gradient_of_the_plain_loop(name: str, layout: Layout) -
 
 def test_compiled_is_cached_and_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     models = list[nn.Module]()
-    monkeypatch.setattr(running, "compile_parts", models.append)
+    monkeypatch.setattr(layer_wrappers, "compile_layers", models.append)
     expected = gradient(prepared(TERMS, "cached", CASE))
     one = prepared(TERMS, "compiled", CASE)
     assert models == [one.model]

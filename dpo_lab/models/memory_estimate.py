@@ -12,16 +12,17 @@ NUMBERS_BESIDE_A_WEIGHT = 3
 
 @runtime_checkable
 class HoldsFixed(Protocol):
-    """A network some of whose weights stay as they are, whatever is trained: copies may share them."""
+    """A network some of whose weights are never trained: copies may share them."""
 
     def fixed(self) -> list[Tensor]: ...
 
 
 def fixed_weights(module: nn.Module) -> list[Tensor]:
+    """Weights that are never trained."""
     return module.fixed() if isinstance(module, HoldsFixed) else []
 
 
-def size_in_words(module: nn.Module) -> str:
+def describe_size(module: nn.Module) -> str:
     """Such as "0.66 M parameters, 13 MiB for policy, reference, gradients and AdamW": what a batch takes comes on top."""
     fixed = fixed_weights(module)
     taken = {id(weight) for weight in fixed}

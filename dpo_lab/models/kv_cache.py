@@ -1,4 +1,4 @@
-"""Token by token through an x-transformers decoder, with the keys and values of what has been read in buffers of full width."""
+"""Token-by-token decoding of an x-transformers model, with keys and values in preallocated buffers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from x_transformers.x_transformers import Attention, RMSNorm
 
 
 class BufferedDecoding:
-    """Rows under way through pre-norm layers of attention and feed-forward, positions rotary, learned or none,
+    """A batch of sequences being decoded by pre-norm layers of attention and feed-forward; positions rotary, learned or none,
     queries and keys normed or not.
 
     Row r begins at column `starts[r]`; what it is fed before that is padding. x-transformers' own cache is copied for every
@@ -57,7 +57,7 @@ class BufferedDecoding:
         return net.to_logits(_normed(layers.final_norm, x[:, -1]))
 
     def keep(self, rows: Int[Tensor, " n"]) -> None:
-        """Go on with these rows in their place, each given once, several times or not at all."""
+        """Continue with these rows in place of the present ones; a row may be given several times, or not at all."""
         self.starts = self.starts[rows]
         self.buffers = [(keys[rows], values[rows]) for keys, values in self.buffers]
 
@@ -105,7 +105,7 @@ class BufferedDecoding:
 
 
 def cache_bytes(net: TransformerWrapper, width: int) -> int:
-    """What `BufferedDecoding` keeps of each row."""
+    """Memory that `BufferedDecoding` takes for each row."""
     weights = [
         to.weight for block in net.attn_layers.modules() if isinstance(block, Attention) for to in (block.to_k, block.to_v)
     ]

@@ -1,4 +1,4 @@
-"""Other ways to run a network's layers, with the same results: compiled, or keeping less for the backward pass."""
+"""Wrappers around a network's layers that change no result: torch.compile, and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ GRAPHS = 32
 
 
 @runtime_checkable
-class NamesBlocks(Protocol):
-    """A model that says which blocks its body consists of, and which parts of it are computed as one each."""
+class HasBlocks(Protocol):
+    """A model that says which blocks its body consists of, and which parts of it are compiled as one each."""
 
     def parts(self) -> list[nn.Module]: ...
     def blocks(self) -> list[nn.Module]: ...
 
 
-def set_up(model: nn.Module, compile: bool, checkpointing: bool) -> None:
-    """Either, or both: then what is computed again is compiled, too. Errors as of each."""
+def wrap_layers(model: nn.Module, compile: bool, checkpointing: bool) -> None:
+    """Compile the layers, checkpoint them, or both: then what is computed again is compiled, too. Errors as of each."""
     if compile:
-        compile_parts(model)
+        compile_layers(model)
     if checkpointing:
         checkpoint_blocks(model)
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Keep only what goes into a block; what happens inside is computed again in the backward pass."""
-    for block in _named(model, "checkpointing").blocks():
-        block.forward = partial(_checkpointed, block.forward)  # an attribute, not a module: the state dict stays as it is
+    """Keep only each block's input for the backward pass, which computes again what happens inside."""
+    for block in _with_blocks(model, "checkpointing").blocks():
+        block.forward = partial(_run_checkpointed, block.forward)  # an attribute, not a module: the state dict stays as it is
 
 
-def compile_parts(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Compile what the body's layers consist of, for shapes that vary, at the first call.
+def compile_layers(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+    """torch.compile the parts of the body's layers, for shapes that vary, at the first call.
 
     Layer by layer, because layers are alike: what is compiled for one serves all of them. Raises ValueError for a model that
     does not name its parts, and where a part no longer runs its class's own forward.
     """
     # Of a kind of layer: each layout, with and without gradients, and each stage of sampling has a graph of its own.
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    for part in _named(model, "compile").parts():
+    for part in _with_blocks(model, "compile").parts():
         if "forward" in vars(part):
             raise ValueError(f"a {type(part).__name__} has a forward of its own; compile it before that is put on")
         plain = type(part).forward
         compiled = torch.compile(plain, dynamic=True, backend=backend)
-        part.forward = partial(_run, compiled, plain, part)  # a copy of the model finds its own part there
+        part.forward = partial(_run_compiled, compiled, plain, part)  # a copy of the model finds its own part there
 
 
-def _run(compiled: Callable[..., Any], plain: Callable[..., Any], part: nn.Module, *given: Any, **named: Any) -> Any:
-    """Plain where a cache is handed on that tells layers apart: each of them would be compiled for itself."""
-    apart = any(hasattr(value, "get_seq_length") for value in (*given, *named.values()))
-    return (plain if apart else compiled)(part, *given, **named)
+def _run_compiled(compiled: Callable[..., Any], plain: Callable[..., Any], part: nn.Module, *given: Any, **named: Any) -> Any:
+    """Without compiling where a cache is given that tells layers apart: each of them would be compiled for itself."""
+    has_cache = any(hasattr(value, "get_seq_length") for value in (*given, *named.values()))
+    return (plain if has_cache else compiled)(part, *given, **named)
 
 
-def _checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def _run_checkpointed(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*given, **named)
     return checkpoint(forward, *given, use_reentrant=False, context_fn=_contexts, **named)
@@ -71,7 +71,7 @@ def _contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[
     return nullcontext(), recomputation_context()
 
 
-def _named(model: nn.Module, option: str) -> NamesBlocks:
-    if not isinstance(model, NamesBlocks):
+def _with_blocks(model: nn.Module, option: str) -> HasBlocks:
+    if not isinstance(model, HasBlocks):
         raise ValueError(f"compute.{option}: {type(model).__name__} does not name its blocks and parts; leave the option out")
     return model

@@ -1,4 +1,4 @@
-"""Hugging Face's directories: networks, tokenizers, configurations. Only the models that need transformers import this."""
+"""Reads and writes Hugging Face's directories: networks, tokenizers, configurations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_network(path: Path, gguf_file: str | None, dtype: str, trust_remote_cod
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     with _quiet():
         try:
-            net, found = AutoModelForCausalLM.from_pretrained(
+            net, info = AutoModelForCausalLM.from_pretrained(
                 path,
                 dtype=DTYPES[dtype],
                 local_files_only=True,
@@ -34,8 +34,8 @@ def read_network(path: Path, gguf_file: str | None, dtype: str, trust_remote_cod
             )
         except Exception as error:  # whatever is wrong with the files, in whatever way
             raise ValueError(f"model.path: {path} cannot be read: {_first_line(error)}") from error
-    if found["missing_keys"] or found["mismatched_keys"]:
-        names = sorted(map(str, {*found["missing_keys"], *found["mismatched_keys"]}))
+    if info["missing_keys"] or info["mismatched_keys"]:
+        names = sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]}))
         raise ValueError(f"model.path: {path} does not hold all weights of a {type(net).__name__}: {', '.join(names[:3])}")
     return net.eval()
 
@@ -68,7 +68,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and remarks: what matters is checked."""
+    """Without progress bars and warnings: what matters is checked."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

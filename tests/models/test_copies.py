@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpo_lab.models.copying import freeze, independent_copy
+from dpo_lab.models.copies import freeze, independent_copy
 from dpo_lab.models.transformer import TransformerSpec
 
 

@@ -15,9 +15,9 @@ from strategies import RecurrentTable, tiny_transformer
 from torch import Tensor, nn
 from xtransformers import CONTEXT, VOCAB, drawn
 
-from dpo_lab.models.copying import independent_copy
+from dpo_lab.models.copies import independent_copy
 from dpo_lab.models.hugging_face.causal_lm import CausalLM
-from dpo_lab.models.running import checkpoint_blocks, compile_parts
+from dpo_lab.models.layer_wrappers import checkpoint_blocks, compile_layers
 from dpo_lab.models.transformer import TransformerPolicy
 from dpo_lab.scoring.layouts import ALL_LAYOUTS, Layout
 from dpo_lab.scoring.logps import Scoring, score
@@ -77,7 +77,7 @@ def test_a_compiled_model_changes_no_score_and_no_gradient(layout: Layout, check
     plain, names = scores_and_gradients(model, layout), list(model.state_dict())
     with counted_graphs() as graphs:
         # Captured, differentiated and run as graphs, but without the code generator, which takes long on a CPU.
-        compile_parts(model, backend="aot_eager")
+        compile_layers(model, backend="aot_eager")
         if checkpointing:
             checkpoint_blocks(model)
         compiled = scores_and_gradients(model, layout)
@@ -100,7 +100,7 @@ def test_what_is_compiled_for_one_layer_serves_all(make: str) -> None:
         model = of_depth(make, depth)
         plain = [scores_and_gradients(model, layout) for layout in ALL_LAYOUTS]
         with counted_graphs() as graphs:
-            compile_parts(model, backend="eager")
+            compile_layers(model, backend="eager")
             for layout, expected in zip(ALL_LAYOUTS, plain, strict=True):
                 for one, other in zip(scores_and_gradients(model, layout), expected, strict=True):
                     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
@@ -112,7 +112,7 @@ def test_dropout_in_packed_rows_is_not_compiled_anew() -> None:
     model = policy(dropout=0.3).train()
     plain = scores_and_gradients(model, Layout.packed)
     with counted_graphs() as graphs:
-        compile_parts(model, backend="eager")
+        compile_layers(model, backend="eager")
         for one, other in zip(scores_and_gradients(model, Layout.packed), plain, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
         before = graphs()
@@ -128,10 +128,10 @@ def test_a_part_with_a_forward_of_its_own_is_not_compiled_over() -> None:
     model = policy()
     checkpoint_blocks(model)
     with pytest.raises(ValueError, match="has a forward of its own"):
-        compile_parts(model)
+        compile_layers(model)
 
 
-@pytest.mark.parametrize("change", [checkpoint_blocks, partial(compile_parts, backend="eager")])
+@pytest.mark.parametrize("change", [checkpoint_blocks, partial(compile_layers, backend="eager")])
 def test_a_copy_of_a_changed_model_runs_its_own_weights(change: Callable[[nn.Module], None]) -> None:
     model = policy()
     with counted_graphs():
@@ -153,7 +153,7 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
         return graph
 
     with counted_graphs():
-        compile_parts(model, backend=noted)
+        compile_layers(model, backend=noted)
         for prompt, completion, pairs in ((5, 9, 6), (8, 4, 7), (20, 11, 6), (9, 9, 9)):
             batch = Case(prompt=prompt, completion=completion, vocab=VOCAB, pairs=pairs).draw(seed=0)
             compiled = score(model, batch, Scoring([Layout.packed]))
@@ -163,7 +163,7 @@ def test_packed_rows_of_other_lengths_are_not_compiled_anew() -> None:
     assert sum("silu" in graph for graph in graphs) == 2
 
 
-@pytest.mark.parametrize("change", [checkpoint_blocks, compile_parts])
+@pytest.mark.parametrize("change", [checkpoint_blocks, compile_layers])
 def test_a_model_that_does_not_name_its_blocks_is_refused(change: object) -> None:
     with pytest.raises(ValueError, match="RecurrentTable does not name its blocks and parts"):
         change(RecurrentTable())  # type: ignore[operator]
