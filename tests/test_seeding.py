@@ -107,15 +107,15 @@ DRAWN_IN_A_STUDY = {
     "language": {"synthetic.py: data.seed"},
     "sentences": {"synthetic.py: data.seed"},
     "held-out prompts": {"synthetic.py: data.seed"},
-    "weights": {"base_policy.py: base.seed"},
-    "fit of the base": {"base_policy.py: base.seed"},
-    "prompts": {"stages.py: candidates.seed", "stages.py: evaluation.seed"},  # of the training and of the held-out ones
-    "candidates": {"sampled.py: candidates.seed"},
-    "reference_samples": {"sampled.py: evaluation.seed"},
+    "weights": {"fit_base.py: base.seed"},
+    "fit of the base": {"fit_base.py: base.seed"},
+    "prompts": {"text.py: candidates.seed", "text.py: evaluation.seed"},  # of the training and of the held-out ones
+    "candidates": {"sampling.py: candidates.seed"},
+    "reference_samples": {"sampling.py: evaluation.seed"},
     "partner": {"sampled.py: candidates.seed"},
     "label": {"sampled.py: candidates.seed"},
-    "evaluation of a run": {"stages.py: evaluation.seed"},
-    "policy": {"sampled.py: derived"},  # from the one above and the run's seed
+    "evaluation of a run": {"chain.py: evaluation.seed"},
+    "policy": {"sampling.py: derived"},  # from the one above and the run's seed
     "order of rows": {"sampler.py: seed", "sampler.py: derived"},  # of the training, and of the base's fit
     "order of batches": {"sampler.py: seed"},
     "dropout": {"trainer.py: seed", "trainer.py: derived"},
@@ -171,4 +171,4 @@ def test_nothing_is_seeded_but_by_a_stream() -> None:
     package = Path(dpo_lab.__file__).parent
     files = {str(file.relative_to(package)): file.read_text() for file in package.rglob("*.py")}
     seeded = {name for name, code in files.items() if SEEDED.search(code)}
-    assert {name for name in seeded if not name.startswith(tuple(OTHERWISE))} == {"streams.py"}
+    assert {name for name in seeded if not name.startswith(tuple(OTHERWISE))} == {"seeding.py"}

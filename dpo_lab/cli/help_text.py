@@ -52,7 +52,8 @@ def registered(sources: Sources, user_modules: Sequence[str] = ()) -> dict[str, 
     """By kind of component and by name: every class with a decorator such as `@LOSSES.register`."""
     kinds = {match[1]: match[2] for text in sources.package_texts().values() for match in REGISTRY.finditer(text)}
     components: dict[str, dict[str, SettingsClass]] = {kind: {} for kind in kinds.values()}
-    for module in [*(name for name, text in sources.package_texts().items() if ".register\n" in text), *user_modules]:
+    users = [module for name in user_modules for module in sources.modules_of(name)]
+    for module in [*(name for name, text in sources.package_texts().items() if ".register\n" in text), *users]:
         tree = sources.tree(module)
         for node in (node for node in (tree.body if tree is not None else ()) if isinstance(node, ast.ClassDef)):
             for decorator in node.decorator_list:

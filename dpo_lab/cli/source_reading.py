@@ -57,6 +57,14 @@ class Sources:
                 self._texts[".".join(parts).removesuffix(".__init__")] = file.read_text(encoding="utf-8")
         return self._texts
 
+    def modules_of(self, name: str) -> list[str]:
+        """A module of the user's; of a package also the modules that its __init__ imports."""
+        tree = self.tree(name)
+        imports = [node for node in (tree.body if tree is not None else ()) if isinstance(node, ast.ImportFrom)]
+        absolute = [node.module for node in imports if node.module is not None and not node.level]
+        relative = [f"{name}.{node.module or alias.name}" for node in imports if node.level == 1 for alias in node.names]
+        return list(dict.fromkeys([name, *(module for module in [*absolute, *relative] if module.startswith(f"{name}."))]))
+
     @cache  # noqa: B019  # lives as long as one command
     def tree(self, module: str) -> ast.Module | None:
         """None for a module without a source, and for one outside this package that cannot be found."""

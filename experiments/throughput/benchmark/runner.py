@@ -51,6 +51,7 @@ class BenchmarkRunner(RunnerSpec):
     baseline: str = "published_flash"
     """The contender whose speed is 1 in the table."""
     cases: list[Case] = field(default_factory=lambda: list(GRID))
+    """The batches to time on; by default a grid of lengths and vocabularies."""
     repeats: int = 5
     """Rounds that count."""
     memory: bool = True
