@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup run quickstart test lint types imports experiments data smollm2 benchmark clean
+.PHONY: help setup run quickstart test lint types imports docs tables experiments data smollm2 benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ run: $(VENV)/.run  ## the main experiment: DPO on IMDb sentiment (about 4 minute
 quickstart: $(VENV)/.run  ## a study of seconds on a made-up language
 	$(BIN)/python -m dpo_lab +experiment=quickstart $(ARGS)
 
-test: lint types imports  ## lint, types, import rules and every test
+test: lint types imports docs  ## lint, types, import rules, documentation and every test
 	$(BIN)/python -m pytest -n $(or $(WORKERS),2) $(ARGS)
 
 lint: $(VENV)/.test  ## style
@@ -30,6 +30,12 @@ types: $(VENV)/.test  ## static types
 
 imports: $(VENV)/.test  ## which module may import which
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.test  ## the documentation as a site, in site/ (offline; a warning or a broken link is an error)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+
+tables: $(VENV)/.test  ## the generated tables of README.md and docs/
+	$(BIN)/python docs/tables.py
 
 experiments: $(VENV)/.run  ## the long studies behind experiments/ (hours)
 	$(BIN)/python -m dpo_lab -m +experiment=loss_shootout $(ARGS)
@@ -68,5 +74,5 @@ $(VENV)/.hf: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(INSTALL) -e '.[test]'
+	$(INSTALL) -e '.[test,docs]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The two records everything passes through: what was compared (CandidateBatch) and how likely it was (Logps).
+"""The two records that everything passes on: what is compared (CandidateBatch), and how likely it is (Logps).
 
 Letters in shapes: b prompts, k candidates of one prompt (index 0 chosen, 1 rejected), p prompt tokens, m completion tokens.
 Log-probabilities are in nats.
@@ -32,17 +32,17 @@ class Aggregate(Enum):
 
 
 def pairs_of(num_candidates: int, device: torch.device | None = None) -> tuple[Int[Tensor, " q"], Int[Tensor, " q"]]:
-    """First and second candidate of every pair i < j: (0), (1) for two candidates. On the device: it would wait for a copy."""
+    """First and second candidate of every pair i < j: (0), (1) for two. Made on the device, which would wait for a copy."""
     first, second = torch.triu_indices(num_candidates, num_candidates, offset=1, device=device)
     return first, second
 
 
 @dataclass
 class CandidateBatch:
-    """Prompts with their candidate completions, and what is known of them. Also the form of a whole data set (b = all of it).
+    """Prompts with their candidate completions, and what is known of them; also a whole data set, as one batch.
 
-    Masks are true at real tokens; padding may stand anywhere. A prompt has at least one token (a start token when it is
-    empty text), for something has to predict the first completion token.
+    Masks are true at real tokens; padding may stand anywhere. A prompt has at least one token (a start token if its text is
+    empty), as something has to predict the first completion token.
     """
 
     prompt: Int[Tensor, "b p"]
@@ -52,26 +52,26 @@ class CandidateBatch:
     ids: Int[Tensor, " b"]
     """Row of each prompt in the data set it came from."""
     confidence: Float[Tensor, " b"]
-    """P(chosen beats rejected); 1 where nothing says otherwise."""
+    """P(chosen beats rejected); 1 if unknown."""
     utilities: Float[Tensor, "k b"] | None = None
     """Candidate i beats j with probability sigmoid(utility i - utility j); these then stand in for `confidence`.
 
     Without them more than two candidates are ordered, best first.
     """
     scores: Float[Tensor, "k b"] | None = None
-    """Rewards that labelled the candidates, where a scorer did."""
+    """Rewards of the candidates, if a scorer labelled them."""
     desirable: Bool[Tensor, "k b"] | None = None
-    """Unpaired feedback: is this completion a good one?"""
+    """Unpaired feedback: whether each completion is a good one."""
     margin: Float[Tensor, " b"] | None = None
-    """How much better the first candidate should be than the second, in rewards, where the data says so."""
+    """How much better the first candidate should be than the second, in rewards, if the data says so."""
     reference: Float[Tensor, "k b m"] | None = None
-    """Log-probabilities under the reference, where they were computed ahead; 0 at padding."""
+    """Log-probabilities under the reference, if they were computed before training; 0 at padding."""
     mismatched: CandidateBatch | None = None
     """The same prompts with one completion each that belongs to another prompt, for losses that need a baseline."""
     step: int = 0
-    """Optimiser step that the batch is drawn for: varies what a loss draws at random."""
+    """The optimiser step that the batch is for: it varies what a loss draws at random."""
     host: CandidateBatch | None = None
-    """The same batch in main memory, where it was moved to a device from there."""
+    """The same batch in main memory, if it was moved to a device from there."""
 
     def __len__(self) -> int:
         return self.prompt.shape[0]
@@ -115,7 +115,7 @@ class CandidateBatch:
         )
 
     def with_mismatched(self) -> CandidateBatch:
-        """The same, each row also with a completion of the next row that has another prompt (which candidate goes round).
+        """The same with, for each row, a completion of the next row that has another prompt (its candidates take turns).
 
         Raises ValueError where all prompts are the same.
         """
@@ -154,8 +154,8 @@ class CandidateBatch:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are present, by name."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> CandidateBatch:
@@ -175,11 +175,11 @@ class Logps:
     reference: Float[Tensor, "k b m"] | None
     mask: Bool[Tensor, "k b m"]
     kl: Float[Tensor, "k b m"] | None = None
-    """KL(reference || policy) of the whole next-token distribution at each completion token, where a loss asked for it."""
+    """KL(reference || policy) of the whole next-token distribution at each completion token, if a loss reads it."""
     collision: Float[Tensor, "k b m"] | None = None
-    """log of the sum over the vocabulary of the policy's squared probabilities, without gradient, where a loss asked for it."""
+    """log of the sum over the vocabulary of the policy's squared probabilities, without gradient, if a loss reads it."""
     mismatched: Logps | None = None
-    """Of the batch's mismatched completions, without gradient."""
+    """The same for the batch's mismatched completions, without gradient."""
 
     @property
     def lengths(self) -> Int[Tensor, "k b"]:

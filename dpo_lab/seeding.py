@@ -1,7 +1,7 @@
-"""Random numbers: every draw of a study has a stream of its own, named by a seed, a purpose and the items it is for.
+"""Random numbers: every draw of a study has its own stream, named by a seed, a purpose and the items it is for.
 
-Nothing that is added, left out, reordered or run beside a draw changes its numbers, and no two draws share any. All but weights
-and dropout, which torch draws, are numbers of this file alone, whatever the version of a library or the device.
+Adding, leaving out or reordering other draws changes no number of a stream, and no two streams share any. Weights and dropout
+are drawn by torch; all other numbers are made by this file alone, so they do not depend on the device or a library's version.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ROUNDS = 10
 def philox(counter: UInt32[np.ndarray, "four ..."], key: UInt32[np.ndarray, "two ..."]) -> UInt32[np.ndarray, "four ..."]:
     """Philox-4x32-10: 128 random bits for each counter and key. Salmon et al. 2011, "Parallel random numbers"."""
     a, b, c, d = counter.astype(np.uint64)
-    one, other = key.astype(np.uint64)
+    key_a, key_b = key.astype(np.uint64)
     for _ in range(ROUNDS):
         first, second = MULTIPLIERS[0] * a, MULTIPLIERS[1] * c
-        a, b, c, d = (second >> HALF) ^ b ^ one, second & LOW, (first >> HALF) ^ d ^ other, first & LOW
-        one, other = (one + STEPS[0]) & LOW, (other + STEPS[1]) & LOW
+        a, b, c, d = (second >> HALF) ^ b ^ key_a, second & LOW, (first >> HALF) ^ d ^ key_b, first & LOW
+        key_a, key_b = (key_a + STEPS[0]) & LOW, (key_b + STEPS[1]) & LOW
     return np.stack([a, b, c, d]).astype(np.uint32)
 
 
 @dataclass
 class Streams:
-    """n streams of random numbers: of each 128 bits that stand for what it is for, and the number of its branch."""
+    """n streams of random numbers, each given by its key: 128 bits that stand for its name, and the number of its branch."""
 
     keys: UInt32[np.ndarray, "n 5"]
 
@@ -48,14 +48,14 @@ class Streams:
         return Streams(self.keys[rows.cpu().numpy()])
 
     def branches(self, count: int) -> Streams:
-        """So many streams for each: the first branch of all, the second of all, ... More of them begin with the same ones."""
+        """`count` streams from each: the first branch of all, then the second of all, ... More begin with the same ones."""
         assert not self.keys[:, 4].any(), "branches do not branch"
         keys = np.tile(self.keys, (count, 1))
         keys[:, 4] = np.arange(count, dtype=np.uint32).repeat(len(self))
         return Streams(keys)
 
     def uniform(self, count: int) -> Float64[Tensor, "n count"]:
-        """So many numbers of each, multiples of 2^-53 in [0, 1). More of them begin with the same ones."""
+        """`count` numbers of each stream, multiples of 2^-53 in [0, 1). More begin with the same ones."""
         blocks = np.arange(-(-count // 2), dtype=np.uint32)
         counter = np.broadcast_arrays(blocks, *(self.keys[:, i : i + 1] for i in (2, 3, 4)))
         key = np.broadcast_arrays(self.keys[:, :1], self.keys[:, 1:2], blocks)[:2]
@@ -66,25 +66,25 @@ class Streams:
 
 
 def stream(seed: int, purpose: str, *items: Item) -> Streams:
-    """The one stream of this name."""
-    return Streams(np.frombuffer(_named(seed, purpose, *items) + bytes(4), dtype="<u4")[None])
+    """The stream of this name."""
+    return Streams(np.frombuffer(_key(seed, purpose, *items) + bytes(4), dtype="<u4")[None])
 
 
 def streams_of_prompts(
     seed: int, purpose: str, prompt: Int[Tensor, "b p"], prompt_mask: Bool[Tensor, "b p"], *items: Item
 ) -> Streams:
-    """A stream for each prompt, by its own tokens; for equal prompts by which of them it is."""
+    """A stream for each prompt, named by its tokens; equal prompts are numbered."""
     seen: Counter[tuple[int, ...]] = Counter()
     names = []
     for row in prompt[prompt_mask].split(prompt_mask.sum(dim=1).tolist()):
         tokens = tuple(row.tolist())
-        names.append(_named(seed, purpose, *items, tokens, seen[tokens]) + bytes(4))
+        names.append(_key(seed, purpose, *items, tokens, seen[tokens]) + bytes(4))
         seen[tokens] += 1
     return Streams(np.frombuffer(b"".join(names), dtype="<u4").reshape(len(names), 5))
 
 
 def uniform(count: int, seed: int, purpose: str, *items: Item) -> Float64[Tensor, " count"]:
-    """So many numbers in [0, 1)."""
+    """`count` random numbers in [0, 1)."""
     return stream(seed, purpose, *items).uniform(count)[0]
 
 
@@ -94,12 +94,12 @@ def permutation(count: int, seed: int, purpose: str, *items: Item) -> Int[Tensor
 
 
 def number(seed: int, purpose: str, *items: Item) -> int:
-    """A seed of 63 bits, for whatever takes a seed."""
-    return int.from_bytes(_named(seed, purpose, *items)[:8], "little") >> 1
+    """A random seed of 63 bits, for another generator."""
+    return int.from_bytes(_key(seed, purpose, *items)[:8], "little") >> 1
 
 
 def generator(seed: int, purpose: str, *items: Item) -> torch.Generator:
-    """A generator of torch. It keeps 32 bits of its name: enough for a few, not for one a prompt."""
+    """A torch generator. It keeps only 32 bits of its name: enough for a few generators, not for one for each prompt."""
     return torch.Generator().manual_seed(number(seed, purpose, *items))
 
 
@@ -108,6 +108,6 @@ def seed_torch(seed: int, purpose: str) -> None:
     torch.manual_seed(number(seed, purpose))
 
 
-def _named(seed: int, purpose: str, *items: Item) -> bytes:
-    """16 bytes that stand for the name."""
+def _key(seed: int, purpose: str, *items: Item) -> bytes:
+    """16 bytes that stand for a name."""
     return hashlib.sha256(repr((seed, purpose, *items)).encode()).digest()[:16]

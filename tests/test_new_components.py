@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from processes import SMALL_MODEL, SMALL_RUN, runs_of
+from processes import SMALL_RUN, runs_of
 
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.help_text import help_text
@@ -28,6 +28,7 @@ NEW = {
     "candidates": "candidates=neighbours candidates.samples_per_prompt=4",
     "references": "reference=average reference.share=0.25",
     "optimizers": "optimizer=nadam optimizer.lr=0.01",
+    "models": "model=gru model.dim=32",
     "losses": "loss=squared_hinge loss.target=2",
 }
 """By file: its option, and a setting of its own."""
@@ -83,7 +84,7 @@ def test_help_shows_them_and_those_that_a_package_imports(my_lab: Path) -> None:
 def test_a_study_of_all_of_them_runs(my_lab: Path) -> None:
     modules = f"user_modules=[{','.join(f'my_lab.{file}' for file in NEW)}]"
     words = " ".join(NEW.values()).split()
-    small = [*SMALL_MODEL, *SMALL_RUN, "candidates.num_prompts=40", "candidates.max_tokens=8", "tokenizer=word"]
+    small = [*SMALL_RUN, "candidates.num_prompts=40", "candidates.max_tokens=8", "tokenizer=word"]
     assert run_command([modules, *words, *small]) == 0
     (run,) = runs_of(my_lab)
     assert json.loads((run / "run.json").read_text())["status"] == "done"

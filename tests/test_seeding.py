@@ -107,15 +107,15 @@ DRAWN_IN_A_STUDY = {
     "language": {"synthetic.py: data.seed"},
     "sentences": {"synthetic.py: data.seed"},
     "held-out prompts": {"synthetic.py: data.seed"},
-    "weights": {"base_policy.py: base.seed"},
-    "fit of the base": {"base_policy.py: base.seed"},
-    "prompts": {"stages.py: candidates.seed", "stages.py: evaluation.seed"},  # of the training and of the held-out ones
-    "candidates": {"sampled.py: candidates.seed"},
-    "reference_samples": {"sampled.py: evaluation.seed"},
+    "weights": {"fit_base.py: base.seed"},
+    "fit of the base": {"fit_base.py: base.seed"},
+    "prompts": {"text.py: candidates.seed", "text.py: evaluation.seed"},  # of the training and of the held-out ones
+    "candidates": {"sampling.py: candidates.seed"},
+    "reference_samples": {"sampling.py: evaluation.seed"},
     "partner": {"sampled.py: candidates.seed"},
     "label": {"sampled.py: candidates.seed"},
-    "evaluation of a run": {"stages.py: evaluation.seed"},
-    "policy": {"sampled.py: derived"},  # from the one above and the run's seed
+    "evaluation of a run": {"chain.py: evaluation.seed"},
+    "policy": {"sampling.py: derived"},  # from the one above and the run's seed
     "order of rows": {"sampler.py: seed", "sampler.py: derived"},  # of the training, and of the base's fit
     "order of batches": {"sampler.py: seed"},
     "dropout": {"trainer.py: seed", "trainer.py: derived"},
@@ -126,7 +126,7 @@ DRAWN_IN_A_STUDY = {
 
 def test_in_a_study_every_draw_has_a_purpose_and_a_seed_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So no two of its draws share numbers, whatever its seeds are: their purposes differ, or their items."""
-    found, named = defaultdict(set), streams._named
+    found, named = defaultdict(set), streams._key
 
     def noted(seed: int, purpose: str, *items: Item) -> bytes:
         frame: Any = sys._getframe(1)
@@ -136,7 +136,7 @@ def test_in_a_study_every_draw_has_a_purpose_and_a_seed_of_its_own(tmp_path: Pat
         found[purpose].add(f"{Path(frame.f_code.co_filename).name}: {setting}")
         return named(seed, purpose, *items)
 
-    monkeypatch.setattr(streams, "_named", noted)
+    monkeypatch.setattr(streams, "_key", noted)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["dpo_lab"])
     assert run_command([*STUDY, *(f"{setting}={seed}" for seed, setting in SETTINGS.items())]) == 0
@@ -171,4 +171,4 @@ def test_nothing_is_seeded_but_by_a_stream() -> None:
     package = Path(dpo_lab.__file__).parent
     files = {str(file.relative_to(package)): file.read_text() for file in package.rglob("*.py")}
     seeded = {name for name, code in files.items() if SEEDED.search(code)}
-    assert {name for name in seeded if not name.startswith(tuple(OTHERWISE))} == {"streams.py"}
+    assert {name for name in seeded if not name.startswith(tuple(OTHERWISE))} == {"seeding.py"}

@@ -114,18 +114,22 @@ class Composer(ConfigLoaderImpl):
     ) -> DictConfig:
         """A copy of the configuration; of a sweep, which has many, what its jobs have in common."""
         if run_mode is RunMode.RUN:
-            return copy.deepcopy(self.compose(overrides))
+            return self._with_hydra(overrides)
         config = copy.deepcopy(self.compose([word for word in overrides if of_sweep(word)]))
         config.hydra.overrides.task = [word for word in overrides if not of_hydra(word)]
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """A job's configuration, as a launcher asks for it: its settings by our rules, and Hydra's part."""
-        words = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        config = self._with_hydra([*master_config.hydra.overrides.hydra, *sweep_overrides])
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
+
+    def _with_hydra(self, words: Sequence[str]) -> DictConfig:
+        """A copy of a study's settings, with Hydra's own part beside them."""
         config = copy.deepcopy(self.settings(words))
         with open_dict(config):
             config.hydra = copy.deepcopy(self.compose(words).hydra)
-        OmegaConf.copy_cache(from_config=master_config, to_config=config)
         return config
 
     # ---- The way there: files are merged as the choices say, then each value is set

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: each appears whole or not at all, and the newest good one is gone on from."""
+"""Checkpoints of a training: each appears whole or not at all, and a run resumes from the newest good one."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dpo_lab.artifacts.json_files import to_text, write_atomically
 from dpo_lab.training.train_state import State, below, prefixed
 
 FORMAT = 1
-"""Raised when a checkpoint holds something else: older ones are then set aside."""
+"""To be raised when a checkpoint holds something else: older ones are then set aside."""
 WEIGHTS, NUMBERS, REST, INDEX = "model.safetensors", "state.json", "state.safetensors", "index.json"
-OF_THEIR_OWN = ("optimizer", "reference")
-"""Parts of a training's state with a file of their own: they are as large as the model."""
+OWN_FILE = ("optimizer", "reference")
+"""Parts of a training's state that have a file of their own: they are as large as the model."""
 
 
 @dataclass
 class Checkpoint:
-    """One that has been verified."""
+    """A checkpoint whose files have been verified."""
 
     path: Path
     step: int
@@ -36,35 +36,35 @@ class Checkpoint:
         return load_file(self.path / WEIGHTS)
 
     def state(self) -> State:
-        """The state that `Checkpoints.save` was given."""
+        """The training's state, as `Checkpoints.save` was given it."""
         numbers = json.loads((self.path / NUMBERS).read_text(encoding="utf-8"))
-        found = {name: torch.tensor(float(value), dtype=torch.float64) for name, value in numbers.items()}
-        found |= load_file(self.path / REST)
-        for part in OF_THEIR_OWN:
+        state = {name: torch.tensor(float(value), dtype=torch.float64) for name, value in numbers.items()}
+        state |= load_file(self.path / REST)
+        for part in OWN_FILE:
             if (self.path / f"{part}.safetensors").exists():
-                found |= prefixed(part, load_file(self.path / f"{part}.safetensors"))
-        return found
+                state |= prefixed(part, load_file(self.path / f"{part}.safetensors"))
+        return state
 
 
 @dataclass
 class Checkpoints:
     """The checkpoints of one run, in `root/step-<step>`; index.json beside them says which are the best and the last.
 
-    They are written by a thread, one at a time, from a copy of the state. What goes wrong costs that checkpoint, not the
-    training: `warn` is told, and those before it stay. None is deleted before a newer one has been read back and found good.
-    Training stands still for the copy only (experiments/LOG.md).
+    A thread writes them, one at a time, from a copy of the state: training waits for the copy only. An error costs the
+    checkpoint, not the training: the user is warned, and the checkpoints before it stay. None is deleted before a newer one has
+    been read back and verified.
     """
 
     root: Path
     belongs_to: str
-    """Key of the run: the checkpoint of another one is not gone on from."""
+    """Key of the run: the checkpoints of another run are set aside."""
     warn: Callable[[str], None]
     keep_last: int = 1
     keep_every: int | None = None
 
     index: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
     step: int | None = field(default=None, init=False)
-    """Of the last one that was begun."""
+    """The step of the last checkpoint that was begun."""
     failures: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Checkpoints:
         describe: Callable[[Path], object],
         metrics: Mapping[str, float],
     ) -> None:
-        """Keep this step as the `kind` ("best" or "last") one. `describe` adds to the directory what else is to be in it."""
+        """Keep this step as the "best" or the "last" one (`kind`). `describe` writes further files into its directory."""
         path, entry = self.root / f"step-{step:08}", {"checkpoint": f"step-{step:08}", "step": step, **metrics}
         if step != self.step:
             self.finish()
@@ -109,7 +109,7 @@ class Checkpoints:
         self.pending.append(self.thread.submit(write))
 
     def finish(self) -> None:
-        """Wait until all is written, and say what was not."""
+        """Wait until all is written, and warn of what could not be."""
         pending, self.pending = self.pending, []
         for future in pending:
             future.result()
@@ -119,9 +119,11 @@ class Checkpoints:
             self.warn(f"{failure}; " + (f"the last one is of step {last['step']}" if last else "there is none before it"))
 
     def newest(self) -> Checkpoint | None:
-        """The newest good one. Damaged and foreign ones before it are set aside, and what a killed writer left is removed."""
-        for left in self.root.glob(".*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        """The newest good checkpoint. Newer ones that are damaged or of another run are set aside; what a killed writer left is
+        removed.
+        """
+        for leftover in self.root.glob(".*"):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         for path in sorted(self.root.glob("step-*"), reverse=True):
             try:
                 manifest = verify_directory(path)
@@ -139,41 +141,41 @@ class Checkpoints:
         return None
 
     def _settle(self, index: dict[str, dict[str, Any]]) -> None:
-        """`index` holds from now on; what is not kept any more is deleted."""
+        """Make `index` the current one, and delete checkpoints that are not kept any more."""
         write_atomically(self.root / INDEX, to_text(index))
         self.index = index
-        found = sorted(self.root.glob("step-*"))
-        kept = {entry["checkpoint"] for entry in index.values()} | {path.name for path in found[-self.keep_last :]}
-        for path in found:
+        present = sorted(self.root.glob("step-*"))
+        kept = {entry["checkpoint"] for entry in index.values()} | {path.name for path in present[-self.keep_last :]}
+        for path in present:
             for_good = self.keep_every is not None and int(path.name.removeprefix("step-")) % self.keep_every == 0
             if path.name not in kept and not for_good:
                 shutil.rmtree(path)
 
 
 def _files(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
-    parts = {f"{part}.safetensors": below(part, state) for part in OF_THEIR_OWN}
-    others = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in OF_THEIR_OWN}
+    parts = {f"{part}.safetensors": below(part, state) for part in OWN_FILE}
+    others = {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in OWN_FILE}
     rest = {name: tensor for name, tensor in others.items() if not _is_number(name, tensor)}
     return {WEIGHTS: weights, REST: rest, **{name: tensors for name, tensors in parts.items() if tensors}}
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> State:
-    """Training goes on with the originals."""
+    """A copy in main memory: training changes the originals."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def _is_number(name: str, tensor: Tensor) -> bool:
-    return tensor.ndim == 0 and tensor.dtype == torch.float64 and name.partition(".")[0] not in OF_THEIR_OWN
+    return tensor.ndim == 0 and tensor.dtype == torch.float64 and name.partition(".")[0] not in OWN_FILE
 
 
 def _number(tensor: Tensor) -> float | str:
-    """JSON has no inf and no nan."""
+    """inf and nan, which JSON does not have, as text."""
     value = float(tensor)
     return value if abs(value) < float("inf") else str(value)
 
 
 def _set_aside(path: Path) -> Path:
-    """Under a name that nobody looks for."""
+    """Rename a directory so that it is no checkpoint any more."""
     count = 1
     while (aside := path.with_name(f"set-aside-{path.name}" + (f"-{count}" if count > 1 else ""))).exists():
         count += 1

@@ -1,4 +1,4 @@
-"""The norm of a gradient, and its limit."""
+"""Gradient clipping."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Norms = dict[str, Tensor]
-"""Of each parameter's part of the gradient, by the parameter's name, as it was before anything was cut."""
+"""The norm of each parameter's gradient before clipping, by the parameter's name."""
 
 
 def clip(policy: nn.Module, limit: float | None) -> tuple[Float[Tensor, ""], Norms]:
-    """The gradient's norm, which is then cut to `limit` at most, and the norms of its parts.
+    """Clip the gradient to a norm of `limit`; the norm before that, of the whole and of each parameter.
 
-    `nn.utils.clip_grad_norm_` computes the parts too, and throws them away: they tell which one is no number.
+    `nn.utils.clip_grad_norm_` computes the norms of the parameters too, but throws them away: they tell which one is nan.
     """
     gradients = {name: parameter.grad for name, parameter in policy.named_parameters() if parameter.grad is not None}
     norms = torch._foreach_norm(list(gradients.values()), 2.0)

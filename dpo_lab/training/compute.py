@@ -1,4 +1,4 @@
-"""Device, precision and threads: decided here and nowhere else."""
+"""Compute settings: device, precision, threads and determinism, which are decided here and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dpo_lab.scoring.layouts import Layout
 
 
 class Precision(Enum):
-    """What the forward pass computes in. Weights and scores are float32 in either."""
+    """The number format of forward passes. Weights and scores are float32 with either."""
 
     fp32 = "fp32"
     bf16 = "bf16"
 
 
 class Determinism(Enum):
-    """What is done about algorithms that need not give the same bits twice: nothing, a warning, an error."""
+    """What happens when an algorithm may give other bits every time: nothing, a warning, or an error."""
 
     off = "off"
     warn = "warn"
@@ -32,7 +32,7 @@ class Determinism(Enum):
 
 @dataclass
 class Compute:
-    """Where and how the run computes."""
+    """The settings of the machine: where and how a run computes."""
 
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or a torch device such as cpu, cuda:1, mps."""
@@ -48,7 +48,7 @@ class Compute:
     checkpointing: bool = False
     """Keep only what goes into each block of the policy, and compute the rest again in the backward pass: a third more time."""
     determinism: Determinism = Determinism.off
-    """Only algorithms that give the same bits every time: warn says of each that has none, strict ends the run there."""
+    """Only algorithms that give the same bits every time: warn names each operation without one, strict ends the run there."""
     compile: bool = False
     """torch.compile the policy's layers. A minute at first on an accelerator, where it pays; on a CPU it hardly does."""
 
@@ -84,8 +84,8 @@ class Compute:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
     def workers_for(self, model: nn.Module) -> int:
-        """How many micro-batches of a model run at once: 1 on an accelerator, which is busy with one, and where dropout is on,
-        whose draws would depend on who comes first.
+        """How many micro-batches of a model run at once: 1 on an accelerator, which is busy with one, and with dropout, whose
+        draws would depend on which thread comes first.
         """
         return self.num_workers(model.training)
 
@@ -96,13 +96,13 @@ class Compute:
         return torch.get_num_threads() if self.workers is None else self.workers
 
     def rounding(self) -> dict[str, Any]:
-        """What of this process and its device decides the last bits of what a model computes."""
-        found = rounding_on(self.torch_device)
-        return found if self.determinism is Determinism.off else {**found, "determinism": self.determinism.name}
+        """The facts of process and device that decide the last bits of what a model computes."""
+        facts = rounding_on(self.torch_device)
+        return facts if self.determinism is Determinism.off else {**facts, "determinism": self.determinism.name}
 
     @property
     def reading_waits(self) -> bool:
-        """To read a number of the device is to wait until it has computed it, with nothing to do meanwhile."""
+        """Reading a number of the device waits until the device has computed it, as on an accelerator."""
         return self.torch_device.type != "cpu"
 
     @property
@@ -116,7 +116,7 @@ class Compute:
 
 
 def rounding_on(device: torch.device) -> dict[str, Any]:
-    """What decides the last bits of sums on a device: its kind, and on a CPU its instructions and the threads."""
+    """The facts that decide the last bits of sums on a device: its kind, and on a CPU its instructions and the threads."""
     if device.type == "cuda":
         return {"device": torch.cuda.get_device_name(device)}
     if device.type != "cpu":

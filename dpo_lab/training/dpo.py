@@ -116,8 +116,8 @@ class DPO(nn.Module):
         tokens, real, terms = (rearrange(t, "k b n -> (k b) n") for t in (batch.completions, present, batch.mask))
         # A view, not a submodule: the state dict stays that of the models.
         view = TransformerPolicy(model) if self._layouts and isinstance(model, TransformerWrapper) else model
-        found = token_logps(view, tokens, real, terms, batch.num_candidates, self._layouts or (Layout.rows,))
-        return rearrange(found, "(k b) n -> k b n", k=batch.num_candidates)
+        logps = token_logps(view, tokens, real, terms, batch.num_candidates, self._layouts or (Layout.rows,))
+        return rearrange(logps, "(k b) n -> k b n", k=batch.num_candidates)
 
     def train(self, mode: bool = True) -> DPO:
         """Sets the policy's mode; the reference stays in evaluation mode."""
@@ -144,14 +144,14 @@ class DPO(nn.Module):
 
 
 def _layouts(model: nn.Module) -> tuple[Layout, ...]:
-    """The layouts that are right for a model of any make; none where its head cannot even be split off."""
+    """The layouts that give a model's own scores; none where its head cannot even be split off."""
     if not isinstance(model, TransformerWrapper):
         return ()
-    found = layout_errors(TransformerPolicy(model), available_layouts(model), model)
-    for layout, reason in found.items():
+    errors = layout_errors(TransformerPolicy(model), available_layouts(model), model)
+    for layout, reason in errors.items():
         if reason is not None:
             log.info("layout %s is not used with this model: %s", layout.value, reason)
-    return () if found[Layout.rows] is not None else tuple(layout for layout, reason in found.items() if reason is None)
+    return () if errors[Layout.rows] is not None else tuple(layout for layout, reason in errors.items() if reason is None)
 
 
 def _terms(present: Bool[Tensor, "k b n"], prompt_mask: Bool[Tensor, "b n"]) -> Bool[Tensor, "k b n"]:

@@ -17,7 +17,7 @@ from dpo_lab.training.compute import Compute
 from dpo_lab.training.compute_logps import compute_logps
 from dpo_lab.training.cpu_workers import Forward, accumulate_gradients, map_in_order
 from dpo_lab.training.distributed import DataParallelGroup, joined
-from dpo_lab.training.metrics import Tally, added, evaluation_metrics, preference_metrics
+from dpo_lab.training.metrics import Tally, add_tallies, evaluation_metrics, preference_metrics
 from dpo_lab.training.references.base import Reference
 
 
@@ -136,7 +136,7 @@ class Objective:
             return [values.sum() / num_prompts], None, StepOutputs(metrics, values.detach(), detached)
 
         outputs = accumulate_gradients(forward, micro_batches, self.policy, self.workers)
-        total = added(each.metrics for each in outputs)
+        total = add_tallies(each.metrics for each in outputs)
         return replace(outputs[0], metrics={name: self.group.sum(pair) for name, pair in total.items()})
 
     def _in_two_passes(self, batch: CandidateBatch, micro_batches: Sequence[MicroBatch]) -> StepOutputs:

@@ -1,4 +1,4 @@
-"""Which rows make up which batch: a pure function, so that a resumed run needs no state to go on."""
+"""The sampler: which rows make up which batch, as a pure function of seed and step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def batch_rows(
     lengths: Int[Tensor, " n"] | None = None,
     window: int | None = None,
 ) -> Int[Tensor, " b"]:
-    """Rows of the given step's batch.
+    """The rows of one step's batch; the first step is 0.
 
-    Batches are cut from an endless chain of shuffles of all rows, one an epoch: every row comes once in each epoch, whatever
-    the batch size, and a batch may straddle two epochs.
+    Batches are cut from an endless chain of shuffles of all rows, one shuffle an epoch: every row comes once in each epoch,
+    whatever the batch size, and a batch may straddle two epochs.
 
-    With a window of several batches the rows that fall into it are dealt out to its batches anew: those of like length
-    together, to batches in random order. A batch is then as likely to be long as short, whenever it comes.
+    With a `window` of several batches, the rows of these batches are sorted by length and dealt out to them anew, and the
+    batches come in random order: rows of similar length are together, and any batch may be a long or a short one.
     """
     assert min(num_rows, batch_size, step + 1) > 0, (num_rows, batch_size, step)
     if window is None or window == 1:
         return _chain(seed, step * batch_size, (step + 1) * batch_size, num_rows)
-    assert lengths is not None, "batches of like length need the lengths"
+    assert lengths is not None, "a window needs the rows' lengths"
     began = step // window * window * batch_size
     first, last = step * batch_size, (step + 1) * batch_size
-    found = []
+    parts = []
     for epoch in range(first // num_rows, (last - 1) // num_rows + 1):
         # The part of the window that belongs to one epoch, so that every row still comes once in each.
         start, end = max(began, epoch * num_rows), min(began + window * batch_size, (epoch + 1) * num_rows)
@@ -43,8 +43,8 @@ def batch_rows(
         sizes = torch.tensor(edges).diff()
         order = permutation(len(sizes), seed, "order of batches", start)
         dealt = dict(zip(order.tolist(), by_length.split(sizes[order].tolist()), strict=True))
-        found.append(dealt[step - start // batch_size])
-    return torch.cat(found)
+        parts.append(dealt[step - start // batch_size])
+    return torch.cat(parts)
 
 
 def _chain(seed: int, first: int, last: int, num_rows: int) -> Int[Tensor, " n"]:

@@ -1,4 +1,4 @@
-"""How long a policy trains, in what portions, and what is watched on the way."""
+"""The trainer's settings: how long, in what batches, and what is evaluated, saved and guarded on the way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IN_A_BASE_FIT = frozenset(
         *("clip", "dropout", "log_every", "preflight", "guards.non_finite"),
     }
 )
-"""The settings that mean something while a base policy is fitted."""
+"""The settings that have a meaning while a base policy is fitted."""
 
 
 class Kept(Enum):
@@ -28,25 +28,27 @@ class Kept(Enum):
 
 @dataclass
 class TrainerSettings:
-    """How long, in what portions, and what is watched on the way. An interval of None means never."""
+    """The settings of a training. An interval of None means never."""
 
     batch_size: int = DEFAULT_BATCH
-    """Prompts in one optimiser step; at most as many as there are to train on."""
+    """Prompts in one optimiser step."""
     micro_batch_size: int | None = None
     """Prompts in one forward and backward pass, and in one of an evaluation. None: the whole batch, and in an evaluation 8192
     tokens. Changes memory and speed, not the result.
     """
     micro_batch_tokens: int | None = None
-    """Instead: so many tokens in one pass, prompts kept whole with all their completions, similar lengths
+    """Instead: tokens in one pass, prompts kept whole with all their completions, similar lengths
     together. A single prompt that has more runs alone.
     """
     length_window: int | None = None
-    """Rows of so many batches are dealt out to them by length, which saves padding; the batches then come in random order."""
+    """The rows of so many consecutive batches are sorted into them by length, which saves padding; the batches come in random
+    order.
+    """
     max_steps: int | None = 100
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
     max_minutes: float | None = None
-    """Training stops at whichever of the three comes first. What a time holds depends on the machine: run.json says so."""
+    """Training stops at whichever of the three comes first. How far it comes in a time depends on the machine."""
     clip: float | None = 1.0
     """Largest norm of the gradient."""
     dropout: bool = False
@@ -54,20 +56,20 @@ class TrainerSettings:
     log_every: int = 10
     eval_every: int | None = None
     best_metric: str = "loss"
-    """Metric of the evaluations that chooses the best checkpoint: higher is better for rewards and rates, lower for losses."""
+    """The evaluation's metric that chooses the best checkpoint: lower is better for losses and kl, higher for all others."""
     patience: int | None = None
-    """Stop after so many evaluations without a better one."""
+    """Stop early after so many evaluations without a better one."""
     policy: Kept = Kept.last
-    """Whose weights are judged in the end and become policy/: those of the last step, or of the best evaluation."""
+    """Which weights are evaluated at the end and become policy/: those of the last step, or of the best evaluation."""
     checkpoint_every: int | None = None
-    """Steps from one checkpoint to the next, beside those at every evaluation and in the end."""
+    """Steps from one checkpoint to the next, beside those after every evaluation and at the end."""
     keep_last: int = 2
-    """Newest checkpoints that are kept, beside the best: where the newest is damaged, the one before it is gone on from."""
+    """Newest checkpoints that are kept, beside the best: if the newest is damaged, a run resumes from the one before it."""
     keep_every: int | None = None
-    """Checkpoints of steps that so many divide are kept for good."""
+    """Checkpoints of every so many steps are kept for good."""
 
     preflight: bool | None = None
-    """Try the longest batch first, for memory. Changes no result. None: on an accelerator."""
+    """Try the longest batch first, to see whether it fits into memory. Changes no result. None: on an accelerator."""
     guards: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
@@ -90,16 +92,17 @@ class TrainerSettings:
                 raise ValueError(f"trainer.{name} must be > 0, got {limit}")
 
     def check_base_fit(self) -> None:
-        """Raises ValueError for a setting that means nothing while a base policy is fitted."""
+        """Raises ValueError for a setting that has no meaning while a base policy is fitted."""
         usual = type(self)()
-        own = {f.name: (getattr(self, f.name), getattr(usual, f.name)) for f in fields(self) if f.name != "guards"}
-        own |= {f"guards.{f.name}": (getattr(self.guards, f.name), getattr(usual.guards, f.name)) for f in fields(self.guards)}
+        values = {f.name: (getattr(self, f.name), getattr(usual, f.name)) for f in fields(self) if f.name != "guards"}
+        guards = {f.name: (getattr(self.guards, f.name), getattr(usual.guards, f.name)) for f in fields(self.guards)}
+        values |= {f"guards.{name}": pair for name, pair in guards.items()}
         if self.max_minutes is not None:
             raise ValueError(
                 "base.trainer.max_minutes: how far a fit comes in a time depends on the machine, and a base policy is kept "
                 "under its settings, which must say all of it: use base.trainer.max_steps or base.trainer.max_pairs"
             )
-        for name, (value, default) in own.items():
+        for name, (value, default) in values.items():
             if value != default and name not in IN_A_BASE_FIT:
                 raise ValueError(
                     f"base.trainer.{name} means nothing there: while a base policy is fitted there are no evaluations, no "
@@ -107,16 +110,16 @@ class TrainerSettings:
                 )
 
     def check_rows(self, count: int, what: str, setting: str = "trainer") -> str:
-        """A sentence for the user where a batch holds some of the `count` rows more than once, "" where none does.
+        """A warning if a batch holds some of the `count` rows more than once, otherwise "".
 
-        Raises ValueError where it is larger than the default, too: that many rows were meant to be there.
+        Raises ValueError if the batch size was also raised over its default: that many rows were meant to be there.
         """
         if self.batch_size <= count:
             return ""
-        found = f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on"
+        sizes = f"{setting}.batch_size={self.batch_size}, but there are only {count:,} {what} to train on"
         if self.batch_size > DEFAULT_BATCH:
-            raise ValueError(f"{found}: set {setting}.batch_size={count} or less")
-        return f"{found}: every step sees some of them more than once"
+            raise ValueError(f"{sizes}: set {setting}.batch_size={count} or less")
+        return f"{sizes}: every step sees some of them more than once"
 
     @property
     def micro_batch_limits(self) -> tuple[int | None, int | None]:

@@ -19,7 +19,7 @@ from dpo_lab.training.clipping import Norms, clip
 from dpo_lab.training.compute import Compute
 from dpo_lab.training.early_stopping import EarlyStopping
 from dpo_lab.training.guards import DivergenceError, Guard, Record
-from dpo_lab.training.metrics import Meter, Tally, once
+from dpo_lab.training.metrics import Meter, Tally, count_once
 from dpo_lab.training.objective import Objective
 from dpo_lab.training.preflight import check_initial_loss, evaluation_explained, longest_step, memory_explained, try_out
 from dpo_lab.training.references.base import Reference
@@ -37,8 +37,6 @@ from dpo_lab.training.train_state import (
     random_state,
     set_optimizer_state,
     set_random_state,
-    tallies,
-    tally_state,
 )
 
 
@@ -114,8 +112,7 @@ class Trainer:
         seed_torch(self.seed, "dropout")
         self.policy.train(self.settings.dropout)
         self.objective.loss_state = self.loss.initial_state()
-        if self.compute.reading_waits if self.settings.preflight is None else self.settings.preflight:
-            self._preflight()
+        self._preflight()
         if self.resume is None:
             self._evaluate()
         else:
@@ -176,14 +173,17 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold beside the policy's weights."""
-        seconds = time.monotonic() - self.began
-        own = {"step": self.step, "seconds": seconds, "best": self.early_stopping.value}
-        own["since"] = self.early_stopping.since
+        own = {
+            "step": self.step,
+            "seconds": time.monotonic() - self.began,
+            "best": self.early_stopping.value,
+            "since": self.early_stopping.since,
+        }
         return {
             **prefixed("trainer", numbers(own)),
             **prefixed("random", random_state(self.compute.torch_device)),
             **prefixed("optimizer", optimizer_state(self.policy, self.optimizers)),
-            **prefixed("meter", tally_state(self.meter.parts)),
+            **prefixed("meter", self.meter.state()),
             **prefixed("loss", loss_state(self.objective.loss_state)),
             **prefixed("guard", self.guard.state()),
             **prefixed("reference", {} if self.reference is None else self.reference.state()),
@@ -195,7 +195,7 @@ class Trainer:
         self.early_stopping.value, self.early_stopping.since = own["best"], int(own["since"])
         set_random_state(below("random", state), self.compute.torch_device)
         set_optimizer_state(self.policy, self.optimizers, below("optimizer", state))
-        self.meter.parts = tallies(below("meter", state), self.compute.torch_device)
+        self.meter.restore(below("meter", state), self.compute.torch_device)
         self.objective.loss_state = loss_values(below("loss", state), self.compute.torch_device)
         self.guard.restore(below("guard", state))
         if self.reference is not None:
@@ -225,6 +225,9 @@ class Trainer:
 
     def _preflight(self) -> None:
         """Raises ValueError if the longest batch, or the largest pass of an evaluation, does not fit into memory."""
+        wanted = self.settings.preflight
+        if wanted is False or (wanted is None and not self.compute.reading_waits):
+            return
         longest = longest_step(self._rows, self._lengths, self.settings.num_steps)
         try_out(self.objective, self.data.select(self._rows(longest)), self.settings, self.hooks.rehearse)
 
@@ -236,11 +239,11 @@ class Trainer:
         if batch.step == 1 and self.starts_at_reference:
             check_initial_loss(self.loss, outputs, self.compute, self.settings.dropout, self.hooks.warn)
         norm, norms = clip(self.policy, self.settings.clip)
-        return {**outputs.metrics, "grad_norm": once(norm), "tokens": once(batch.num_tokens)}, norms
+        return {**outputs.metrics, "grad_norm": count_once(norm), "tokens": count_once(batch.num_tokens)}, norms
 
     def _log(self) -> None:
         """The means since the last call, if a step was taken since."""
-        if self.meter.parts:
+        if self.meter.steps:
             self.hooks.log(self.step, {**self.meter.read(), "lr": self.optimizers[0].param_groups[0]["lr"]})
 
     def _evaluate(self) -> None:

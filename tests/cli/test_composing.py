@@ -63,6 +63,14 @@ def test_what_hydra_is_given_for_a_job_is_what_was_checked(merged: list[list[str
     assert len(merged) == 2
 
 
+def test_a_single_run_is_given_its_settings_by_the_laboratorys_rules(merged: list[list[str]]) -> None:
+    words = [QUICK, "vary=all", "seed=7"]
+    config = Composer().load_configuration("config", words, RunMode.RUN)
+    assert config.data.seed == config.evaluation.seed == 7
+    assert config.hydra.overrides.task == words
+    assert len(merged) == 1
+
+
 def test_a_composer_that_was_sent_elsewhere_composes_the_same(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [quickstart]\nseed: 5\n")

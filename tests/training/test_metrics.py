@@ -14,7 +14,7 @@ from torch import Tensor
 from dpo_lab.losses import LOSSES, PreferenceLoss
 from dpo_lab.losses.base import NO_STATE, State
 from dpo_lab.records import CandidateBatch, Logps
-from dpo_lab.training.metrics import Meter, added, evaluation_metrics, means, once, preference_metrics
+from dpo_lab.training.metrics import Meter, add_tallies, count_once, evaluation_metrics, means, preference_metrics
 
 
 def record(policy: Tensor, reference: Tensor | None, mask: Tensor | None = None) -> tuple[Logps, CandidateBatch]:
@@ -211,7 +211,7 @@ def test_the_tallies_of_parts_add_up_to_that_of_the_whole(cut: int, seed: int) -
         _, part_batch = record(part.policy, part.reference, part.mask)
         parts.append(preference_metrics(loss, loss(part, part_batch), part, part_batch))
     # Lengths and accuracies are float32.
-    assert means(added(parts)) == pytest.approx(metrics_of(loss, logps, batch), rel=1e-6, abs=1e-7)
+    assert means(add_tallies(parts)) == pytest.approx(metrics_of(loss, logps, batch), rel=1e-6, abs=1e-7)
 
 
 def unpaired(desirable: list[bool], rewards: list[float]) -> dict[str, float]:
@@ -238,5 +238,5 @@ def test_a_side_that_does_not_occur_is_not_logged() -> None:
 def test_metrics_come_in_the_order_of_the_newest_part() -> None:
     meter = Meter(1)
     for names in (("tokens", "grad_norm", "loss"), ("loss", "grad_norm", "tokens")):  # the first as a checkpoint gives it back
-        meter.add({name: once(torch.tensor(1.0)) for name in names})
+        meter.add({name: count_once(torch.tensor(1.0)) for name in names})
     assert list(meter.read())[:2] == ["loss", "grad_norm"]

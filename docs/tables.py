@@ -1,0 +1,99 @@
+"""Writes the generated tables of README.md and docs/: `make tables`. A test keeps them in step with the code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from dpo_lab.losses import LOSSES, Laws
+from dpo_lab.losses.table import loss_table
+from dpo_lab.tracking.glossary import SECTIONS
+
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "experiments" / "imdb_sentiment"
+MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
+COMPONENTS = ROOT / "tests" / "helpers" / "new_components"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [columns, ["---"] * len(columns), *rows]) + "\n"
+
+
+def results() -> str:
+    """The main experiment: mean and standard deviation over its seeds, beside the reference and the best of 8."""
+    runs = [json.loads(line) for line in (STUDY / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    best = [next(row for row in run["best_of_n"] if row["n"] == 8) for run in runs]
+
+    def cell(values: Iterable[float], form: str = ".2f") -> str:
+        numbers = list(values)
+        spread = statistics.stdev(numbers)
+        return f"{statistics.fmean(numbers):{form}}" + (f" ± {spread:{form}}" if spread else "")
+
+    rows = [
+        [
+            "reference",
+            "0",
+            *(cell(run[f"{name}/reference"] for run in runs) for name in ("proxy", "reward", "positive")),
+            ".50",
+            "",
+        ],
+        ["best of 8", *(cell(row[name] for row in best) for name in ("kl", "proxy", "reward", "positive")), "", ""],
+        [
+            "DPO",
+            *(cell(run[name] for run in runs) for name in ("kl", "proxy/policy", "reward/policy", "positive/policy")),
+            *(cell(run[name] for run in runs) for name in ("win_rate", "ideal_share")),
+        ],
+    ]
+    columns = ["", "KL (nats)", "training reward", "gold reward", "positive", "win rate", "share of the ideal gain"]
+    note = f"\n`+experiment={STUDY.name}`, mean ± standard deviation over {len(runs)} seeds; "
+    return table(columns, rows) + note + f"[what the columns say, and how sure they are](experiments/{STUDY.name}/README.md).\n"
+
+
+def metrics() -> str:
+    parts = []
+    for title, section in SECTIONS.items():
+        parts.append(
+            f"### {title}\n\n"
+            + table(["metric", "meaning"], ([f"`{name}`", text.replace("|", r"\|")] for name, text in section.items()))
+        )
+    return "\n".join(parts)
+
+
+def laws() -> str:
+    texts = attribute_docs(Laws)
+    return table(["law", "promise"], ([name.replace("_", " "), text] for name, text in texts.items()))
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The docstrings below a dataclass's fields, by field."""
+    found = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', inspect.getsource(cls), re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def own_losses() -> str:
+    return loss_table({name: LOSSES[name] for name in LOSSES if LOSSES[name].__module__.startswith("dpo_lab.")})
+
+
+def example(file: Path) -> str:
+    """A component in one file, which a test adds and runs; without its docstring, which names the command."""
+    lines = file.read_text(encoding="utf-8").split("\n\n", 1)[1]
+    return f"In `my_lab/{file.name}`:\n\n```python\n{lines}```\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {"results": results, "metrics": metrics, "losses": own_losses, "laws": laws}
+TABLES |= {f"example_{file.stem}": partial(example, file) for file in sorted(COMPONENTS.glob("*.py"))}
+
+
+def renewed(text: str) -> str:
+    """The page with its tables as they should be."""
+    return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+
+
+if __name__ == "__main__":
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")
