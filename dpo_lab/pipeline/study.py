@@ -70,8 +70,8 @@ class Study:
     runs: str = "runs"
     """Directory of the run directories."""
     resume: str = "auto"
-    """auto: the same command again goes on with a run that has not ended; never: it starts a new one; or a run directory to go
-    on with, whose settings then hold.
+    """auto: the same command again resumes a run that has not ended; never: it starts a new one; or a run directory to
+    resume, whose settings then hold.
     """
     user_modules: list[str] = field(default_factory=list)
     """Modules of yours to import first, for the components they register."""
