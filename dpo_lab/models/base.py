@@ -32,7 +32,7 @@ class ModelSpec:
         raise NotImplementedError
 
     def weights(self) -> Path | None:
-        """A directory to start from, or None: the base is fitted by the run itself. Raises ValueError where it cannot be."""
+        """The directory of the weights to start from; None: the run fits the base itself. Raises ValueError for a bad one."""
         return None
 
     def open(self) -> Opened | None:
@@ -48,7 +48,7 @@ class ModelSpec:
         return self
 
     def export(self, module: nn.Module, directory: Path, merge: bool) -> None:
-        """Write the network as others read it; `merge`: an adapter into the weights that it belongs to, for good."""
+        """Write the network in a format that other tools read; `merge` adds an adapter to its base's weights for good."""
         raise ValueError(f"model={self.name} has no files that other tools read")
 
 

@@ -11,7 +11,7 @@ from dpo_lab.models.base import MODELS, ModelSpec
 @MODELS.register
 @dataclass
 class CheckpointSpec(ModelSpec):
-    """The result of a run, tokenizer included: `path` is its run directory or a policy directory. Nothing is fitted anew."""
+    """The policy of an earlier run with its tokenizer: `path` is the run directory or a policy directory. Nothing is fitted."""
 
     name: str = "checkpoint"
     path: str = ""

@@ -12,11 +12,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def independent_copy(model: M, memo: dict[int, Any] | None = None) -> M:
-    """A deep copy that shares nothing with `model`, also where a module keeps a function over itself or another module.
+    """A deep copy that shares nothing with `model`, not even through a function that a module keeps over itself or another.
 
     `copy.deepcopy` treats functions as atoms: a closure in the copy still reads the original's weights. x-transformers
     keeps its tied head (`tie_embedding=True`) as such a closure, so a plain deep copy would predict with the policy's head.
-    `memo` is that of a deep copy under way.
+    `memo`: of a deep copy that this one is part of, see `copy.deepcopy`.
     """
     memo = {} if memo is None else memo
     twin = copy.deepcopy(model, memo)
@@ -34,7 +34,7 @@ def freeze(model: M) -> M:
 
 
 def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
-    """The same function over the copies of what it closes over, where there are copies."""
+    """The same function, closing over the copies of what it closed over."""
     assert function.__closure__ is not None
     cells = tuple(types.CellType(memo.get(id(cell.cell_contents), cell.cell_contents)) for cell in function.__closure__)
     twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)

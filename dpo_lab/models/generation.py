@@ -99,7 +99,7 @@ def sample(
 
     A completion ends with the token `end`, which belongs to it, or is cut at `max_tokens`. Temperature 1 draws from the
     model's own distribution; 0 takes the most likely token. Prompts of like length run together, equal ones are read once.
-    Each row draws from its own one of the `streams`, whatever runs beside it, and with more `max_tokens` goes on from there.
+    Each row has a random stream of its own: its completion depends on nothing beside it, and more `max_tokens` continue it.
     `rows_at_once` None: as many as are fast. Raises ValueError where prompt + completion exceed the model's context.
     """
     lengths = prompt_mask.sum(dim=1)
@@ -139,14 +139,14 @@ def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
 
 
 def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Begin:
-    """How rows of these prompts are run: by the model's decoding, if that gives what the model's own forward gives.
+    """The decoding for these prompts: the model's own with a cache, if its logits are those of the model's forward.
 
-    Asked at each call, of the longest rows there will be: no option or weight of a model makes its decoding wrong unnoticed.
+    Compared at each call, at the full length: whatever the options and weights of a model, wrong decoding is noticed.
     """
     if not isinstance(model, HasDecoding):
         return partial(UncachedDecoding, model)
     try:
-        reason = _difference(model, prompts, max_tokens)
+        reason = _decoding_error(model, prompts, max_tokens)
     except Exception as error:  # whatever it is that the decoding does not know
         reason = f"{type(error).__name__}: {error}"
     if reason is None:
@@ -157,10 +157,10 @@ def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Be
     return partial(UncachedDecoding, model)
 
 
-def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> str | None:
-    """By how much the decoding's logits differ from the forward's, where that is more than rounding.
+def _decoding_error(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> str | None:
+    """How the decoding's logits differ from those of the forward pass; None where by no more than rounding.
 
-    Of a few prompts, from the shortest to the longest, brought to full length with tokens that occur in them.
+    Compared on a few prompts, from the shortest to the longest, extended to full length by tokens that occur in them.
     """
     assert isinstance(model, HasDecoding)
     few = prompts[torch.linspace(0, len(prompts) - 1, min(len(prompts), 4)).long()]
@@ -170,8 +170,8 @@ def _difference(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) 
     starts, width = (rows < 0).sum(dim=1), rows.shape[1]
     decoding, forward = model.decoding(starts, width), UncachedDecoding(model, starts)
     for start, stop in pairwise([0, width] if max_tokens == 1 else [0, width - 1, width]):
-        found, right = (way.read(rows[:, start:stop].clamp(min=0)) for way in (decoding, forward))
-        error = float((found - right).abs().max() / right.abs().max())
+        cached, right = (way.read(rows[:, start:stop].clamp(min=0)) for way in (decoding, forward))
+        error = float((cached - right).abs().max() / right.abs().max())
         if not error <= torch.finfo(right.dtype).eps ** 0.5:
             return f"after {stop} tokens logits differ by {error:.1e} of the largest"
         order = torch.arange(len(rows), device=rows.device).roll(1)
@@ -189,7 +189,7 @@ def _sample_rows(
     end: int,
     temperature: float,
 ) -> Int[Tensor, "r m"]:
-    """A completion of `prompts[copies[r]]` for each r; behind its end may stand anything."""
+    """One completion of `prompts[copies[r]]` for each r; what stands behind its end means nothing."""
     prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
     max_tokens = numbers.shape[1]
     out = prompts.new_full(numbers.shape, end)
@@ -217,9 +217,9 @@ def _sample_rows(
 
 
 def _draw(logits: Float[Tensor, "r v"], number: Float64[Tensor, "r 1"], temperature: float) -> Int[Tensor, " r"]:
-    """A token of each row, by its inverse distribution function: half the time of torch.multinomial on a CPU.
+    """One token of each row, drawn by inverting its distribution function: half the time of torch.multinomial on a CPU.
 
-    Masses are summed in float64, so that any token whose mass float32 can hold is drawn as often as it should.
+    Probabilities are summed in float64: every token whose probability float32 can hold is drawn as often as it should.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -236,7 +236,7 @@ def _draw(logits: Float[Tensor, "r v"], number: Float64[Tensor, "r 1"], temperat
 
 
 def _picked(mass: Float32[Tensor, "r n"], number: Float64[Tensor, "r 1"]) -> tuple[Int[Tensor, "r 1"], Float64[Tensor, "r 1"]]:
-    """The place in each row whose part of its mass the number in [0, 1] falls into, and how far into that part."""
+    """The place in each row whose share of the mass a number in [0, 1] falls into, and how far into that share."""
     reached = mass.cumsum(dim=-1, dtype=torch.float64)
     whole = reached[:, -1:]
     target = (number * whole).minimum(torch.nextafter(whole, torch.zeros_like(whole)))  # nothing lies behind the last mass

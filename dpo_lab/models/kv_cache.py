@@ -62,7 +62,7 @@ class BufferedDecoding:
         self.buffers = [(keys[rows], values[rows]) for keys, values in self.buffers]
 
     def _mask(self, columns: Int[Tensor, " n"]) -> Bool[Tensor, "r 1 n c"]:
-        """Which of the columns up to now each column sees: its row's, up to itself."""
+        """Which columns each of the given ones attends to: those of its row, up to itself."""
         # Padding sees itself: some kernels make nan of nothing, and what nobody sees must not be nan either.
         seen, at = torch.arange(self.column + len(columns), device=columns.device), rearrange(columns, "n -> n 1")
         own = (seen >= rearrange(self.starts, "r -> r 1 1 1")) | (seen == at)
@@ -120,7 +120,7 @@ def _normed(norm: Any, x: Float[Tensor, "*r d"]) -> Float[Tensor, "*r d"]:
 
 
 def _rotated(x: Float[Tensor, "r n h d"], turns: Complex[Tensor, "r n 1 e"]) -> Float[Tensor, "r n h d"]:
-    """Each pair of neighbouring dimensions turned as a complex number; what lies beyond the turned dimensions stays."""
+    """Rotary positions: each pair of neighbouring dimensions turned as a complex number, dimensions beyond them left alone."""
     turned, rest = x[..., : 2 * turns.shape[-1]], x[..., 2 * turns.shape[-1] :]
     pairs = rearrange(turned if turned.dtype == torch.float64 else turned.float(), "r n h (e two) -> r n h e two", two=2)
     turned = rearrange(torch.view_as_real(torch.view_as_complex(pairs) * turns), "r n h e two -> r n h (e two)").to(x.dtype)

@@ -56,7 +56,7 @@ def compile_layers(model: nn.Module, backend: str | Callable[..., Any] = "induct
 
 
 def _run_compiled(compiled: Callable[..., Any], plain: Callable[..., Any], part: nn.Module, *given: Any, **named: Any) -> Any:
-    """Without compiling where a cache is given that tells layers apart: each of them would be compiled for itself."""
+    """Run a compiled part; plainly where a cache is given, which tells layers apart: each would be compiled for itself."""
     has_cache = any(hasattr(value, "get_seq_length") for value in (*given, *named.values()))
     return (plain if has_cache else compiled)(part, *given, **named)
 

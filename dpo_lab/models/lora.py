@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Lora:
-    """W + (alpha / rank) B A with A and B trained alone, B starting at 0. Hu et al. 2021, arXiv:2106.09685."""
+    """Low-rank adapter: W + (alpha / rank) B A, only A and B are trained, B from 0. Hu et al. 2021, arXiv:2106.09685."""
 
     rank: int | None = None
     """Inner dimension of the adapter. None: no adapter, all weights are trained."""

@@ -23,7 +23,7 @@ def fixed_weights(module: nn.Module) -> list[Tensor]:
 
 
 def describe_size(module: nn.Module) -> str:
-    """Such as "0.66 M parameters, 13 MiB for policy, reference, gradients and AdamW": what a batch takes comes on top."""
+    """A line such as "0.66 M parameters, 13 MiB for policy, reference, gradients and AdamW"; activations come on top."""
     fixed = fixed_weights(module)
     taken = {id(weight) for weight in fixed}
     trained = [weight for weight in module.parameters() if id(weight) not in taken]

@@ -106,7 +106,7 @@ def starting_policy(spec: ModelSpec) -> tuple[Policy, str] | None:
 def files_key(path: Path) -> str:
     """A digest of the policy's files in a run, a policy directory or a Hugging Face model's directory: names and sha256.
 
-    Of our own the manifest is enough, which holds the sums of all others.
+    Of a policy directory the manifest is enough: it holds the sums of all other files.
     """
     directory = policy_directory(path)
     if (directory / MANIFEST).is_file():
@@ -115,7 +115,7 @@ def files_key(path: Path) -> str:
 
 
 def spec_class(path: Path) -> type[ModelSpec]:
-    """The kind of model that the policy in a run, a policy directory or a Hugging Face model's directory is of.
+    """The class of the model choice behind a run, a policy directory or a Hugging Face model's directory.
 
     Raises ValueError where nothing says it.
     """

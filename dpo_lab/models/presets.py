@@ -11,7 +11,7 @@ from dpo_lab.models.transformer import TransformerSpec
 @MODELS.register
 @dataclass
 class Tiny(TransformerSpec):
-    """For trying things out: seconds on a CPU."""
+    """A transformer of 0.1 M weights, for trying things out: seconds on a CPU."""
 
     name: str = "tiny"
     dim: int = 64
@@ -22,7 +22,7 @@ class Tiny(TransformerSpec):
 @MODELS.register
 @dataclass
 class TenMillion(TransformerSpec):
-    """What a CPU trains in an hour."""
+    """A transformer of 10 M weights: what a CPU trains in an hour."""
 
     name: str = "10m"
     dim: int = 256
@@ -34,7 +34,7 @@ class TenMillion(TransformerSpec):
 @MODELS.register
 @dataclass
 class HundredMillion(TransformerSpec):
-    """As large as GPT-2 small."""
+    """A transformer of 100 M weights, as large as GPT-2 small."""
 
     name: str = "100m"
     dim: int = 640
@@ -46,7 +46,7 @@ class HundredMillion(TransformerSpec):
 @MODELS.register
 @dataclass
 class ThreeHundredMillion(TransformerSpec):
-    """As large as GPT-2 medium."""
+    """A transformer of 350 M weights, as large as GPT-2 medium: for a GPU."""
 
     name: str = "350m"
     dim: int = 1024
@@ -58,7 +58,7 @@ class ThreeHundredMillion(TransformerSpec):
 @MODELS.register
 @dataclass
 class Billion(TransformerSpec):
-    """With grouped queries: the cache of keys and values is a quarter."""
+    """A transformer of 1 B weights with grouped queries, a quarter of the cache of keys and values: for a large GPU."""
 
     name: str = "1b"
     dim: int = 2048

@@ -20,7 +20,7 @@ SOURCE = "base.json"
 
 
 class Dtype(Enum):
-    """What weights are kept in."""
+    """Number type of the weights."""
 
     fp32 = "fp32"
     bf16 = "bf16"
@@ -29,7 +29,7 @@ class Dtype(Enum):
 @MODELS.register
 @dataclass
 class PretrainedSpec(ModelSpec):
-    """The causal language model and tokenizer in the directory `path`: any architecture that transformers knows."""
+    """A Hugging Face causal language model with its tokenizer, from the directory `path`: any architecture of transformers."""
 
     name: str = "pretrained"
     path: str = ""
@@ -115,7 +115,7 @@ class PretrainedSpec(ModelSpec):
         return module
 
     def _key(self, path: Path) -> str:
-        """Stands for the files that a model and its tokenizer are read from."""
+        """A digest of the files that a model and its tokenizer are read from."""
         kinds = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "*.txt")
         files = [path / self.gguf_file] if self.gguf_file else sorted(file for kind in kinds for file in path.glob(kind))
         return digest({file.name: cached_file_digest(file) for file in files})

@@ -40,7 +40,7 @@ class TransformerPolicy(nn.Module):
         return self.net.to_logits(hidden)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weight matrices between embedding and head."""
+        """Weight matrices between embedding and head."""
         return [parameter for parameter in self.net.attn_layers.parameters() if parameter.ndim == 2]
 
     def decoding(self, starts: Int[Tensor, " r"], width: int) -> BufferedDecoding:
@@ -70,7 +70,7 @@ class TransformerPolicy(nn.Module):
 
     @property
     def head_size(self) -> int:
-        """Weights of the head."""
+        """Number of weights in the head."""
         return int(self.net.num_tokens * self.net.attn_layers.dim)
 
     def hidden_branches(
@@ -90,7 +90,7 @@ class TransformerPolicy(nn.Module):
 
 
 class FeedForward(Enum):
-    """The nonlinearity between the two matrices of a block: gated SiLU (three matrices), squared ReLU, or GELU."""
+    """Feed-forward nonlinearity: gated SiLU (three matrices instead of two), squared ReLU, or GELU."""
 
     swiglu = "swiglu"
     relu2 = "relu2"
@@ -98,7 +98,7 @@ class FeedForward(Enum):
 
 
 class Positions(Enum):
-    """How a token's place is known: by turning keys and queries, a penalty on distance, a learned table, or not at all."""
+    """Position encoding: rotated keys and queries, a penalty on distance, a learned table, or none."""
 
     rotary = "rotary"
     alibi = "alibi"
@@ -107,7 +107,7 @@ class Positions(Enum):
 
 
 class Norm(Enum):
-    """What stands in front of each block."""
+    """Normalisation in front of each block."""
 
     rmsnorm = "rmsnorm"
     layernorm = "layernorm"
@@ -116,7 +116,7 @@ class Norm(Enum):
 @MODELS.register
 @dataclass
 class TransformerSpec(ModelSpec):
-    """Pre-norm decoder of x-transformers."""
+    """A pre-norm decoder of x-transformers, fitted by the run itself."""
 
     name: str = "transformer"
     dim: int = 128

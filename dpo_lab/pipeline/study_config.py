@@ -82,6 +82,9 @@ def config_from_file(path: Path) -> DictConfig:
             name = OmegaConf.select(saved, f"{choice}.name")
             if name is None:
                 raise ValueError(f"{choice}.name is not set")
+            if str(name) not in Registry.all[kind] and saved.get("user_modules"):
+                modules = ",".join(map(str, saved.user_modules))
+                raise ValueError(f"there is no {kind} '{name}': give user_modules=[{modules}], as that run did")
             OmegaConf.update(config, choice, OmegaConf.structured(Registry.all[kind][str(name)]), merge=False)
         merged = OmegaConf.merge(config, saved)
         assert isinstance(merged, DictConfig)

@@ -46,7 +46,7 @@ class Scoring:
         return {"layouts": [layout.value for layout in self.layouts], "head_portion": self.head_portion, **sizes}
 
     def summary(self) -> str:
-        """Such as "packed for 62 of 64 batches, rows for 2"."""
+        """A line such as "packed for 62 of 64 batches, rows for 2"."""
         total = sum(self.used.values())
         first, *others = [f"{layout.value} for {count:,}" for layout, count in self.used.most_common()] or ["none for 0"]
         return ", ".join((f"{first} of {total:,} batches", *others))
@@ -132,7 +132,7 @@ def token_logps(
 def _run(
     plan: LayoutPlan, models: Sequence[nn.Module], tokens: Int[Tensor, "*s"], compute: LogitsFunction, portion: int | None
 ) -> tuple[Float[Tensor, "*s"], ...]:
-    """What `compute` makes of the logits at the tokens that the plan's passes score; 0 at the others."""
+    """Run the plan's passes: what `compute` makes of the logits at their tokens, 0 at the others."""
     for model in models:
         _check_context(model, max(plan.sequences.lengths, default=0))
     flat = tokens.flatten()

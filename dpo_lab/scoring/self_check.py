@@ -44,7 +44,7 @@ def exact_layouts(
 
 
 def layout_errors(model: nn.Module, layouts: Sequence[Layout], plain: nn.Module) -> dict[Layout, str | None]:
-    """For each layout what is wrong with its scores or gradients; None where they are those of `plain` but for rounding.
+    """What is wrong with each layout's scores or gradients; None where they are those of `plain` but for rounding.
 
     `plain` is the same network, of which nothing but its logits is used.
     """
@@ -123,7 +123,7 @@ def _scores_and_gradients(model: nn.Module, batch: CandidateBatch, layout: Layou
 
 @contextmanager
 def _in_single_precision(model: nn.Module) -> Iterator[None]:
-    """Half-precision weights in float32 inside the block, where rounding hides no mistake; afterwards themselves again."""
+    """A block in which half-precision weights are float32, where rounding hides no mistake; afterwards they are as before."""
     kept = [
         (tensor, tensor.data)
         for tensor in (*model.parameters(), *model.buffers())

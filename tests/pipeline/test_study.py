@@ -84,6 +84,13 @@ def test_a_saved_configuration_imports_no_module(tmp_path: Path, monkeypatch: py
     assert "trap" not in sys.modules
 
 
+def test_a_saved_configuration_with_a_component_of_a_users_module_says_which_to_give(tmp_path: Path) -> None:
+    file = saved(["user_modules=[my_lab.losses]"], tmp_path)
+    file.write_text(file.read_text().replace("name: dpo\n  ", "name: mine\n  ", 1).replace("  name: dpo\n", "  name: mine\n"))
+    with pytest.raises(ValueError, match=r"there is no loss 'mine': give user_modules=\[my_lab\.losses\]"):
+        study_from_file(file)
+
+
 def test_an_interpolation_in_a_saved_configuration_reads_no_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ def lora_config(net: nn.Module, lora: Lora) -> LoraConfig:
 
 
 def add_adapter(net: nn.Module, lora: Lora) -> None:
-    """Put the adapter into the network, which computes as before: B is 0. Its own weights are no longer trained.
+    """Insert a low-rank adapter into the network, which computes as before, for B is 0. From now on only that is trained.
 
     Raises ValueError where a name in `lora.targets` is no linear map of the network.
     """
@@ -58,7 +58,7 @@ def merge_adapter(net: nn.Module) -> None:
 
 
 def write_adapter(net: nn.Module, lora: Lora, base: Path, weights: Mapping[str, Tensor], directory: Path) -> None:
-    """The adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
+    """Write the adapter alone, as `peft.PeftModel.from_pretrained` reads it."""
     config = lora_config(net, lora)
     config.base_model_name_or_path = str(base)
     config.target_modules = sorted({name.split(".lora_")[0].rpartition(".")[2] for name in weights})

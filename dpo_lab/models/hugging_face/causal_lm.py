@@ -53,7 +53,7 @@ class CausalLM(LanguageModel):
         return rearrange(with_tree_attention(row, lambda: self.body()(input_ids=one_row, **given)[0]), "1 n d -> n d")
 
     def masks(self, visible: Bool[Tensor, "b n c"], distance: Int[Tensor, "b n c"]) -> Any:
-        """What the network takes as its attention mask, for each kind of its layers if it has several.
+        """The network's attention mask in the form it takes; one for each kind of layer if it has several.
 
         Raises ValueError for kinds of attention other than full and windowed.
         """
@@ -68,7 +68,7 @@ class CausalLM(LanguageModel):
 
     @property
     def _window(self) -> int | None:
-        """How far back those layers see that do not see everything; None where all do."""
+        """Width of the attention window of those layers that have one; None where none has."""
         config = self.net.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
         return getattr(config, "sliding_window", None) if kinds is None or "sliding_attention" in kinds else None
@@ -98,12 +98,12 @@ class CausalLM(LanguageModel):
 
     @property
     def head_size(self) -> int:
-        """Weights of the head."""
+        """Number of weights in the head."""
         return int(self.net.get_output_embeddings().weight.numel())
 
     @property
     def _heads(self) -> tuple[int, int]:
-        """How many queries a layer has, and how wide they are; nothing where it has no attention."""
+        """Number of query heads in a layer, and their width; 0 heads where it has no attention."""
         config = self.net.config.get_text_config()
         heads = getattr(config, "num_attention_heads", None) or 0
         return heads, getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)

@@ -64,7 +64,7 @@ class LanguageModel(nn.Module):
         return self.net.base_model
 
     def blocks(self) -> list[nn.Module]:
-        """The layers. Raises ValueError where the network has them at no usual place."""
+        """The layers. Raises ValueError where they are not found: no list of modules is as long as the network is deep."""
         depth = self.net.config.get_text_config().num_hidden_layers
         for module in self.body().modules():
             if isinstance(module, nn.ModuleList) and len(module) == depth:

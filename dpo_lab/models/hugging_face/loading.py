@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def read_network(path: Path, gguf_file: str | None, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The network in a directory, in evaluation mode. Raises ValueError where it cannot be read, or not whole."""
+    """The network in a directory, in evaluation mode. Raises ValueError where it cannot be read, or weights are missing."""
     options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     with _quiet():
         try:
@@ -54,7 +54,7 @@ def read_tokenizer(path: Path, gguf_file: str | None) -> Tokenizer:
 
 
 def write_config(module: nn.Module, directory: Path) -> None:
-    """config.json, which makes a directory with weights one that transformers loads."""
+    """Write config.json, which makes a directory with weights one that transformers loads."""
     assert isinstance(module.net, PreTrainedModel)
     module.net.config.save_pretrained(directory)
     if module.net.generation_config is not None:

@@ -55,11 +55,11 @@ EXPECTED = {
 @cache
 def devices_with_kernels() -> frozenset[str]:
     """The kinds of device whose operations have the expected signatures; a warning for each that has not."""
-    found = set()
+    usable = set()
     for device, operations in EXPECTED.items():
         changed = [name for name, (arguments, returns) in operations.items() if not has_signature(name, arguments, returns)]
         if not changed:
-            found.add(device)
+            usable.add(device)
             continue
         NOTES.warning(
             "torch %s has no %s as this version knows it: packed rows are computed with masks on %s, which is slower",
@@ -67,7 +67,7 @@ def devices_with_kernels() -> frozenset[str]:
             " and no ".join(changed),
             device,
         )
-    return frozenset(found)
+    return frozenset(usable)
 
 
 def has_signature(name: str, arguments: str, returns: int, namespace: str = "aten") -> bool:
