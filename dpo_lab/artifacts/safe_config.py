@@ -43,13 +43,13 @@ def component(registry: Registry[T], config: DictConfig, path: Path, group: str)
         raise ValueError(f"{path}: {group}.name is not set")
     try:
         cls = registry[settings.name]
-        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), settings))
+        built: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), settings))
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {group}.{error.full_key}: {str(error.__cause__ or error).splitlines()[0]}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    assert isinstance(found, cls), (type(found), cls)
-    return found
+    assert isinstance(built, cls), (type(built), cls)
+    return built
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -80,10 +80,10 @@ def mean_path(paths: Sequence[Sequence[Mapping[str, Any]]], metric: str, steps: 
     for step in range(steps + 1):
         kl = end * step / steps
         crossings = [at_kl(path, metric, kl, math.inf).value for path in paths]
-        found = [value for value in crossings if value is not None]
-        if found and len(found) == len(paths):
+        reached = [value for value in crossings if value is not None]
+        if reached and len(reached) == len(paths):
             kls.append(kl)
-            values.append(statistics.fmean(found))
+            values.append(statistics.fmean(reached))
     return kls, values
 
 

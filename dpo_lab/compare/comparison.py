@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dpo_lab.artifacts.fingerprint import decisive, is_seed
 from dpo_lab.compare.at_kl import AT
-from dpo_lab.compare.contrasts import Contrast, contrasts, verdict
+from dpo_lab.compare.contrasts import Contrast, compare_with_baseline, verdict
 from dpo_lab.compare.footnotes import footnotes
 from dpo_lab.compare.grouping import grouped
 from dpo_lab.compare.groups import Group
@@ -66,7 +66,7 @@ class Comparison:
         """By metric, the differences from the baseline; none without a baseline."""
         if self.baseline is None:
             return {}
-        return {metric: contrasts(self.groups, metric, self.baseline) for metric in self.metrics}
+        return {metric: compare_with_baseline(self.groups, metric, self.baseline) for metric in self.metrics}
 
     def contrast(self, group: Group, metric: str) -> Contrast | None:
         """The group's difference from the baseline, None where there is none."""
@@ -148,13 +148,13 @@ def _metrics(runs: Sequence[FinishedRun], wanted: Sequence[str], kls: Sequence[f
 
 
 def _baseline(groups: Sequence[Group], wanted: str) -> Group:
-    found = [group for group in groups if group.label == wanted]
-    found = found or [group for group in groups if wanted in (str(value) for value in group.settings.values())]
-    if len(found) == 1:
-        return found[0]
-    labels = "; ".join(f"'{group.label}'" for group in (found or groups)[:4])
-    if found:
+    matching = [group for group in groups if group.label == wanted]
+    matching = matching or [group for group in groups if wanted in (str(value) for value in group.settings.values())]
+    if len(matching) == 1:
+        return matching[0]
+    labels = "; ".join(f"'{group.label}'" for group in (matching or groups)[:4])
+    if matching:
         raise ValueError(
-            f"--baseline: '{wanted}' is in {len(found)} rows; name one of them ({labels}), or tell runs apart --by it"
+            f"--baseline: '{wanted}' is in {len(matching)} rows; name one of them ({labels}), or tell runs apart --by it"
         )
     raise ValueError(f"--baseline: no row has '{wanted}' among its settings ({', '.join(groups[0].settings)}): {labels}")

@@ -30,22 +30,22 @@ class Contrast:
     p_t_holm: float | None = None
 
 
-def contrasts(groups: Sequence[Group], metric: str, baseline: Group) -> list[Contrast]:
+def compare_with_baseline(groups: Sequence[Group], metric: str, baseline: Group) -> list[Contrast]:
     """Every other setting that shares a seed with the baseline, in the order of `groups`."""
-    found = []
+    result = []
     for group in groups:
         if group is baseline:
             continue
         differences, shared, difference = group.difference(baseline, metric)
         if differences:
             p, p_t = sign_flip_p(differences, shared), t_test_p(differences, shared)
-            found.append(Contrast(group, metric, difference, p, p_t))
-    tested = [contrast for contrast in found if contrast.p is not None]
+            result.append(Contrast(group, metric, difference, p, p_t))
+    tested = [contrast for contrast in result if contrast.p is not None]
     corrected = holm([_known(contrast.p) for contrast in tested])
     corrected_t = holm([_known(contrast.p_t) for contrast in tested])
     for contrast, p, p_t in zip(tested, corrected, corrected_t, strict=True):
         contrast.p_holm, contrast.p_t_holm = p, None if contrast.p_t is None else p_t
-    return found
+    return result
 
 
 def _known(p: float | None) -> float:
@@ -53,11 +53,11 @@ def _known(p: float | None) -> float:
     return 1.0 if p is None else p
 
 
-def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
+def verdict(contrasts: Sequence[Contrast], baseline: str) -> list[str]:
     """What is and what is not distinguishable from the baseline, a sentence each."""
-    if not found:
+    if not contrasts:
         return []
-    tested = [contrast for contrast in found if contrast.p is not None]
+    tested = [contrast for contrast in contrasts if contrast.p is not None]
     if not tested:
         return ["One seed in common: no interval and no p-value, so chance cannot be told from effect. Run more seeds."]
     pairs, many = max(contrast.difference.n for contrast in tested), len(tested)
@@ -80,7 +80,7 @@ def verdict(found: Sequence[Contrast], baseline: str) -> list[str]:
             f"Not distinguishable from {baseline}: {_names(rest)}. That is not the same as equal: "
             f"95 % intervals reach differences of {reach:.3g}."
         )
-    single = [contrast for contrast in found if contrast.p is None]
+    single = [contrast for contrast in contrasts if contrast.p is None]
     if single:
         lines.append(f"One seed in common, so nothing can be said: {_names(single)}.")
     return lines
@@ -99,13 +99,13 @@ def _test(pairs: int) -> str:
     return "exact sign-flip test" if pairs <= EXACT_UP_TO else "sign-flip test"
 
 
-def _sides(found: Sequence[Contrast]) -> str:
-    above = [contrast for contrast in found if (contrast.difference.mean or 0.0) > 0]
-    below = [contrast for contrast in found if contrast not in above]
+def _sides(contrasts: Sequence[Contrast]) -> str:
+    above = [contrast for contrast in contrasts if (contrast.difference.mean or 0.0) > 0]
+    below = [contrast for contrast in contrasts if contrast not in above]
     return "; ".join(f"{side} it {_names(some)}" for side, some in (("above", above), ("below", below)) if some)
 
 
-def _names(found: Sequence[Contrast]) -> str:
-    names = [contrast.group.label for contrast in found]
+def _names(contrasts: Sequence[Contrast]) -> str:
+    names = [contrast.group.label for contrast in contrasts]
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "") if more != 1 else ", ".join(names)

@@ -41,16 +41,16 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _numbers(found: Estimate) -> dict[str, Any]:
-    own = asdict(found)
+def _numbers(estimate: Estimate) -> dict[str, Any]:
+    own = asdict(estimate)
     return {name: own[name] for name in ("n", "mean", "sd", "low", "high", "se", "covers")}
 
 
 def _differences(contrast: Contrast | None) -> dict[str, Any]:
     if contrast is None:
         return {}
-    found = contrast.difference
-    values = [found.n, found.mean, found.low, found.high, found.covers]
+    difference = contrast.difference
+    values = [difference.n, difference.mean, difference.low, difference.high, difference.covers]
     values += [contrast.p, contrast.p_holm, contrast.p_t, contrast.p_t_holm]
     return dict(zip(DIFFERENCE, values, strict=True))
 
@@ -119,16 +119,16 @@ def to_latex(comparison: Comparison) -> str:
 
 def _cell(group: Group, contrast: Contrast | None, metric: str) -> str:
     """With half the interval's width where it is symmetric, else both ends; n where not every seed has the metric."""
-    found, every = group.estimate(metric), len(group.by_seeds)
-    if found.mean is None:
+    estimate, every = group.estimate(metric), len(group.by_seeds)
+    if estimate.mean is None:
         return "--"
     sure = contrast is not None and contrast.p_holm is not None and contrast.p_holm <= ALPHA
-    text = rf"\mathbf{{{found.mean:.3f}}}" if sure else f"{found.mean:.3f}"
-    if found.low is not None and found.high is not None:
-        above, below = found.high - found.mean, found.mean - found.low
+    text = rf"\mathbf{{{estimate.mean:.3f}}}" if sure else f"{estimate.mean:.3f}"
+    if estimate.low is not None and estimate.high is not None:
+        above, below = estimate.high - estimate.mean, estimate.mean - estimate.low
         even = abs(above - below) < 5e-4
-        text += rf" \pm {above:.3f}" if even else rf"\;[{found.low:.3f}, {found.high:.3f}]"
-    signs = "".join(MARKS[sign] for sign in marks(group, metric)) + (rf",n={found.n}" if found.n < every else "")
+        text += rf" \pm {above:.3f}" if even else rf"\;[{estimate.low:.3f}, {estimate.high:.3f}]"
+    signs = "".join(MARKS[sign] for sign in marks(group, metric)) + (rf",n={estimate.n}" if estimate.n < every else "")
     return f"${text}^{{{signs.lstrip(',')}}}$" if signs else f"${text}$"
 
 

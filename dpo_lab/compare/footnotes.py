@@ -28,29 +28,29 @@ NAMED = 2
 
 def marks(group: Group, metric: str) -> str:
     """The footnote marks of a number in the table."""
-    found = BETWEEN if AT in metric else EXTRAPOLATED
-    return (found if group.is_marked(metric) else "") + estimate_marks(group.estimate(metric))
+    mark = BETWEEN if AT in metric else EXTRAPOLATED
+    return (mark if group.is_marked(metric) else "") + estimate_marks(group.estimate(metric))
 
 
-def estimate_marks(found: Estimate) -> str:
+def estimate_marks(estimate: Estimate) -> str:
     """The footnote marks of an interval."""
-    if found.low is None:
+    if estimate.low is None:
         return ""
-    return {Covers.evaluation: ONE, Covers.seeds: SEEDS_ONLY}.get(found.covers, UPPER if found.bound else "")
+    return {Covers.evaluation: ONE, Covers.seeds: SEEDS_ONLY}.get(estimate.covers, UPPER if estimate.bound else "")
 
 
 def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequence[Estimate]) -> list[str]:
     """The lines below the table."""
     signs = {sign for group in groups for metric in metrics for sign in marks(group, metric)}
-    signs |= {sign for found in differences for sign in estimate_marks(found)}
+    signs |= {sign for estimate in differences for sign in estimate_marks(estimate)}
     lines = [
         "mean \u00b1 standard deviation over seeds; in brackets, the 95 % interval of the mean, which allows for what differs "
         "between seeds and for the evaluation's error that they share"
     ]
     if any(0 < group.estimate(metric).n < len(group.by_seeds) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
-    found = [group.estimate(metric) for group in groups for metric in metrics]
-    if any(each.mean is not None and each.low is None for each in found):
+    estimates = [group.estimate(metric) for group in groups for metric in metrics]
+    if any(each.mean is not None and each.low is None for each in estimates):
         lines.append(
             "without brackets: one number whose evaluation error is unknown, or equal numbers, which do not say how they vary"
         )
@@ -69,14 +69,14 @@ def gap_footnotes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
             more = f" and {len(gaps) - NAMED} more" if len(gaps) > NAMED else ""
             line = f"{AT}{kl}: empty for runs without an evaluation near it, {named}{more}; --max-gap allows wider gaps"
             lines.setdefault(line, []).append(name)
-    found = [", ".join(names) + line for line, names in lines.items()]
+    footnotes = [", ".join(names) + line for line, names in lines.items()]
     short = sum(
         all(run.crossing(each).value is None and run.crossing(each).gap is None for run in group.runs)
         for group in groups
         for each in metrics
         if AT in each
     )
-    return found + (["other empty cells: no run of the row crosses that KL"] if short else [])
+    return footnotes + (["other empty cells: no run of the row crosses that KL"] if short else [])
 
 
 def seed_footnote(groups: Sequence[Group]) -> list[str]:
@@ -89,13 +89,13 @@ def seed_footnote(groups: Sequence[Group]) -> list[str]:
         *(how[0] for how in STAGES.values()),
     }
     stages = STAGES | {key: (key, None) for key in sorted(others) if any(_varies(group, key, None) for group in several)}
-    found = {name: sum(_varies(group, *how) for group in several) for name, how in stages.items()}
-    varied = [name for name, count in found.items() if count == len(several)]
+    counts = {name: sum(_varies(group, *how) for group in several) for name, how in stages.items()}
+    varied = [name for name, count in counts.items() if count == len(several)]
     if all(len({run.seeds.get("seed") for run in group.runs}) > 1 for group in several):
         older = any(run.is_older for group in several for run in group.runs)  # all of a row's runs drew the same samples then
         varied = ["batch order" if older else "batch order and the policy's samples", *varied]
-    partly = [name for name, count in found.items() if 0 < count < len(several)]
-    shared = [name for name, count in found.items() if not count]
+    partly = [name for name, count in counts.items() if 0 < count < len(several)]
+    shared = [name for name, count in counts.items() if not count]
     line = f"a seed varies: {', '.join(varied) or 'nothing in every row'}"
     line += f"; in some rows also {', '.join(partly)}" if partly else ""
     return [line + (f"; shared by the runs of a row: {', '.join(shared)}" if shared else "")]

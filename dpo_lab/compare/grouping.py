@@ -91,24 +91,24 @@ def _labels(parts: Sequence[Sequence[FinishedRun]]) -> list[str]:
     """Short labels that tell the parts apart; an empty one for a row of one part."""
     if len(parts) == 1:
         return [""]
-    found = [provenance_label(part, parts, _conflicts(parts)) for part in parts]
-    return [f"{label} ({found[: i + 1].count(label)})" if found.count(label) > 1 else label for i, label in enumerate(found)]
+    labels = [provenance_label(part, parts, _conflicts(parts)) for part in parts]
+    return [f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label for i, label in enumerate(labels)]
 
 
 def _conflicts(parts: Sequence[Sequence[FinishedRun]]) -> dict[str, str]:
     """The conflicts between runs of different parts, by kind, in words."""
     of_parts = [list({provenance_key(run): run for run in part}.values()) for part in parts]
-    found: dict[str, str] = {}
+    phrases: dict[str, str] = {}
     for i, part in enumerate(of_parts):
         for a, b in ((a, b) for other in of_parts[:i] for a in part for b in other):
-            found |= conflicts(a, b)
-    return found
+            phrases |= conflicts(a, b)
+    return phrases
 
 
 def _split_warning(row: str, parts: Sequence[Sequence[FinishedRun]], labels: Sequence[str]) -> str:
-    found = _conflicts(parts)
+    phrases = _conflicts(parts)
     names = "; ".join(f"{label}: {_names(part)}" for label, part in zip(labels, parts, strict=True))
-    return f"{row}: split, for its runs differ in {' and in '.join(found.values())} ({names})"
+    return f"{row}: split, for its runs differ in {' and in '.join(phrases.values())} ({names})"
 
 
 def _names(runs: Sequence[FinishedRun]) -> str:

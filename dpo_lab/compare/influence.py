@@ -57,22 +57,22 @@ def influence(rows: Sequence[Row], metric: str, summary: Mapping[str, Any], pair
 
 def _values(rows: Sequence[Row], metric: str) -> list[float] | None:
     try:
-        found = [row[metric] if metric in row else VALUES[metric](row) for row in rows]
+        values = [row[metric] if metric in row else VALUES[metric](row) for row in rows]
     except (KeyError, TypeError):
         return None
-    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in found)
-    return [float(value) for value in found] if found and numbers else None
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return [float(value) for value in values] if values and numbers else None
 
 
 def _clustered(rows: Sequence[Row], deviations: Sequence[float]) -> Influence | None:
     """Each prompt's part in the deviation of the mean; a prompt that occurs twice is one cluster. None for a single prompt."""
-    found: dict[str, float] = {}
+    totals: dict[str, float] = {}
     for row, deviation in zip(rows, deviations, strict=True):
-        found[row["prompt"]] = found.get(row["prompt"], 0.0) + deviation
-    if len(found) < 2:
+        totals[row["prompt"]] = totals.get(row["prompt"], 0.0) + deviation
+    if len(totals) < 2:
         return None
-    scale = math.sqrt(len(found) / (len(found) - 1)) / len(rows)
-    return {prompt: scale * total for prompt, total in found.items()}
+    scale = math.sqrt(len(totals) / (len(totals) - 1)) / len(rows)
+    return {prompt: scale * total for prompt, total in totals.items()}
 
 
 def _ideal_share_influence(rows: Sequence[Row], summary: Mapping[str, Any], pairs: str) -> Influence | None:
@@ -94,11 +94,11 @@ def _ideal_share_influence(rows: Sequence[Row], summary: Mapping[str, Any], pair
         ((ours - means[0]) - (theirs - means[1]) - share * slope * (far - means[2])) / gain
         for ours, theirs, far in zip(*columns, strict=True)
     ]
-    found = _clustered(rows, deviations)
-    if found is not None and isinstance(error := summary.get("ideal_share_se"), int | float):
-        rest = error**2 - variance(found)
-        found[FRONTIER + pairs] = math.sqrt(max(rest, 0.0))
-    return found
+    influence = _clustered(rows, deviations)
+    if influence is not None and isinstance(error := summary.get("ideal_share_se"), int | float):
+        rest = error**2 - variance(influence)
+        influence[FRONTIER + pairs] = math.sqrt(max(rest, 0.0))
+    return influence
 
 
 def _slope(frontier: Sequence[Mapping[str, float]], kl: float) -> float:

@@ -93,14 +93,14 @@ def estimate(values: Sequence[float], shared: SharedError | None = None, bounds:
         return Estimate(len(values), mean)
     n, se = len(values), math.sqrt(sum(variance for variance, _ in parts))
     covers = Covers.evaluation if n == 1 else Covers.seeds if shared is None else Covers.both
-    found = Estimate(n, mean, statistics.stdev(values) if n > 1 else None, se=se, covers=covers)
-    found.bound = shared is not None and shared.bound
+    result = Estimate(n, mean, statistics.stdev(values) if n > 1 else None, se=se, covers=covers)
+    result.bound = shared is not None and shared.bound
     prompts = math.inf if shared is None else shared.df + 1
     if bounds == SHARE and mean in (0, 1):
-        found.low, found.high = _at_bound(mean, prompts)
+        result.low, result.high = _at_bound(mean, prompts)
     elif se > EQUAL * abs(mean):
-        found.low, found.high = _interval(mean, half_width(parts, 1 - LEVEL), bounds or Bounds())
-    return found
+        result.low, result.high = _interval(mean, half_width(parts, 1 - LEVEL), bounds or Bounds())
+    return result
 
 
 def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float, float]:

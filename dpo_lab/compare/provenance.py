@@ -25,20 +25,20 @@ def conflicts(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
 
     What only one of them records is no conflict.
     """
-    found = {}
+    phrases = {}
     modules = different_modules(one, other)
     if modules:
-        found["code"] = f"code ({_listed(_short(modules))})"
+        phrases["code"] = f"code ({_listed(_short(modules))})"
     elif modules is None and _commit(one) != _commit(other):
-        found["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
+        phrases["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
     elif modules is None and one.facts.get("code") and other.facts.get("code"):
-        found["code"] = "code (of before each module was recorded, and after)"
+        phrases["code"] = "code (recorded as one digest and module by module)"
     packages = different(one.facts.get("versions"), other.facts.get("versions"))
     if packages:
-        found["versions"] = f"versions of {_listed(packages)}"
+        phrases["versions"] = f"versions of {_listed(packages)}"
     if one.decided == other.decided:
-        found |= _stages(one, other)
-    return found
+        phrases |= _stages(one, other)
+    return phrases
 
 
 def provenance_key(run: FinishedRun) -> str:
@@ -80,23 +80,23 @@ def provenance_label(part: Sequence[FinishedRun], parts: Sequence[Sequence[Finis
     """A short label of a part's code, versions or stages: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
     run = part[0]
     everyone = [each for some in parts for each in some]
-    found = []
+    labels = []
     for kind in sorted(kinds):
         if kind == "code":
             modules = sorted({module for other in everyone for module in different_modules(run, other) or []})
             code = run.facts.get("code")
             text = json.dumps([code.get(module) for module in modules or sorted(code)] if isinstance(code, Mapping) else code)
             digest = code if isinstance(code, str) else hashlib.sha256(text.encode()).hexdigest()
-            found.append(f"code {digest[:DIGITS]}")
+            labels.append(f"code {digest[:DIGITS]}")
         elif kind == "git":
-            found.append(f"git {_commit_in_words(run)}")
+            labels.append(f"git {_commit_in_words(run)}")
         elif kind == "versions":
             versions = run.facts.get("versions") or {}
             packages = sorted({name for each in everyone for name in different(versions, each.facts.get("versions"))})
-            found += [f"{name} {versions[name]}" for name in packages]
+            labels += [f"{name} {versions[name]}" for name in packages]
         else:
-            found.append(f"{kind} {str((run.facts.get('made_from') or {}).get(kind))[:DIGITS]}")
-    return ", ".join(found)
+            labels.append(f"{kind} {str((run.facts.get('made_from') or {}).get(kind))[:DIGITS]}")
+    return ", ".join(labels)
 
 
 def warnings_between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
@@ -105,21 +105,21 @@ def warnings_between_rows(rows: Sequence[Sequence[FinishedRun]]) -> list[str]:
         {json.dumps([row[0].facts.get(name) for name in ("code", "versions", "git")]): row[0] for row in rows}.values()
     )
     pairs = [(a, b) for i, a in enumerate(firsts) for b in firsts[:i]]
-    found = []
+    warnings = []
     modules = sorted({module for a, b in pairs for module in different_modules(a, b) or []})
     unsaid = [(a, b) for a, b in pairs if different_modules(a, b) is None]
     commits = {_commit_in_words(run) for a, b in unsaid for run in (a, b)}
     if modules == ["the package"]:
         digests = {str(run.facts.get("code")) for run in firsts}
-        found.append(f"the rows are of {len(digests)} versions of the code")
+        warnings.append(f"the rows are of {len(digests)} versions of the code")
     elif modules:
-        found.append(f"the rows differ in the code of {_listed(_short(modules))}")
+        warnings.append(f"the rows differ in the code of {_listed(_short(modules))}")
     if len(commits) > 1:
-        found.append(f"the rows are of {len(commits)} versions of the code: {_listed(sorted(commits))}")
+        warnings.append(f"the rows are of {len(commits)} versions of the code: {_listed(sorted(commits))}")
     packages = sorted({name for a, b in pairs for name in different(a.facts.get("versions"), b.facts.get("versions"))})
     if packages:
-        found.append(f"the rows differ in the versions of {_listed(packages)}")
-    return found
+        warnings.append(f"the rows differ in the versions of {_listed(packages)}")
+    return warnings
 
 
 def warnings_of_runs(runs: Sequence[FinishedRun]) -> list[str]:
@@ -129,23 +129,23 @@ def warnings_of_runs(runs: Sequence[FinishedRun]) -> list[str]:
     accepted = [run.path.name for run in runs if run.facts.get("accepted")]
     kinds = sorted({kind for run in runs for kind in run.facts.get("accepted") or {}})
     bounded = [run.path.name for run in runs if run.facts.get("bounded_by")]
-    found = []
+    warnings = []
     if older:
-        found.append(
+        warnings.append(
             "of an older version of this package: no standard errors but that of KL; win_rate and ideal_share from one "
             "reference sample of each prompt, accuracies with unlabelled pairs, distinct_2 by the number of samples, and "
             f"tokens_per_s with prompts counted several times: {_listed(older)}"
         )
     if bounded:
-        found.append(f"stopped by the clock, so that their length is that of their machine: {_listed(bounded)}")
+        warnings.append(f"stopped by the clock, so that their length is that of their machine: {_listed(bounded)}")
     if dirty:
-        found.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
+        warnings.append(f"of uncommitted code that is not recorded, so that it may differ from run to run: {_listed(dirty)}")
     if accepted:
-        found.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
+        warnings.append(f"with artifacts of other code, accepted by store.accept ({', '.join(kinds)}): {_listed(accepted)}")
     moved = [run.path.name for run in runs if run.facts.get("changed_on_the_way")]
     if moved:
-        found.append(f"continued under other code or settings than they began with: {_listed(moved)}")
-    return found
+        warnings.append(f"continued under other code or settings than they began with: {_listed(moved)}")
+    return warnings
 
 
 def _short(modules: Sequence[str]) -> list[str]:

@@ -26,9 +26,9 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     runs, others = [], []
     folders: dict[Path, Path] = {}  # a run that is reached twice counts once
     for path in paths:
-        found = list(_run_directories(path))
-        folders |= {folder.resolve(): folder for folder in found}
-        if not found:
+        below = list(_run_directories(path))
+        folders |= {folder.resolve(): folder for folder in below}
+        if not below:
             others.append(f"{path}: no run here")
     for folder in sorted(folders.values()):
         try:

@@ -51,12 +51,12 @@ def sign_flip_p(differences: Sequence[float], shared: SharedError | None = None,
     Flips know nothing of an error that all seeds share. Where it is known, a normal error of its size is added to each flipped
     mean, and the larger of both p-values holds.
     """
-    found, n = np.asarray(differences, dtype=float), len(differences)
+    values, n = np.asarray(differences, dtype=float), len(differences)
     if n < 2:
         return None
     exact = n <= EXACT_UP_TO
-    sums, seen = np.abs(_signs(n, seed) @ found), abs(found.sum())
-    far = (sums >= seen - 1e-9 * np.abs(found).sum()).astype(float)  # a tie is a tie in spite of rounding
+    sums, seen = np.abs(_signs(n, seed) @ values), abs(values.sum())
+    far = (sums >= seen - 1e-9 * np.abs(values).sum()).astype(float)  # a tie is a tie in spite of rounding
     p = _share(far, exact)
     if shared is not None and shared.variance > 0:
         scale = n * math.sqrt(2 * shared.variance)

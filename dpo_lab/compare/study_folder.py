@@ -53,8 +53,8 @@ def place_table(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[st
 def _around_table(folder: Path) -> tuple[str, str]:
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {folder.name}\n\n{START}\n{END}\n"
-    before, found, rest = text.partition(START)
+    before, start, rest = text.partition(START)
     _, closed, after = rest.partition(END)
-    if not found or not closed:
+    if not start or not closed:
         raise ValueError(f"{readme} has no place for the table: give it the lines {START} and {END}")
     return before, after

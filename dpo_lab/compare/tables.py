@@ -49,11 +49,11 @@ def fit_columns(groups: Sequence[Group], metrics: Sequence[str], width: int) -> 
     return parts
 
 
-def differences_table(found: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
+def differences_table(contrasts: Sequence[Contrast]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the differences from the baseline: mean, 95 % interval, p-values, and these after Holm."""
     columns = ["", "pairs", "difference", "95 % interval", "p", "Holm", "p (t test)", "Holm"]
     rows = []
-    for each in found:
+    for each in contrasts:
         p_values = [p_text(p) for p in (each.p, each.p_holm, each.p_t, each.p_t_holm)]
         reach = f"{interval_text(each.difference, '+.3f')} {estimate_marks(each.difference)}".strip()
         rows.append([each.group.label, str(each.difference.n), f"{each.difference.mean:+.3f}", reach or UNKNOWN, *p_values])
@@ -65,27 +65,27 @@ def p_text(p: float | None) -> str:
     return UNKNOWN if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
 
 
-def interval_text(found: Estimate, form: str = ".3f") -> str:
+def interval_text(estimate: Estimate, form: str = ".3f") -> str:
     """'[low, high]', or nothing if there is no interval."""
-    return "" if found.low is None or found.high is None else f"[{found.low:{form}}, {found.high:{form}}]"
+    return "" if estimate.low is None or estimate.high is None else f"[{estimate.low:{form}}, {estimate.high:{form}}]"
 
 
 def estimate_text(group: Group, metric: str) -> str:
     """Mean, standard deviation over seeds, footnote marks, and n if not every seed has the metric."""
-    found, every = group.estimate(metric), len(group.by_seeds)
-    if found.mean is None:
+    estimate, every = group.estimate(metric), len(group.by_seeds)
+    if estimate.mean is None:
         return ""
-    text = f"{found.mean:.3f}" if found.sd is None else f"{found.mean:.3f} \u00b1 {found.sd:.3f}"
-    short = f"(n={found.n} of {every})" if found.n < every else ""
+    text = f"{estimate.mean:.3f}" if estimate.sd is None else f"{estimate.mean:.3f} \u00b1 {estimate.sd:.3f}"
+    short = f"(n={estimate.n} of {every})" if estimate.n < every else ""
     return " ".join(filter(None, [text, marks(group, metric), short]))
 
 
-def difference_text(found: Estimate) -> str:
+def difference_text(difference: Estimate) -> str:
     """A mean difference with its interval, or with the number of pairs if they are too few for one."""
-    if found.mean is None:
+    if difference.mean is None:
         return ""
-    reach = interval_text(found, "+.3f") or f"({found.n} pair{'s'[: found.n - 1]})"
-    return " ".join(filter(None, [f"{found.mean:+.3f}", estimate_marks(found), reach]))
+    reach = interval_text(difference, "+.3f") or f"({difference.n} pair{'s'[: difference.n - 1]})"
+    return " ".join(filter(None, [f"{difference.mean:+.3f}", estimate_marks(difference), reach]))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:

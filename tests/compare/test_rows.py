@@ -69,7 +69,7 @@ def test_any_setting_can_be_asked_for(tmp_path: Path) -> None:
         ({"code": CODE}, {"code": {**CODE, "dpo_lab.losses.dpo": "3333"}}, "code ", "code (losses.dpo)"),
         ({"code": "1a2b3c"}, {"code": "4d5e6f"}, "code 1a2b", "code (the package)"),
         ({"code": CODE}, {"code": "4d5e6f", "git": {"sha": "def"}}, "git abc", "commits def and abc"),
-        ({"code": CODE}, {"code": "4d5e6f"}, "code ", "code (of before each module was recorded, and after)"),
+        ({"code": CODE}, {"code": "4d5e6f"}, "code ", "code (recorded as one digest and module by module)"),
         ({}, {"git": {"sha": "abc", "dirty": True}}, "git abc", "commits abc with changes and abc"),
         (
             {"versions": {"torch": "2.12", "a": "1"}},

@@ -55,8 +55,8 @@ def best(comparison: Comparison, number: int) -> list[Group]:
         values = group.values(reward) if reward else []
         return sum(values) / len(values) if values else -math.inf
 
-    found = sorted(comparison.groups, key=height, reverse=True)[:number]
-    return [group for group in comparison.groups if any(group is each for each in found)]
+    ranked = sorted(comparison.groups, key=height, reverse=True)[:number]
+    return [group for group in comparison.groups if any(group is each for each in ranked)]
 
 
 def shown_of(comparison: Comparison) -> str:

@@ -43,11 +43,11 @@ def draw(comparison: Comparison) -> Figure | None:
         ends = []
         for index, (name, groups) in enumerate(lines.items()):
             colour = PALETTE[index] if len(lines) <= FEW else OTHERS
-            found = [(group.settings[setting], group) for group in groups if group.values(metric)]
-            for x, group in found:
+            measured = [(group.settings[setting], group) for group in groups if group.values(metric)]
+            for x, group in measured:
                 values = group.values(metric)
                 axes.plot([x] * len(values), values, "o", color=colour, alpha=0.3, markersize=4, markeredgewidth=0)
-            means = [(x, group.estimate(metric)) for x, group in sorted(found, key=lambda each: each[0])]
+            means = [(x, group.estimate(metric)) for x, group in sorted(measured, key=lambda each: each[0])]
             heights = [each.mean or 0.0 for _, each in means]
             axes.plot([x for x, _ in means], heights, "-o", color=colour, linewidth=1.8, markersize=5)
             for x, each in means:
@@ -70,10 +70,10 @@ def _spans_decades(values: Sequence[float]) -> bool:
 
 def swept(groups: Sequence[Group]) -> str | None:
     """The setting with three positive values or more, a beta before the others."""
-    found = []
+    candidates = []
     for key in groups[0].settings:
         values = [group.settings[key] for group in groups]
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in values)
         if numbers and len({json.dumps(value) for value in values}) > 2:
-            found.append(key)
-    return next((key for key in found if key.endswith("beta")), found[0] if found else None)
+            candidates.append(key)
+    return next((key for key in candidates if key.endswith("beta")), candidates[0] if candidates else None)

@@ -70,9 +70,9 @@ def _table(comparison: Comparison, keys: list[str]) -> dict[str, Any]:
 
 def _versions(comparison: Comparison) -> list[str]:
     """Every combination of code and library versions that occurs."""
-    found = []
+    lines = []
     for run in comparison.runs:
         git, versions = run.facts.get("git") or {}, run.facts.get("versions") or {}
         code = f"git {git.get('sha', 'unknown')}" + (" with changes" if git.get("dirty") else "")
-        found.append(", ".join([code, *(f"{name} {version}" for name, version in versions.items())]))
-    return list(dict.fromkeys(found))
+        lines.append(", ".join([code, *(f"{name} {version}" for name, version in versions.items())]))
+    return list(dict.fromkeys(lines))

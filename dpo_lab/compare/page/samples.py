@@ -43,9 +43,9 @@ def _card(who: str, row: dict[str, Any], side: str) -> dict[str, Any]:
 
 def _first_rows(file: Path) -> dict[str, dict[str, Any]]:
     """By prompt, its first row in samples.jsonl; a line that is torn or no sample is skipped."""
-    found: dict[str, dict[str, Any]] = {}
+    first_rows: dict[str, dict[str, Any]] = {}
     if not file.is_file():
-        return found
+        return first_rows
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in itertools.islice(lines, SEARCHED):
             try:
@@ -53,5 +53,5 @@ def _first_rows(file: Path) -> dict[str, dict[str, Any]]:
             except ValueError:
                 continue
             if isinstance(row, dict) and isinstance(row.get("prompt"), str) and "policy" in row:
-                found.setdefault(row["prompt"].encode("utf-8", "replace").decode(), row)
-    return found
+                first_rows.setdefault(row["prompt"].encode("utf-8", "replace").decode(), row)
+    return first_rows

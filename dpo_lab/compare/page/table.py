@@ -31,8 +31,8 @@ def results(comparison: Comparison) -> tuple[list[dict[str, Any]], list[dict[str
 
 
 def _estimate(group: Group, metric: str) -> dict[str, Any]:
-    found = group.estimate(metric)
-    return _cell(estimate_text(group, metric), found.mean, interval_text(found))
+    estimate = group.estimate(metric)
+    return _cell(estimate_text(group, metric), estimate.mean, interval_text(estimate))
 
 
 def _difference(contrast: Contrast | None) -> dict[str, Any]:
