@@ -126,7 +126,7 @@ DRAWN_IN_A_STUDY = {
 
 def test_in_a_study_every_draw_has_a_purpose_and_a_seed_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So no two of its draws share numbers, whatever its seeds are: their purposes differ, or their items."""
-    found, named = defaultdict(set), streams._named
+    found, named = defaultdict(set), streams._key
 
     def noted(seed: int, purpose: str, *items: Item) -> bytes:
         frame: Any = sys._getframe(1)
@@ -136,7 +136,7 @@ def test_in_a_study_every_draw_has_a_purpose_and_a_seed_of_its_own(tmp_path: Pat
         found[purpose].add(f"{Path(frame.f_code.co_filename).name}: {setting}")
         return named(seed, purpose, *items)
 
-    monkeypatch.setattr(streams, "_named", noted)
+    monkeypatch.setattr(streams, "_key", noted)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["dpo_lab"])
     assert run_command([*STUDY, *(f"{setting}={seed}" for seed, setting in SETTINGS.items())]) == 0
