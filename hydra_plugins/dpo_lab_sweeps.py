@@ -72,7 +72,7 @@ class GridSweeperConf:
 
 @dataclass
 class OptunaSweeperConf:
-    """A search for the best values, that goes on where it was when it is given again. Needs `pip install 'dpo_lab[optuna]'`."""
+    """A search for the best values. The same command again continues it. Needs `pip install 'dpo_lab[optuna]'`."""
 
     _target_: str = "hydra_plugins.dpo_lab_sweeps.OptunaSweeper"
     params: dict[str, str] | None = None

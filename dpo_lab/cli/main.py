@@ -50,7 +50,7 @@ def run_command(arguments: Sequence[str]) -> int:
             job = task.job(words)
             study = validated(job.config, words)
             if commanded.multirun and job.config.resume not in (AUTO, NEVER):
-                raise ValueError("resume=RUN goes on with a single run: leave out -m, or RUN")
+                raise ValueError("resume=RUN resumes a single run: leave out -m, or RUN")
             if task.ledger is not None:
                 task.ledger.add(words, study)
     except (ValueError, YAMLError) as error:

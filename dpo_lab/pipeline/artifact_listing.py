@@ -1,4 +1,4 @@
-"""What lies in an artifact store, what uses it, and taking out what nobody needs."""
+"""Listing the artifacts of a store with the runs that used them, and removing some."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY = 86400.0
 
 @dataclass
 class StoredArtifact:
-    """An artifact, or what a builder that was killed has left of one."""
+    """An artifact in a store, or the unfinished directory that a killed builder has left."""
 
     path: Path
     kind: str
@@ -49,41 +49,43 @@ class StoredArtifact:
 def list_artifacts(root: Path, runs: Path) -> list[StoredArtifact]:
     """Everything in the store, by kind and age, with how many runs below `runs` name it. Links are not followed."""
     used = uses(runs)
-    found = []
+    artifacts = []
     for kind in _folders(root):
         for path in _folders(kind):
             begun = path.name.startswith(".")
             key = path.name.lstrip(".").partition("-")[0]
             size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-            found.append(
+            artifacts.append(
                 StoredArtifact(path, kind.name, key, size, _days(path, key), 0 if begun else used[kind.name, key], begun)
             )
-    return sorted(found, key=lambda one: (one.kind, one.days))
+    return sorted(artifacts, key=lambda artifact: (artifact.kind, artifact.days))
 
 
 def uses(runs: Path) -> Counter[tuple[str, str]]:
     """By kind and key, how many runs at or below a directory have used an artifact."""
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for file in runs.rglob("run.json"):
         try:
             named = read_run(file.parent).get("artifacts") or {}
         except (ValueError, OSError):
             continue  # somebody's broken file keeps nothing
         for kind, keys in named.items() if isinstance(named, dict) else ():
-            found.update((kind, key) for key in ([keys] if isinstance(keys, str) else keys))
-    return found
+            counts.update((kind, key) for key in ([keys] if isinstance(keys, str) else keys))
+    return counts
 
 
-def remove_artifact(one: StoredArtifact) -> bool:
-    """Remove it; false if a process is at it, or has asked for it in the meantime."""
+def remove_artifact(artifact: StoredArtifact) -> bool:
+    """Remove it; false if a process is building or reading it, or has asked for it in the meantime."""
     try:
-        with FileLock(lock_file(one.path.parent, one.key), timeout=0):
-            if _days(one.path, one.key) < one.days:
+        with FileLock(lock_file(artifact.path.parent, artifact.key), timeout=0):
+            if _days(artifact.path, artifact.key) < artifact.days:
                 return False
             # The name goes first: a kill on the way leaves something that is begun, and no half artifact.
-            aside = one.path if one.left_over else one.path.rename(one.path.with_name(f".{one.key}-taken-out"))
-            shutil.rmtree(aside)
-            last_used_file(one.path.parent, one.key).unlink(missing_ok=True)
+            doomed = artifact.path
+            if not artifact.left_over:
+                doomed = doomed.rename(doomed.with_name(f".{artifact.key}-taken-out"))
+            shutil.rmtree(doomed)
+            last_used_file(artifact.path.parent, artifact.key).unlink(missing_ok=True)
     except (Timeout, FileNotFoundError):
         return False
     return True

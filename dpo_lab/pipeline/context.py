@@ -17,7 +17,7 @@ from dpo_lab.training.checkpoints import Checkpoint, Checkpoints
 
 @dataclass
 class Context:
-    """One run: what to do, where its files go, and whom to tell."""
+    """One run: what to do, where its files go, and where messages go."""
 
     study: Study
     console: Console
@@ -26,7 +26,7 @@ class Context:
     checkpoints: Checkpoints
     stopping: Stopping = field(default_factory=Stopping)
     checkpoint: Checkpoint | None = None
-    """Where an interrupted run goes on from."""
+    """The checkpoint that an interrupted run resumes from."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds that each stage took, in order."""
 
@@ -37,7 +37,7 @@ class Context:
             yield stage
 
     def follow_artifacts(self, stage: Stage) -> None:
-        """From now on `stage` counts as reused while every artifact asked for is; of one that is damaged the user is told."""
+        """From now on `stage` counts as reused while every artifact asked for is; a damaged one is reported."""
         events: set[str] = set()
 
         def on_event(kind: str, key: str, what: str) -> None:

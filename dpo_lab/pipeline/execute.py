@@ -18,7 +18,7 @@ from dpo_lab.artifacts.store import Store
 from dpo_lab.pipeline.base import DivergedError, runner_of
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.report import report
-from dpo_lab.pipeline.resume import mixed, run_to_resume
+from dpo_lab.pipeline.resume import facts_of_mixed_run, run_to_resume
 from dpo_lab.pipeline.stopping import listening
 from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.study_keys import code_of_study, config_key, input_digests, run_environment, settings_key
@@ -28,7 +28,7 @@ from dpo_lab.training.checkpoints import Checkpoints
 
 
 def execute(study: Study, config: DictConfig, overrides: Sequence[str], command: str, alone: bool = True) -> int:
-    """Run the study, in a directory of its own or in that of the run it goes on with (`alone`: no other process is at it).
+    """Run the study, in a directory of its own or in that of the run that it resumes (`alone`: no other process runs it).
 
     The exit status: 0 done, 1 failed or diverged, 2 the user's mistake. However it ends, run.json says so. Raises
     PreemptedError where it is stopped from outside.
@@ -64,7 +64,7 @@ def _opened(
 
     def checkpoints(path: Path) -> Checkpoints:
         keep = study.trainer.keep_last, study.trainer.keep_every
-        return Checkpoints(path / "checkpoints", settings_key(study), console.warn, *keep)  # which other code may go on from
+        return Checkpoints(path / "checkpoints", settings_key(study), console.warn, *keep)  # which other code may resume from
 
     try:
         if unfinished is not None:
@@ -72,8 +72,10 @@ def _opened(
             checkpoint = kept.newest()
             step = None if checkpoint is None else checkpoint.step
             now = {**run_environment(study), "hardware": hardware()}
-            run = RunDirectory.resume(unfinished, step, study.runner.trains, **now, **mixed(read_run(unfinished), now))
-            console.note(f"going on {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
+            run = RunDirectory.resume(
+                unfinished, step, study.runner.trains, **now, **facts_of_mixed_run(read_run(unfinished), now)
+            )
+            console.note(f"resuming {'from the beginning' if step is None else f'after step {step}'} of {run.path}")
             return Context(study, console, run, store, kept, checkpoint=checkpoint)
         run = RunDirectory.create(Path(study.runs), study.name, _label(overrides), study.runner.trains)
     except OSError as error:
@@ -117,11 +119,11 @@ def _carried_out(context: Context, config: DictConfig) -> int:
     except KeyboardInterrupt:
         if status != "done":
             status, reason = "preempted", "interrupted"
-            console.warn(f"interrupted; what there is, is in {run.path}, and the same command goes on with it")
+            console.warn(f"interrupted; what there is, is in {run.path}, and the same command resumes it")
         raise
     except (OSError, SafetensorError) as error:  # the machine's: a full disk, a file that has gone
         reason = str(error)
-        print(f"error: {error}; what there is, is in {run.path}, and the same command goes on with it", file=sys.stderr)
+        print(f"error: {error}; what there is, is in {run.path}, and the same command resumes it", file=sys.stderr)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         traceback.print_exc()

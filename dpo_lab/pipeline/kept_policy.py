@@ -11,34 +11,34 @@ from dpo_lab.training.train_state import below, loss_values, set_weights
 from dpo_lab.training.trainer import Trainer
 
 
-def settled(context: Context, trainer: Trainer, outcome: TrainResult) -> int:
+def keep_policy(context: Context, trainer: Trainer, result: TrainResult) -> int:
     """The step that the policy is of from now on, as `trainer.policy` has it. It and the reason of an early end are told.
 
     With the best step's weights the reference and the loss's state are that step's too: evaluated again, its pairs give what
     they gave then.
     """
-    settings, last = trainer.settings, outcome.steps
-    if outcome.reason:
-        where = f"training ended at step {last} of {settings.num_steps}: {outcome.reason}"
-        if outcome.by_the_clock:
+    settings, last = trainer.settings, result.steps
+    if result.reason:
+        where = f"training ended at step {last} of {settings.num_steps}: {result.reason}"
+        if result.by_the_clock:
             context.console.warn(f"{where}; how far it comes in a time depends on the machine")
         else:
             context.console.note(where)
     best: int = context.checkpoints.index.get("best", {}).get("step", last)
     step = best if settings.policy is Kept.best else last
     if settings.policy is Kept.best:
-        _go_back(context, trainer)
+        _restore_best(context, trainer)
         context.console.note(f"policy/ holds step {best} of {last}, the best by {settings.best_metric}")
     elif best != last:
         better = f"the best by {settings.best_metric} was step {best} (trainer.policy=best keeps that)"
         context.console.note(f"policy/ holds the last step, {last}; {better}")
-    why = {"reason": outcome.reason} if outcome.reason else {}
-    bound = {"bounded_by": "trainer.max_minutes"} if outcome.by_the_clock else {}
+    why = {"reason": result.reason} if result.reason else {}
+    bound = {"bounded_by": "trainer.max_minutes"} if result.by_the_clock else {}
     context.run.update(steps=last, policy_step=step, **why, **bound)
     return step
 
 
-def _go_back(context: Context, trainer: Trainer) -> None:
+def _restore_best(context: Context, trainer: Trainer) -> None:
     """Raises ValueError where there is no best step, or its checkpoint cannot be read."""
     entry = context.checkpoints.index.get("best")
     if entry is None:

@@ -1,4 +1,4 @@
-"""How a policy ranks the pairs of a file, by what it has come to prefer over its reference."""
+"""Metrics of a finished policy on the pairs of a file, by the implicit rewards of its loss."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.trained_run import TrainedRun
+from dpo_lab.preferences import GivenSource
 from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -26,7 +27,7 @@ from dpo_lab.training.objective import Objective
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins")
 
 
-def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict[str, Any]:
+def evaluate_pairs(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict[str, Any]:
     """The metrics of training on all pairs, rankings or single completions of a file: in the run's own loss, against its own
     reference, read as it read its data. What is too long is left out and counted.
 
@@ -35,8 +36,8 @@ def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict
     study, policy = context.study, run.policy
     own = study.data if isinstance(study.data, PairsSource) else PairsSource()
     rows = replace(own, path="", eval_path=path).held_out()
-    theirs = study.candidates
-    given = theirs if isinstance(theirs, GivenCandidates) else GivenCandidates(max_tokens=theirs.max_tokens)
+    candidates = study.candidates
+    given = candidates if isinstance(candidates, GivenSource) else GivenCandidates(max_tokens=candidates.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.safetensors"
         counts = given.write(rows, policy.tokenizer, file)
@@ -48,7 +49,7 @@ def scored(context: Context, path: str, run: TrainedRun, stages: Stages) -> dict
     run.check_base(base)
     module = freeze(policy.module.to(study.compute.torch_device))
     layouts = exact_layouts(module, study.compute.layout, context.console.note)
-    if study.reference.weights() is not None:  # of whatever make
+    if study.reference.weights() is not None:  # it may be of another architecture
         layouts = (Layout.rows,)
     scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
     reference = run.reference(base, key, Scoring(layouts))
@@ -65,9 +66,9 @@ def _also_trained_on(context: Context, rows: list[Feedback]) -> dict[str, int]:
     """How many of the rows the run has trained on, said and counted, as far as its own data can still be read."""
     study = context.study
     try:
-        found = overlap(rows, study.data.load(), study.candidates.sampled)
+        overlapping = overlap(rows, study.data.load(), study.candidates.sampled)
     except ValueError as error:
         context.console.warn(f"whether the run was trained on these pairs is not known: its own data cannot be read ({error})")
         return {}
-    (context.console.warn if found.prompts_trained_on else context.console.note)(str(found))
-    return {"num_trained_on": found.trained_on, "num_prompts_trained_on": found.prompts_trained_on}
+    (context.console.warn if overlapping.prompts_trained_on else context.console.note)(str(overlapping))
+    return {"num_trained_on": overlapping.trained_on, "num_prompts_trained_on": overlapping.prompts_trained_on}

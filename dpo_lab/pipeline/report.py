@@ -17,8 +17,8 @@ def report(context: Context, summary: Mapping[str, Any]) -> None:
     rows = _rows(summary)
     if rows:
         console.table("Held-out prompts", ["", "KL (nats)", "gold reward", "training reward", "positive", "win rate"], rows)
-    for remark in _remarks(summary) if rows else []:
-        console.note(remark)
+    for note in _notes(summary) if rows else []:
+        console.note(note)
     samples = read_lines(run.path / "samples.jsonl")[: context.study.evaluation.num_shown]
     if samples and "reference" in samples[0]:
         console.samples(samples)
@@ -71,16 +71,16 @@ def _kl_of_best(best: Mapping[str, Any]) -> str:
     return f"at most {best['kl']:.2f}"
 
 
-def _remarks(summary: Mapping[str, Any]) -> list[str]:
-    found = []
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    notes = []
     if any(f"{name}_se" in summary for name in ("kl", "reward/policy")):
         different = f" ({summary['num_prompts']:,} different ones)" if "num_prompts" in summary else ""
-        found.append(f"\N{PLUS-MINUS SIGN}: one standard error, with prompts as clusters{different}")
+        notes.append(f"\N{PLUS-MINUS SIGN}: one standard error, with prompts as clusters{different}")
     if summary.get("ideal_share") is not None:
         share, mark = measured(summary, "ideal_share", share=True), "*" if summary.get("ideal_extrapolated") else ""
-        found.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
+        notes.append(f"{share}{mark} of the ideal gain in training reward at {summary['kl']:.2f} nats")
         if mark:
-            found.append("* beyond the frontier's last point: extrapolated as the square root of KL")
+            notes.append("* beyond the frontier's last point: extrapolated as the square root of KL")
     elif "ideal_share_reason" in summary:
-        found.append(f"no share of the ideal gain: {summary['ideal_share_reason']}")
-    return found
+        notes.append(f"no share of the ideal gain: {summary['ideal_share_reason']}")
+    return notes

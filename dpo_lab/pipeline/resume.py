@@ -1,4 +1,4 @@
-"""Which run a command goes on with: the unfinished one of the same study, or the one that is named."""
+"""Which run a command resumes: the unfinished one of the same study, or the one that `resume` names."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from dpo_lab.tracking.run_directory import is_being_written, path_below
 AUTO, NEVER = "auto", "never"
 ENDED = ("done", "diverged")
 DECISIVE_FACTS = ("code", "versions", "threads", "device")
-"""Facts of run.json on which the bits depend. Hardware too, but a preempted run may be given another machine: it is told of."""
+"""Facts of run.json on which the bits depend. Hardware is one more, but a preempted run may be given another machine: that is
+only reported.
+"""
 
 
 def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The newest finished run of exactly this study, if there is one. Of one that other code has made it is only told.
+    """The newest finished run of exactly this study, if there is one. One that other code has made is only reported.
 
-    None of a study that only looks, measures or judges: what it depends on is not all in its settings.
+    None for a study that does not train: what it depends on is not all in its settings.
     """
     if not study.runner.trains:
         return None
@@ -37,15 +39,15 @@ def finished_run(study: Study, tell: Callable[[str], None] = lambda text: None) 
                 return path
             others.append((path, facts))
     for path, facts in others[:1]:
-        found = _changes(facts, now, ("code", "versions")) or ["it went on under other code than it began with"]
-        tell(f"{path} is finished, but run again: {'; '.join(found)}")
+        changes = _changes(facts, now, ("code", "versions")) or ["it was resumed under other code than it began with"]
+        tell(f"{path} is finished, but run again: {'; '.join(changes)}")
     return None
 
 
 def run_to_resume(study: Study, alone: bool, tell: Callable[[str], None]) -> Path | None:
-    """The run to go on with, None for a new one. `alone`: no other process is at this study.
+    """The run to resume, None for a new one. `alone`: no other process runs this study.
 
-    Raises ValueError where `resume` names a run that cannot be gone on with.
+    Raises ValueError where `resume` names a run that cannot be resumed.
     """
     if study.resume not in (AUTO, NEVER):
         return _named_run(study, tell)
@@ -53,9 +55,9 @@ def run_to_resume(study: Study, alone: bool, tell: Callable[[str], None]) -> Pat
 
 
 def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None) -> Path | None:
-    """The newest run of exactly this study, if it has not ended and the same code, versions and threads are here as there.
+    """The newest run of exactly this study, if it has not ended and code, versions and threads are still the same.
 
-    Else its end need not be that of a run that was never interrupted.
+    Otherwise its end need not be that of a run that was never interrupted.
     """
     key, now = config_key(study), run_environment(study)
     for path, facts in _runs_of(study):
@@ -63,10 +65,10 @@ def unfinished_run(study: Study, tell: Callable[[str], None] = lambda text: None
             return None
         if is_being_written(path):
             continue
-        found = _changes(facts, now, DECISIVE_FACTS)
-        if found:
-            tell(f"{path} is not gone on with, as its end would be another ({'; '.join(found)}): resume={path} does it still")
-        if found or facts.get("config_key") != key:
+        changes = _changes(facts, now, DECISIVE_FACTS)
+        if changes:
+            tell(f"{path} is not resumed, as it would end differently ({'; '.join(changes)}): resume={path} resumes it anyway")
+        if changes or facts.get("config_key") != key:
             continue
         for line in describe_values(facts.get("hardware", {}), hardware()):
             tell(f"{path} began on other hardware, which may change the last bits: {line}")
@@ -78,27 +80,29 @@ def _named_run(study: Study, tell: Callable[[str], None]) -> Path:
     path = Path(study.resume)
     facts = read_run(path)
     if facts.get("status") in ENDED:
-        raise ValueError(f"resume: {path} has ended ({facts['status']}): there is nothing to go on with")
+        raise ValueError(f"resume: {path} has ended ({facts['status']}): there is nothing to resume")
     if is_being_written(path):
         raise ValueError(f"resume: another process is at {path}")
     if "settings_key" not in facts:
-        raise ValueError(f"resume: {path} is of an older version, whose runs this one cannot go on with; start a new run")
+        raise ValueError(f"resume: {path} is of an older version, whose runs this one cannot resume; start a new run")
     if facts["settings_key"] != settings_key(study):
-        found = describe_values(facts.get("read", {}), input_digests(study))
-        raise ValueError(f"resume: {path} began with other files ({'; '.join(found) or 'unknown ones'}); start a new run")
+        changes = describe_values(facts.get("read", {}), input_digests(study))
+        raise ValueError(f"resume: {path} began with other files ({'; '.join(changes) or 'unknown ones'}); start a new run")
     for line in _changes(facts, {**run_environment(study), "hardware": hardware()}, (*DECISIVE_FACTS, "hardware")):
-        tell(f"{path} began otherwise, so its end need not be the same to the bit: {line}")
+        tell(f"{path} began under other conditions, so its end need not be the same to the bit: {line}")
     return path
 
 
-def mixed(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of a run that goes on under other code, versions, threads or device than it began with: it is like no other run."""
-    found = _changes(facts, now, DECISIVE_FACTS)
-    return {"config_key": "mixed", "changed_on_the_way": [*facts.get("changed_on_the_way", []), *found]} if found else {}
+def facts_of_mixed_run(facts: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says of a run that is resumed under other code, versions, threads or device than it began with."""
+    changes = _changes(facts, now, DECISIVE_FACTS)
+    if not changes:
+        return {}
+    return {"config_key": "mixed", "changed_on_the_way": [*facts.get("changed_on_the_way", []), *changes]}
 
 
 def _changes(facts: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Of a run that has begun, a phrase for each of these facts that is another now."""
+    """A phrase for each of these facts that has changed since the run began."""
     return describe_changes({name: facts.get(name) for name in names}, {name: now[name] for name in names})
 
 

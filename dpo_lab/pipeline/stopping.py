@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 class PreemptedError(KeyboardInterrupt):
-    """A run was stopped from outside, and is left so that it can be gone on with."""
+    """A run was stopped from outside, and left so that it can be resumed."""
 
 
 @dataclass

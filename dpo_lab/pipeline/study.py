@@ -70,8 +70,8 @@ class Study:
     runs: str = "runs"
     """Directory of the run directories."""
     resume: str = "auto"
-    """auto: the same command again goes on with a run that has not ended; never: it starts a new one; or a run directory to go
-    on with, whose settings then hold.
+    """auto: the same command again resumes a run that has not ended; never: it starts a new one; or a run directory to
+    resume, whose settings then hold.
     """
     user_modules: list[str] = field(default_factory=list)
     """Modules of yours to import first, for the components they register."""
@@ -114,7 +114,7 @@ class Study:
             )
         if self.candidates.num_candidates is not None:
             self.loss.check_count(self.candidates.num_candidates)
-        if self.candidates.sampled and self.reward.name == "none":
+        if self.candidates.sampled and not self.reward.has_scores:
             raise ValueError(
                 f"candidates={self.candidates.name} needs a reward to label the samples: choose one with reward=..."
             )

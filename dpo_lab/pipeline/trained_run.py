@@ -1,4 +1,4 @@
-"""A finished run, as it was when its training ended: its settings, its policy and what that was compared with."""
+"""A finished run, as it was when its training ended: its settings, its policy and its reference."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class TrainedRun:
         spec = self.study.reference
         model, _ = reference_model(spec, base, key)
         live = spec.unprepared()
-        found = Reference(live, model, scoring=scoring)
+        reference = Reference(live, model, scoring=scoring)
         if spec.moves:
-            found.restore(below("reference", self._state(f"reference={spec.name}")))
-        return found
+            reference.restore(below("reference", self._state(f"reference={spec.name}")))
+        return reference
 
     def loss_state(self, base: Policy) -> State:
         """What the run's loss had carried from step to step."""

@@ -68,7 +68,7 @@ def train_policy(
             context.checkpoints.save(kind, step, weights_of(policy), trainer.state(), describe, metrics)
 
         def describe(directory: Path) -> None:
-            run.flush()  # a run that goes on from here does not log again what came before
+            run.flush()  # a run that is resumed from here does not log again what came before
             Policy(base.spec, policy, base.tokenizer).describe(directory)
 
         def guarded(records: Mapping[str, Record]) -> None:
@@ -101,14 +101,14 @@ def train_policy(
             resume=resume,
         )
         try:
-            outcome = trainer.fit()
+            result = trainer.fit()
         finally:
             context.checkpoints.finish()
-    return trainer, outcome
+    return trainer, result
 
 
 def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
-    """Record what training starts from, bit for bit. Raises ValueError where a run that goes on does not find the same."""
+    """Record what training starts from, bit for bit. Raises ValueError where a resumed run would start from something else."""
     made_from = {
         "base": tensors_digest(weights_of(base.module)),
         "tokenizer": digest(base.tokenizer.fingerprint()),
@@ -117,7 +117,7 @@ def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
     then = read_run(context.run.path).get("made_from")
     if context.checkpoint is not None and then is not None and (changed := describe_values(then, made_from)):
         raise ValueError(
-            f"{context.run.path} cannot be gone on with, as it was made from other things ({'; '.join(changed)}): "
+            f"{context.run.path} cannot be resumed, as it started from something else ({'; '.join(changed)}): "
             "resume=never starts a new run"
         )
     context.run.update(made_from=made_from, artifacts=context.store.used)

@@ -35,7 +35,7 @@ def check_training(study: Study) -> None:
     context, longest = getattr(study.model, "context", None), study.candidates.max_tokens
     if context is not None and longest > context:
         raise ValueError(f"candidates.max_tokens={longest} exceeds model.context={context}: lower the one or raise the other")
-    if study.evaluation.best_of is not None and study.reward.name == "none":
+    if study.evaluation.best_of is not None and not study.reward.has_scores:
         raise ValueError(
             "evaluation.best_of chooses by a reward, and there is none: choose one with reward=..., or leave it out"
         )
@@ -69,10 +69,10 @@ def row_kind(study: Study) -> Kind | None:
 
 def metric_names(study: Study, kind: Kind | None) -> set[str]:
     """Every metric that an evaluation of this study may measure."""
-    found = {*OF_SAMPLES, *(OF_REWARDS if study.reward.name != "none" else ())}
-    for each in [kind] if kind is not None else _kinds(study):
-        found |= _of_preferences(study, each)
-    return found | ({"displacement/chosen"} if "logps/chosen" in found else set())
+    names = {*OF_SAMPLES, *(OF_REWARDS if study.reward.has_scores else ())}
+    for row_kind in [kind] if kind is not None else _kinds(study):
+        names |= _of_preferences(study, row_kind)
+    return names | ({"displacement/chosen"} if "logps/chosen" in names else set())
 
 
 def _kinds(study: Study) -> Iterator[Kind]:
@@ -94,12 +94,12 @@ def _of_preferences(study: Study, kind: Kind) -> set[str]:
 
 def _rows(kind: Kind) -> CandidateBatch:
     k = kind.num_candidates
-    one = torch.ones(k, 2, 1, dtype=torch.bool)
+    mask = torch.ones(k, 2, 1, dtype=torch.bool)
     return CandidateBatch(
         prompt=torch.tensor([[0], [1]]),
-        prompt_mask=one[0],
+        prompt_mask=mask[0],
         completions=torch.zeros(k, 2, 1, dtype=torch.long),
-        mask=one,
+        mask=mask,
         ids=torch.arange(2),
         confidence=torch.ones(2),
         scores=torch.arange(float(k), 0, -1)[:, None].repeat(1, 2) if kind.scores else None,

@@ -98,7 +98,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(forks: 
         code, out = forks.run(tmp_path, RUN, at=harm)
         assert code == expected, f"seed {seed}, {what}: {out}"
         (path,) = runs_of(tmp_path)
-        going_on = re.search(r"going on (?:after step (\d+)|from the beginning)", out)
+        going_on = re.search(r"resuming (?:after step (\d+)|from the beginning)", out)
         after.append(None if going_on is None else int(going_on[1] or 0))
         assert facts(path)["status"] == ("preempted" if expected == 0 else "running")
         if what == "a damaged checkpoint":
@@ -111,7 +111,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(forks: 
     assert code == 0, f"seed {seed}: {out}"
     assert after[:3] == [None, 0, 0], after
     assert all(step is not None and 0 < step <= STEPS for step in after[3:]), after
-    assert f"going on after step {STEPS} of" in out
+    assert f"resuming after step {STEPS} of" in out
     (path,) = runs_of(tmp_path)
     assert facts(path)["status"] == "done"
     (other,) = runs_of(through)
@@ -138,7 +138,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_costs_nothing(harm: str, forks
     (error,) = (line for line in out.splitlines() if line.startswith("error: "))
     assert "File too large" in error
     assert named in error
-    assert "the same command goes on with it" in error
+    assert "the same command resumes it" in error
     lost = [int(step) for step in re.findall(r"^warning: the checkpoint of step (\d+) could not be kept", out, re.MULTILINE)]
     assert lost in (due, due[1:]), "that of step 9 may still have been being written"
     kept = 8 if 9 in lost else 9
@@ -149,5 +149,5 @@ def test_a_full_disk_ends_a_run_with_one_line_and_costs_nothing(harm: str, forks
     assert json.loads(lines.splitlines()[-1])["step"] == (8 if "3 kB" in harm else STEPS)
     code, out = forks.run(tmp_path, RUN)
     assert code == 0, out
-    assert f"going on after step {kept} of" in out
+    assert f"resuming after step {kept} of" in out
     assert ended(path) == ended(runs_of(through)[0])

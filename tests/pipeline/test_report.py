@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpo_lab.pipeline.report import _remarks, _rows
+from dpo_lab.pipeline.report import _notes, _rows
 
 SUMMARY: dict[str, Any] = {
     "kl": 3.6,
@@ -38,10 +38,10 @@ def test_the_table_shows_values_with_errors_and_bounds_as_bounds() -> None:
 
 
 def test_an_extrapolated_share_is_marked_and_a_missing_one_explained() -> None:
-    assert "78 ± 2 % of the ideal gain in training reward at 3.60 nats" in _remarks(SUMMARY)
-    starred = _remarks(SUMMARY | {"ideal_extrapolated": True})
+    assert "78 ± 2 % of the ideal gain in training reward at 3.60 nats" in _notes(SUMMARY)
+    starred = _notes(SUMMARY | {"ideal_extrapolated": True})
     assert "78 ± 2 %* of the ideal gain in training reward at 3.60 nats" in starred
     assert any(line.startswith("* ") and "extrapolated" in line for line in starred)
-    none = _remarks(SUMMARY | {"ideal_share": None, "ideal_share_reason": "KL is within 2 standard errors of 0"})
+    none = _notes(SUMMARY | {"ideal_share": None, "ideal_share_reason": "KL is within 2 standard errors of 0"})
     assert "no share of the ideal gain: KL is within 2 standard errors of 0" in none
     assert not any("%" in line for line in none)

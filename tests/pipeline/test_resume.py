@@ -1,4 +1,4 @@
-"""Which run a command goes on with, and what it says where it does not."""
+"""Which run a command resumes, and what it says where it does not."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ def test_a_search_asks_again_for_what_other_code_has_answered(ran: Ran, capsys: 
         capsys.readouterr()
         assert run_command(words) == 0
         said = capsys.readouterr().out
-        return "1 of 1 trials are known" in said, "begun anew" in said
+        return "1 of 1 trials are known" in said, "started anew" in said
 
     assert searched() == (False, False)
     assert searched() == (True, False)

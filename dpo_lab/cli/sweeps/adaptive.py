@@ -59,7 +59,7 @@ class Search:
         storage = f"sqlite:///{folder / 'optuna.db'}"
         others = [name for name in optuna.get_all_study_names(storage) if name == asked or name.startswith(f"{asked}-")]
         if others and self.name not in others:
-            self.console.note("search: begun anew, as trials of other code, library versions or files are known and no others")
+            self.console.note("search: started anew, as the known trials are of other code, library versions or files")
         self.study = optuna.create_study(
             storage=storage,
             study_name=self.name,
@@ -71,11 +71,11 @@ class Search:
         """Of the studies with each choice that is searched through: they hold the code and the files behind all trials."""
         choices = [override for override in self.swept if override.is_choice_sweep()]
         words = [f"{choice.get_key_element()}={value}" for choice in choices for value in choice.sweep_string_iterator()]
-        found = []
+        keys = []
         for more in ([], *([word] for word in words)):
             with suppress(ValueError):  # it may make sense beside other values only
-                found.append(config_key(to_study(self.task.job([*self.fixed, *more]).config)))
-        return found
+                keys.append(config_key(to_study(self.task.job([*self.fixed, *more]).config)))
+        return keys
 
     def run(self) -> None:
         """Go on until the study has its trials."""
@@ -95,7 +95,7 @@ class Search:
             self.console.note(f"search {self.name}: {known} of {self.goal.num_trials} trials are known")
         at_once = int(getattr(self.launcher, "n_jobs", 1))
         for first in range(known, self.goal.num_trials, at_once):
-            # With the seed alone a search that goes on would propose what it proposed when it began.
+            # With the seed alone a continued search would propose what it proposed when it began.
             seed = number(self.goal.seed, "search", first) % 2**32
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=at_once > 1)
             self._batch([self.study.ask() for _ in range(min(at_once, self.goal.num_trials - first))], first)

@@ -44,7 +44,7 @@ def run_in_processes(task: Task, jobs: Sequence[Job], num: int, folder: Path) ->
     """
     logs = folder / datetime.now().strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
     codes: list[int | None] = [None] * len(jobs)
-    waiting, workers = deque(range(len(jobs))), [_hired(task, num) for _ in range(min(num, len(jobs)))]
+    waiting, workers = deque(range(len(jobs))), [_started(task, num) for _ in range(min(num, len(jobs)))]
 
     def over(worker: Worker, code: int | None) -> None:
         assert worker.job is not None
@@ -74,21 +74,21 @@ def run_in_processes(task: Task, jobs: Sequence[Job], num: int, folder: Path) ->
                 if not worker.process.is_alive():
                     over(worker, None)
                     workers.remove(worker)
-                    workers += [_hired(task, num)] if waiting else []
+                    workers += [_started(task, num)] if waiting else []
     finally:
-        _dismiss(workers)
+        _end_all(workers)
     return codes
 
 
-def _hired(task: Task, num: int) -> Worker:
-    ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=work, args=(task, theirs, num))
+def _started(task: Task, num: int) -> Worker:
+    here, there = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=work, args=(task, there, num))
     process.start()
-    theirs.close()
-    return Worker(process, ours)
+    there.close()
+    return Worker(process, here)
 
 
-def _dismiss(workers: Sequence[Worker]) -> None:
+def _end_all(workers: Sequence[Worker]) -> None:
     """End all processes: those that work as SIGTERM ends a run, and those that do not listen as SIGKILL does."""
     for worker in workers:
         worker.line.close()

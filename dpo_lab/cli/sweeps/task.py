@@ -59,12 +59,12 @@ class Task:
     def run(self, job: Job) -> int:
         """The exit status of the job's run.
 
-        It goes on where it stopped. As a job of a sweep it is not run if it has finished before or another process is at it.
+        An interrupted run is resumed. A job of a sweep is not run if it has finished before or another process runs it.
         """
         study = to_study(job.config)
         command = f"python -m dpo_lab {shlex.join(self.arguments)}"
         if not study.runner.leaves_run:
-            return self._without_run(study)
+            return self._run_without_directory(study)
         with alone_with(study) as alone:
             if not self.multirun:
                 self.code = execute(study, job.config, job.words, command, alone)
@@ -75,7 +75,7 @@ class Task:
                 return execute(study, job.config, job.words, command)
         return 0
 
-    def _without_run(self, study: Study) -> int:
+    def _run_without_directory(self, study: Study) -> int:
         try:
             self.code = runner_of(study).run_without_directory(study, Console())
         except ValueError as error:
@@ -89,7 +89,7 @@ class Task:
 
 @contextmanager
 def alone_with(study: Study) -> Iterator[bool]:
-    """Holds the study's lock, so that a sweep does not go on with a run that is under way; false if another process has it."""
+    """Holds the study's lock, so that a sweep does not resume a run that is under way; false if another process holds it."""
     lock = FileLock(lock_file(study, config_key(study)))
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)

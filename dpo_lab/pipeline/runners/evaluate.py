@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.pairs_evaluation import scored
+from dpo_lab.pipeline.pairs_evaluation import evaluate_pairs
 from dpo_lab.pipeline.seeds import Vary
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.study import Study
@@ -48,18 +48,18 @@ class EvaluateRunner(RunnerSpec):
         weights = context.study.model.weights()
         assert weights is not None, "checked"
         run = TrainedRun.at(weights)
-        theirs = run.study
-        settings = theirs.evaluation
+        trained = run.study
+        settings = trained.evaluation
         if self.num_prompts is not None:
             settings = replace(settings, num_prompts=self.num_prompts)
         if self.seed is not None:
             settings = replace(settings, seed=self.seed)
         study = replace(
-            theirs, vary=Vary.training, evaluation=settings, compute=context.study.compute, store=context.study.store
+            trained, vary=Vary.training, evaluation=settings, compute=context.study.compute, store=context.study.store
         )
         stages = Stages(replace(context, study=study))
         if self.pairs:
-            return scored(replace(context, study=study), self.pairs, run, stages)
+            return evaluate_pairs(replace(context, study=study), self.pairs, run, stages)
         policy = run.policy.module.to(study.compute.torch_device)
         run.check_base(stages.base[0])
         evaluator = stages.evaluator(freeze(stages.base[0].module))

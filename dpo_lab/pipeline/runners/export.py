@@ -41,9 +41,9 @@ class ExportRunner(RunnerSpec):
             raise ValueError(f"runner.to: {self.to} is there already; choose another directory")
 
     def run(self, context: Context) -> dict[str, Any]:
-        found = starting_policy(context.study.model)
-        assert found is not None, "checked"
-        policy, _ = found
+        loaded = starting_policy(context.study.model)
+        assert loaded is not None, "checked"
+        policy, _ = loaded
         directory = Path(self.to).expanduser()
 
         def write(folder: Path) -> None:

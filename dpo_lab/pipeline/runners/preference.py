@@ -10,7 +10,7 @@ from dpo_lab.models.layer_wrappers import wrap_layers
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.base import RUNNERS, DivergedError, RunnerSpec
 from dpo_lab.pipeline.context import Context
-from dpo_lab.pipeline.kept_policy import settled
+from dpo_lab.pipeline.kept_policy import keep_policy
 from dpo_lab.pipeline.reference_model import reference_model
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.study import Study
@@ -46,20 +46,20 @@ class PreferenceRunner(RunnerSpec):
         stages = Stages(context)
         train, held_out, labelled = stages.pairs()  # before the base policy is fitted, where they do not come from it
         study.loss.check(train)
-        if crowded := study.trainer.check_rows(len(train), noun(train.num_candidates)):
-            context.console.warn(crowded)
+        if warning := study.trainer.check_rows(len(train), noun(train.num_candidates)):
+            context.console.warn(warning)
         base, base_key = stages.base
         if study.loss.needs_mismatched:
             train = train.with_mismatched()
-        for remark in remarks(study, train):
-            context.console.warn(remark)
+        for warning in warnings_about(study, train):
+            context.console.warn(warning)
         policy = base.copy(study.compute.torch_device)
         start = freeze(base.module)
         reference, reference_key = reference_model(study.reference, base, base_key)
         layouts = exact_layouts(policy, study.compute.layout, context.console.note)
-        if study.reference.weights() is not None:  # of whatever make
+        if study.reference.weights() is not None:  # it may be of another architecture
             also = exact_layouts(reference, study.compute.layout, context.console.note)
-            layouts = tuple(one for one in layouts if one in also) or (Layout.rows,)
+            layouts = tuple(layout for layout in layouts if layout in also) or (Layout.rows,)
         scoring = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)
         wrap_layers(policy, study.compute.compile, study.compute.checkpointing)
         with study.compute.autocast(), context.stage("reference", study.reference.name) as stage:
@@ -68,14 +68,16 @@ class PreferenceRunner(RunnerSpec):
             if held_out is not None:
                 held_out = study.reference.prepare(reference, held_out, reference_key, context.store, scoring)
         evaluator = stages.evaluator(start)  # KL is from where training began, wherever the reference has gone
-        trainer, outcome = train_policy(
+        trainer, result = train_policy(
             context, evaluator, policy, Reference(study.reference, reference, scoring=scoring), train, held_out, base
         )
-        context.run.update(artifacts=context.store.used, layouts={of.value: count for of, count in scoring.used.items()})
+        context.run.update(
+            artifacts=context.store.used, layouts={layout.value: count for layout, count in scoring.used.items()}
+        )
         context.console.note(f"layout: {scoring.summary()}")
-        if outcome.status is Status.diverged:
-            raise DivergedError(outcome.reason)
-        step = settled(context, trainer, outcome)
+        if result.status is Status.diverged:
+            raise DivergedError(result.reason)
+        step = keep_policy(context, trainer, result)
         Policy(base.spec, policy, base.tokenizer).save(context.run.path / "policy")
         with context.stage("evaluation", f"{study.evaluation.num_prompts:,} held-out prompts"):
             evaluation = evaluator.evaluate(policy, study.evaluation.num_prompts)
@@ -84,7 +86,7 @@ class PreferenceRunner(RunnerSpec):
         context.run.write_samples(evaluation.rows)
         summary: dict[str, Any] = {
             "step": step,
-            **({"ended": outcome.reason} if outcome.reason else {}),
+            **({"ended": result.reason} if result.reason else {}),
             **evaluation.summary(),
             **{f"eval/{name}": value for name, value in pair_metrics.items()},
         }
@@ -96,13 +98,13 @@ class PreferenceRunner(RunnerSpec):
         return summary
 
 
-def remarks(study: Study, train: CandidateBatch) -> list[str]:
-    """What a user would want to be told of the settings, given the data."""
-    found = study.loss.warnings()
+def warnings_about(study: Study, train: CandidateBatch) -> list[str]:
+    """What a user should know about the settings, given the data."""
+    warnings = study.loss.warnings()
     sure = train.preferences() if train.num_candidates > 1 else train.confidence
     if not study.loss.reads_confidence and ((sure > 0) & (sure < 1)).any():
-        found.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
+        warnings.append(f"loss={study.loss.name} takes the order of the candidates as certain, but this data has soft labels")
     if train.num_candidates == 1 and train.desirable is not None and bool((train.desirable == train.desirable[0, 0]).all()):
         kind = "desirable" if train.desirable[0, 0] else "undesirable"
-        found.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
-    return found + (study.reference.warnings(study.trainer.num_steps) if study.loss.needs_reference else [])
+        warnings.append(f"all {len(train):,} completions are {kind}: only the reference holds the policy from the other side")
+    return warnings + (study.reference.warnings(study.trainer.num_steps) if study.loss.needs_reference else [])

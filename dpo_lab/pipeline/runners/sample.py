@@ -1,4 +1,4 @@
-"""Let a policy speak."""
+"""Sample from a trained policy."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class SampleRunner(RunnerSpec):
             raise ValueError("runner=sample needs a trained policy: model=checkpoint model.path=RUN_DIRECTORY")
 
     def run(self, context: Context) -> dict[str, Any]:
-        found = starting_policy(context.study.model)
-        assert found is not None, "checked"
-        policy, _ = found
+        loaded = starting_policy(context.study.model)
+        assert loaded is not None, "checked"
+        policy, _ = loaded
         device = context.study.compute.torch_device
         starts = padded([policy.tokenizer.encode_prompt(self.prompt)])
         samples = draw(

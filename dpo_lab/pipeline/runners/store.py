@@ -1,4 +1,4 @@
-"""Look after the artifact store."""
+"""List, show, verify and prune the artifact store."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class StoreAction(Enum):
 class StoreRunner(RunnerSpec):
     """List, show, verify or prune the artifacts in `store`. Makes no run of its own.
 
-    What is pruned meets every condition that is given; nothing is removed without `delete`. What a process is building or has
-    just asked for is left alone. An artifact that is needed again is built again.
+    Only what meets every given condition is pruned, and only with `delete`. What a process is building or has just asked for
+    is left alone. An artifact that is needed again is built again.
     """
 
     name: str = "store"
@@ -62,28 +62,29 @@ class StoreRunner(RunnerSpec):
             raise ValueError(f"conditions and runner.delete are for runner.do=prune, not for runner.do={self.do.value}")
 
     def run_without_directory(self, study: Study, console: Console) -> int:
-        """Exit status 1 where something is damaged."""
+        """Do what `do` says; exit status 1 where something is damaged."""
         if not Path(study.store).is_dir():
             raise ValueError(f"store: there is no directory {study.store}; store=DIRECTORY names another")
-        found = list_artifacts(Path(study.store), Path(study.runs))
+        artifacts = list_artifacts(Path(study.store), Path(study.runs))
         if self.do is StoreAction.prune:
-            self._prune(found, console)
+            self._prune(artifacts, console)
             return 0
         if self.do is StoreAction.show:
-            self._show_one([one for one in found if one.key.startswith(self.key) and not one.left_over], console)
+            self._show_one([item for item in artifacts if item.key.startswith(self.key) and not item.left_over], console)
             return 0
-        states = [one.damage or "whole" if self.do is StoreAction.verify else "begun" if one.left_over else "" for one in found]
-        _show(console, f"{study.store}: {_sum(found)}", found, states)
-        damaged = sum(state != "whole" for state in states) if self.do is StoreAction.verify else 0
+        verify = self.do is StoreAction.verify
+        states = [item.damage or "whole" if verify else "begun" if item.left_over else "" for item in artifacts]
+        _show(console, f"{study.store}: {_sum(artifacts)}", artifacts, states)
+        damaged = sum(state != "whole" for state in states) if verify else 0
         if damaged:
             console.warn(f"{damaged} damaged: built again when needed; runner.do=prune runner.damaged=true takes them out")
         return int(damaged > 0)
 
-    def _show_one(self, found: list[StoredArtifact], console: Console) -> None:
-        if not found:
+    def _show_one(self, artifacts: list[StoredArtifact], console: Console) -> None:
+        if not artifacts:
             raise ValueError(f"runner.key: the store has no artifact whose key begins with '{self.key}'")
-        for one in found:
-            manifest = json.loads((one.path / MANIFEST).read_bytes())
+        for item in artifacts:
+            manifest = json.loads((item.path / MANIFEST).read_bytes())
             code = manifest.get("code", {})
             made_of = {
                 "settings and inputs": manifest.get("determined_by", {}),
@@ -92,33 +93,33 @@ class StoreRunner(RunnerSpec):
                 "device and threads": manifest.get("rounding", {}),
             }
             rows = [[part, name, value] for part, values in made_of.items() for name, value in flat(values)]
-            console.table(f"{one.kind} {one.key}", ["", "name", "value"], rows)
+            console.table(f"{item.kind} {item.key}", ["", "name", "value"], rows)
 
-    def _prune(self, found: list[StoredArtifact], console: Console) -> None:
-        chosen = [one for one in found if self._chooses(one)]
+    def _prune(self, artifacts: list[StoredArtifact], console: Console) -> None:
+        chosen = [item for item in artifacts if self._chooses(item)]
         if not self.delete:
-            _show(console, f"would go: {_sum(chosen)} of {_sum(found)}", chosen, ["" for _ in chosen])
+            _show(console, f"would go: {_sum(chosen)} of {_sum(artifacts)}", chosen, ["" for _ in chosen])
             console.note("nothing is removed without runner.delete=true")
             return
-        gone = [one for one in chosen if remove_artifact(one)]
-        _show(console, f"gone: {_sum(gone)} of {_sum(found)}", gone, ["" for _ in gone])
+        gone = [item for item in chosen if remove_artifact(item)]
+        _show(console, f"gone: {_sum(gone)} of {_sum(artifacts)}", gone, ["" for _ in gone])
         if len(gone) < len(chosen):
             console.note(f"{len(chosen) - len(gone)} in use were left")
 
-    def _chooses(self, one: StoredArtifact) -> bool:
+    def _chooses(self, item: StoredArtifact) -> bool:
         days = self.days if self.days is not None else 1.0 if self.unused else 0.0
-        if one.days < days or (self.unused and one.runs):
+        if item.days < days or (self.unused and item.runs):
             return False
-        return bool(one.damage) if self.damaged else not one.left_over
+        return bool(item.damage) if self.damaged else not item.left_over
 
 
-def _show(console: Console, title: str, found: list[StoredArtifact], states: list[str]) -> None:
+def _show(console: Console, title: str, artifacts: list[StoredArtifact], states: list[str]) -> None:
     rows = [
-        [one.kind, one.key, f"{one.size / 1e6:.2f}", f"{one.days:.1f}", one.runs, state]
-        for one, state in zip(found, states, strict=True)
+        [item.kind, item.key, f"{item.size / 1e6:.2f}", f"{item.days:.1f}", item.runs, state]
+        for item, state in zip(artifacts, states, strict=True)
     ]
     console.table(title, ["kind", "key", "MB", "days since use", "runs", "state"], rows)
 
 
-def _sum(found: list[StoredArtifact]) -> str:
-    return f"{len(found)} artifacts, {sum(one.size for one in found) / 1e6:,.1f} MB"
+def _sum(artifacts: list[StoredArtifact]) -> str:
+    return f"{len(artifacts)} artifacts, {sum(item.size for item in artifacts) / 1e6:,.1f} MB"

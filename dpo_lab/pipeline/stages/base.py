@@ -19,9 +19,9 @@ def loaded_base(text: Text) -> tuple[Policy, str]:
     """The policy that `model` names, and a key that stands for its weights."""
     study = text.study
     with text.context.stage("base", f"from {study.model.weights()}") as stage:
-        found = starting_policy(study.model)
-        assert found is not None, "the model has weights"
-        policy, key = found
+        loaded = starting_policy(study.model)
+        assert loaded is not None, "the model has weights"
+        policy, key = loaded
         stage.reused, stage.detail = True, f"{study.model.weights()}, {describe_size(policy.module)}"
         policy.module.to(study.compute.torch_device)
     return policy, key

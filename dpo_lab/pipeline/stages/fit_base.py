@@ -34,11 +34,11 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
     rows += [[row[: fit.max_tokens]] for row in broken if row]
     if not rows:
         raise ValueError("the data has no text to fit a base policy on")
-    crowded = fit.trainer.check_rows(len(rows), "texts", "base.trainer")
+    warning = fit.trainer.check_rows(len(rows), "texts", "base.trainer")
     if whole and fit.whole_at_end:
-        crowded = fit.trainer.check_rows(len(whole), "whole texts", "base.trainer") or crowded
-    if crowded:
-        context.console.warn(crowded)
+        warning = fit.trainer.check_rows(len(whole), "whole texts", "base.trainer") or warning
+    if warning:
+        context.console.warn(warning)
     seed_torch(fit.seed, "weights")
     module = study.model.build(tokenizer.vocab_size).to(study.compute.torch_device)
     steps, batch_size = fit.trainer.num_steps, fit.trainer.batch_size
@@ -58,7 +58,7 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             last.update(metrics)
             bar.update(step, {"loss": metrics["loss"], "pairs_per_s": metrics["pairs_per_s"]})
 
-        outcome = Trainer(
+        result = Trainer(
             policy=module,
             loss=SFTLoss(aggregate=Aggregate.sum),
             reference=None,
@@ -72,8 +72,8 @@ def fit_base(context: Context, corpus: Corpus, tokenizer: Tokenizer, directory: 
             rows=batch_of,
             scoring=Scoring(head_portion=study.compute.head_portion),
         ).fit()
-    if outcome.status is Status.diverged:
-        raise ValueError(f"fitting the base policy failed: {outcome.reason[:200]}; lower base.optimizer.lr")
+    if result.status is Status.diverged:
+        raise ValueError(f"fitting the base policy failed: {result.reason[:200]}; lower base.optimizer.lr")
     Policy(study.model, module, tokenizer).write_files(directory)
     last["nats_per_token"] = last["loss"] / last["length/chosen"]
     (directory / "fit.json").write_text(json.dumps(last, indent=1))
