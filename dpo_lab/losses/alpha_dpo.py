@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,14 +37,10 @@ class AlphaDPOLoss(SimPOLoss):
     """Of the averages, a step; in [0, 1)."""
 
     laws = Laws.of("shift_invariant convex nonnegative")
+    ranges: ClassVar = {"alpha": "[0, inf)", "decay": "[0, 1)"}
     needs_reference = True
     couples_batch = True
     unsupported: ClassVar = {"divergence": "its implicit reference is made of plain log-ratios"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("alpha", 0 <= self.alpha < math.inf, "be >= 0 and finite")
-        self.require("decay", 0 <= self.decay < 1, "be in [0, 1)")
 
     def initial_state(self) -> State:
         return no_averages()

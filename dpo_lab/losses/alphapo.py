@@ -34,11 +34,8 @@ class AlphaPOLoss(SimPOLoss):
     """Above 0, pairs that are unlikely already count more and run away less; below 0 the reverse. In [-10, 10]."""
 
     laws = Laws.of("monotone rowwise nonnegative")
+    ranges: ClassVar = {"alpha": "[-10, 10]"}
     unsupported: ClassVar = {"aggregate": "its reward is a power of the mean probability per token"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("alpha", -10 <= self.alpha <= 10, "be in [-10, 10]")
 
     def per_candidate(self, logratios: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
         if abs(self.alpha) < LOGARITHM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from torch import Tensor
 from dpo_lab.losses.divergences import Divergence
 from dpo_lab.losses.laws import Laws
 from dpo_lab.losses.options import LossOptions, Weighting, with_options
+from dpo_lab.losses.ranges import check_ranges
 from dpo_lab.records import CandidateBatch, Logps
 from dpo_lab.registry import Registry
 
@@ -60,21 +60,18 @@ class PreferenceLoss:
     max_candidates: ClassVar[int | None] = None
     unsupported: ClassVar[Mapping[str, str]] = {}
     """Shared settings that this loss cannot use, and why."""
+    ranges: ClassVar[Mapping[str, str]] = {"beta": "(0, inf)"}
+    """Intervals that settings must lie in, with the reason after a colon. A loss gives those of its own settings only."""
 
     def __post_init__(self) -> None:
-        self.require("beta", 0 < self.beta < math.inf, "be > 0 and finite")
+        for cls in reversed(type(self).__mro__):
+            check_ranges(self, vars(cls).get("ranges", {}))
         if not self.needs_reference and self.options.divergence is not Divergence.reverse_kl:
             raise ValueError(f"loss.divergence cannot be used with loss={self.name}: it has no reference to diverge from")
         for setting in fields(self):
             name = setting.name
             if name in self.unsupported and getattr(self, name) != default_of(type(self), name):
                 raise ValueError(f"loss.{name} cannot be used with loss={self.name}: {self.unsupported[name]}")
-
-    def require(self, setting: str, holds: bool, what: str, because: str = "") -> None:
-        """Raises ValueError where a setting is not what it must be."""
-        if not holds:
-            reason = f": {because}" if because else ""
-            raise ValueError(f"loss.{setting} must {what}, got {getattr(self, setting)}{reason}")
 
     def __call__(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, " b"]:
         """The loss of each prompt. `state` is that of a loss which has one, as `initial_state` and `observe` give it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +40,8 @@ class BCOLoss(UnpairedLoss):
     """What a step counts of the next one, in [0, 1). At .9 the averages lag 9 steps and are over some 19 steps' completions."""
 
     laws = Laws.of("ratios_only scaling monotone convex swap_linear nonnegative")
+    ranges: ClassVar = {"decay": "[0, 1)"}
     couples_batch = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("decay", 0 <= self.decay < 1, "be in [0, 1)")
 
     def initial_state(self) -> State:
         return {f"{kind}_{what}": 0.0 for kind in KINDS for what in ("sum", "count")}

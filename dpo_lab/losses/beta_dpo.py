@@ -44,16 +44,11 @@ class BetaDPOLoss(PairLoss):
     """Of the averages, a step; in [0, 1)."""
 
     laws = Laws.of("shift_invariant ratios_only nonnegative")
+    ranges: ClassVar = {"a": "[0, inf)", "keep": "(0, 1]", "decay": "[0, 1)"}
     couples_batch = True
     unsupported: ClassVar = {
         "margin": "its beta moves from step to step, and a margin in rewards would be worth another difference at each"
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("a", 0 <= self.a < math.inf, "be >= 0 and finite")
-        self.require("keep", 0 < self.keep <= 1, "be in (0, 1]")
-        self.require("decay", 0 <= self.decay < 1, "be in [0, 1)")
 
     def initial_state(self) -> State:
         return no_averages()

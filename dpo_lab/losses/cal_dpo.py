@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,15 +27,12 @@ class CalDPOLoss(PairLoss):
     """What the squares count."""
 
     laws = Laws.of("ratios_only convex swap_linear rowwise nonnegative")
+    ranges: ClassVar = {"calibration": "[0, inf)"}
     beta_scales = False  # with any aggregate: its targets grow as beta falls
     unsupported: ClassVar = {
         "divergence": "it looks at each reward by itself, where the divergence's normaliser does not cancel",
         "margin": "its target for each reward already says how far apart they belong",
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("calibration", 0 <= self.calibration < math.inf, "be >= 0 and finite")
 
     def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         target = 1 / (2 * self.beta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +28,7 @@ class DiscoPOPLoss(PairLoss):
 
     # At a margin of 0 the mixture's gate turns faster than its parts fall: there it pushes the margin down.
     laws = Laws.of("shift_invariant ratios_only scaling rowwise nonnegative", raises_margin=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("tau", 0 < self.tau <= 1, "be in (0, 1]", "above 1 the exponential outgrows its gate on lost pairs")
+    ranges: ClassVar = {"tau": "(0, 1]: above 1 the exponential outgrows its gate on lost pairs"}
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         x = self.beta * diff

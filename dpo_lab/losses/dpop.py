@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,13 +26,10 @@ class DPOPLoss(PairLoss):
     """What a nat that the chosen completion lost counts against a nat of the difference; the paper's lambda."""
 
     laws = Laws.of("ratios_only scaling monotone convex rowwise nonnegative")
+    ranges: ClassVar = {"penalty": "[0, inf)"}
     unsupported: ClassVar = {
         "divergence": "it looks at the chosen reward by itself, where the divergence's normaliser does not cancel"
     }
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("penalty", 0 <= self.penalty < math.inf, "be >= 0 and finite")
 
     def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         lost = torch.relu(-pair.chosen.logratio)

@@ -28,12 +28,8 @@ class EXOLoss(PairLoss):
     """Probability that a label is wrong, in (0, .5)."""
 
     laws = Laws.of("shift_invariant ratios_only scaling rowwise nonnegative")
+    ranges: ClassVar = {"epsilon": "(0, 0.5): at 0 the divergence from the label is infinite"}
     unsupported: ClassVar = {"label_smoothing": "loss.epsilon is its probability that a label is wrong"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        certain = "the divergence from a label that is certain is infinite" if self.epsilon == 0 else ""
-        self.require("epsilon", 0 < self.epsilon < 0.5, "be in (0, 0.5)", certain)
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         x = self.beta * diff

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,13 +33,9 @@ class KTOLoss(UnpairedLoss):
     undesirable_weight: float = 1.0
 
     laws = Laws.of("ratios_only scaling monotone nonnegative")
+    ranges: ClassVar = {"desirable_weight": "[0, inf)", "undesirable_weight": "[0, inf)"}
     needs_mismatched = True
     couples_batch = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("desirable_weight", "undesirable_weight"):
-            self.require(name, 0 <= getattr(self, name) < math.inf, "be >= 0 and finite")
 
     def initial_state(self) -> State:
         return {"baseline": 0.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from enum import Enum
 from typing import Any, TypeVar, get_type_hints
@@ -15,9 +14,12 @@ from torch import Tensor
 from dpo_lab.losses.aggregates import mean_weights, token_weights
 from dpo_lab.losses.divergences import Divergence, link
 from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.ranges import check_ranges
 from dpo_lab.records import Aggregate, CandidateBatch, Logps, pairs_of, upcast
 
 C = TypeVar("C")
+
+RANGES = {"label_smoothing": "[0, 0.5)", "shared_rest": "[0, 1]", "divergence_alpha": "(0, 1]", "nll": "[0, inf)"}
 
 
 class Weighting(Enum):
@@ -51,20 +53,13 @@ class LossOptions:
     """Times the chosen completion's mean negative log-probability per token, added to the loss."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"loss.label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-        if not 0 <= self.shared_rest <= 1:
-            raise ValueError(f"loss.shared_rest must be in [0, 1], got {self.shared_rest}")
-        if not 0 < self.divergence_alpha <= 1:
-            raise ValueError(f"loss.divergence_alpha must be in (0, 1], got {self.divergence_alpha}")
+        check_ranges(self, RANGES)
         if self.shared_rest != LossOptions.shared_rest and self.aggregate is not Aggregate.shared:
             raise ValueError(f"loss.shared_rest is for loss.aggregate=shared, got it with {self.aggregate.value}")
         if self.divergence_alpha != LossOptions.divergence_alpha and self.divergence is not Divergence.alpha:
             raise ValueError(f"loss.divergence_alpha is for loss.divergence=alpha, got it with {self.divergence.value}")
         if self.margin.score and self.label_smoothing:
             raise ValueError("loss.label_smoothing cannot be used with loss.margin.score: that is a margin of certain pairs")
-        if not 0 <= self.nll < math.inf:
-            raise ValueError(f"loss.nll must be >= 0 and finite, got {self.nll}")
 
     @property
     def change_the_start(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -42,13 +41,10 @@ class RewardKLLoss(PairLoss):
     distance: Distance = Distance.backward
 
     laws = Laws.of("shift_invariant ratios_only scaling convex rowwise nonnegative")
+    ranges: ClassVar = {"eta": "(0, inf)"}
     needs_scores = True
     reads_confidence = False
     unsupported: ClassVar = LABELLED_BY_SCORES
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("eta", 0 < self.eta < math.inf, "be > 0 and finite")
 
     def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         implicit, given = self.beta * pair.diff, self.eta * score_difference(pair)

@@ -26,11 +26,8 @@ class RobustLoss(PairLoss):
     """Share of labels that are wrong, in [0, .5); at 0 it is DPO."""
 
     laws = Laws.of("shift_invariant ratios_only scaling monotone convex swap_linear rowwise")
+    ranges: ClassVar = {"epsilon": "[0, 0.5)"}
     unsupported: ClassVar = {"label_smoothing": "loss.epsilon is its probability that a label is wrong"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("epsilon", 0 <= self.epsilon < 0.5, "be in [0, 0.5)")
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         x = self.beta * diff

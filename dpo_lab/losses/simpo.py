@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -30,11 +30,8 @@ class SimPOLoss(PairLoss):
     """gamma / beta: how far the chosen log-probability has to lie above the rejected one, in nats (per token, for means)."""
 
     laws = Laws.of("shift_invariant monotone convex rowwise nonnegative")
+    ranges: ClassVar = {"gamma_ratio": "[0, inf)"}
     needs_reference = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("gamma_ratio", 0 <= self.gamma_ratio < math.inf, "be >= 0 and finite")
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return -F.logsigmoid(self.beta * (diff - self.gamma_ratio))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,12 +30,9 @@ class SLiCLoss(PairLoss):
     """How far the chosen log-probability has to lie above the rejected one, in nats."""
 
     laws = Laws.of("monotone convex rowwise nonnegative")
+    ranges: ClassVar = {"delta": "(0, inf)"}
     needs_reference = False
     unsupported: ClassVar = {"beta": "its only scale is delta, in nats"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("delta", 0 < self.delta < math.inf, "be > 0 and finite")
 
     def per_pair(self, diff: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         return torch.relu(self.delta - diff)

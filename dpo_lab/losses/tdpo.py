@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,12 +56,9 @@ class TDPO2Loss(PairLoss):
     """What the difference of the divergences counts."""
 
     laws = LAWS
+    ranges: ClassVar = {"alpha": "[0, inf)"}
     needs_kl = True
     unsupported: ClassVar = UNSUPPORTED
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("alpha", 0 <= self.alpha < math.inf, "be >= 0 and finite")
 
     def per_sides(self, pair: Pair) -> Float[Tensor, "*s"]:
         correction = self.alpha * (kl_of(pair.rejected) - kl_of(pair.chosen).detach())
