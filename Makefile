@@ -32,7 +32,7 @@ imports: $(VENV)/.test  ## which module may import which
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.test  ## the documentation as a site, in site/ (offline; a warning or a broken link is an error)
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . site
+	$(BIN)/sphinx-build --fresh-env --quiet --fail-on-warning --keep-going -c docs . site
 
 tables: $(VENV)/.test  ## the generated tables of README.md and docs/
 	$(BIN)/python docs/tables.py

@@ -24,6 +24,7 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 default_role = "code"
+SPECIAL = re.compile(r"([*|]|_\b)")
 
 
 def sidebar(app: Sphinx, name: str, source: list[str]) -> None:
@@ -36,11 +37,17 @@ def sidebar(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def in_rst(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: what reStructuredText would read as anything else is escaped."""
-    for i, line in enumerate(lines):
-        lines[i] = "".join(
-            part if part.startswith("`") else re.sub(r"([*|]|_\b)", r"\\\1", part) for part in re.split(r"(`[^`]*`)", line)
-        )
+    """Docstrings are plain text with `code` and indented examples: what reStructuredText would read as more is escaped."""
+    plain, example = list(lines), False
+    lines.clear()
+    for line in plain:
+        if line.startswith("    ") and not example and not (lines and lines[-1].strip()):
+            lines += ["::", ""]
+            example = True
+        elif line.strip() and not line.startswith("    "):
+            example = False
+        parts = [line] if example else re.split(r"(`[^`]*`)", line)
+        lines.append("".join(part if example or part.startswith("`") else SPECIAL.sub(r"\\\1", part) for part in parts))
 
 
 def setup(app: Sphinx) -> None:

@@ -80,10 +80,10 @@ class Comparison:
         """
         if self.baseline is None:
             return {}
-        lines = {metric: verdict(some, self.baseline.label) for metric, some in self.contrasts.items() if some}
+        lines = {metric: verdict(contrasts, self.baseline.label) for metric, contrasts in self.contrasts.items() if contrasts}
         first = next(iter(lines.values()), [])
         shared = [line for line in first if len(lines) > 1 and all(line in others for others in lines.values())]
-        rest = {metric: [line for line in several if line not in shared] for metric, several in lines.items()}
+        rest = {metric: [line for line in those if line not in shared] for metric, those in lines.items()}
         return ({"every metric": shared} if shared else {}) | rest
 
 

@@ -50,7 +50,7 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
     if any(0 < group.estimate(metric).n < len(group.by_seeds) for group in groups for metric in metrics):
         lines.append("n=1 of 3: one of three seeds has this number")
     estimates = [group.estimate(metric) for group in groups for metric in metrics]
-    if any(each.mean is not None and each.low is None for each in estimates):
+    if any(estimate.mean is not None and estimate.low is None for estimate in estimates):
         lines.append(
             "without brackets: one number whose evaluation error is unknown, or equal numbers, which do not say how they vary"
         )
@@ -61,7 +61,7 @@ def footnotes(groups: Sequence[Group], metrics: Sequence[str], differences: Sequ
 def gap_footnotes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
     """Footnotes for empty cells at a KL: runs whose evaluations are too far apart there, and runs that never cross it."""
     lines: dict[str, list[str]] = {}
-    for metric in (each for each in metrics if AT in each):
+    for metric in (metric for metric in metrics if AT in metric):
         name, _, kl = metric.partition(AT)
         gaps = [(run.path.name, gap) for group in groups for run in group.runs if (gap := run.crossing(metric).gap)]
         if gaps:
@@ -71,10 +71,10 @@ def gap_footnotes(groups: Sequence[Group], metrics: Sequence[str]) -> list[str]:
             lines.setdefault(line, []).append(name)
     footnotes = [", ".join(names) + line for line, names in lines.items()]
     short = sum(
-        all(run.crossing(each).value is None and run.crossing(each).gap is None for run in group.runs)
+        all(run.crossing(metric).value is None and run.crossing(metric).gap is None for run in group.runs)
         for group in groups
-        for each in metrics
-        if AT in each
+        for metric in metrics
+        if AT in metric
     )
     return footnotes + (["other empty cells: no run of the row crosses that KL"] if short else [])
 

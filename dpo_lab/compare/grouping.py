@@ -45,15 +45,15 @@ def grouped(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Grouping:
         rows.setdefault(json.dumps(own), (own, []))[1].append(run)
     ordered = sorted(rows.values(), key=lambda row: [_sortable(value) for value in row[0].values()])
     parts = [(own, _parts(alike)) for own, alike in ordered]
-    if all(len(several) == 1 for _, several in parts):
+    if all(len(members) == 1 for _, members in parts):
         return Grouping([_group(own, alike) for own, (alike,) in parts], [])
     groups, warnings = [], []
-    for own, several in parts:
-        labels = _labels(several)
-        split = [_group({**own, MADE_WITH: label}, some) for label, some in zip(labels, several, strict=True)]
+    for own, members in parts:
+        labels = _labels(members)
+        split = [_group({**own, MADE_WITH: label}, part) for label, part in zip(labels, members, strict=True)]
         groups += split
-        if len(several) > 1:
-            warnings.append(_split_warning(_label(own), several, labels))
+        if len(members) > 1:
+            warnings.append(_split_warning(_label(own), members, labels))
     return Grouping(groups, warnings)
 
 

@@ -120,21 +120,21 @@ def subtract(left: Influence, right: Influence) -> Influence:
     return {key: left.get(key, 0.0) - right.get(key, 0.0) for key in left.keys() | right.keys()}
 
 
-def average(several: Sequence[Influence]) -> Influence:
+def average(influences: Sequence[Influence]) -> Influence:
     """The influence on the mean of several numbers."""
-    keys = set().union(*several)
-    return {key: math.fsum(each.get(key, 0.0) for each in several) / len(several) for key in keys}
+    keys = set().union(*influences)
+    return {key: math.fsum(part.get(key, 0.0) for part in influences) / len(influences) for key in keys}
 
 
-def shared_error(several: Sequence[Influence]) -> SharedError:
+def shared_error(influences: Sequence[Influence]) -> SharedError:
     """The mean covariance of two runs' evaluation errors, which does not shrink with more seeds; of one run all its variance.
 
     With sd^2 / n over seeds, which holds each run's own part, it makes the variance of the mean.
     """
-    freedom = float(max(len(set().union(*several)) - 1, 1))
-    if len(several) == 1:
-        return SharedError(variance(several[0]), freedom)
-    covariances = [_covariance(left, right) for left, right in combinations(several, 2)]
+    freedom = float(max(len(set().union(*influences)) - 1, 1))
+    if len(influences) == 1:
+        return SharedError(variance(influences[0]), freedom)
+    covariances = [_covariance(left, right) for left, right in combinations(influences, 2)]
     return SharedError(max(math.fsum(covariances) / len(covariances), 0.0), freedom)
 
 

@@ -20,24 +20,24 @@ DIGITS = 4
 NAMED = 5
 
 
-def conflicts(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+def conflicts(a: FinishedRun, b: FinishedRun) -> dict[str, str]:
     """How the provenance of two runs differs, by kind, in words; empty if they may share a row.
 
     What only one of them records is no conflict.
     """
     phrases = {}
-    modules = different_modules(one, other)
+    modules = different_modules(a, b)
     if modules:
         phrases["code"] = f"code ({_listed(_short(modules))})"
-    elif modules is None and _commit(one) != _commit(other):
-        phrases["git"] = f"code (commits {_commit_in_words(one)} and {_commit_in_words(other)})"
-    elif modules is None and one.facts.get("code") and other.facts.get("code"):
+    elif modules is None and _commit(a) != _commit(b):
+        phrases["git"] = f"code (commits {_commit_in_words(a)} and {_commit_in_words(b)})"
+    elif modules is None and a.facts.get("code") and b.facts.get("code"):
         phrases["code"] = "code (recorded as one digest and module by module)"
-    packages = different(one.facts.get("versions"), other.facts.get("versions"))
+    packages = different(a.facts.get("versions"), b.facts.get("versions"))
     if packages:
         phrases["versions"] = f"versions of {_listed(packages)}"
-    if one.decided == other.decided:
-        phrases |= _stages(one, other)
+    if a.decided == b.decided:
+        phrases |= _stages(a, b)
     return phrases
 
 
@@ -48,30 +48,30 @@ def provenance_key(run: FinishedRun) -> str:
     return json.dumps([*facts, _commit(run), run.decided, seeds], sort_keys=True, default=str)
 
 
-def _stages(one: FinishedRun, other: FinishedRun) -> dict[str, str]:
+def _stages(a: FinishedRun, b: FinishedRun) -> dict[str, str]:
     """The first stage whose result differs although its seeds are the same; later ones differ because of it."""
-    for stage in different(one.facts.get("made_from"), other.facts.get("made_from"), order=STAGE_SEEDS):
+    for stage in different(a.facts.get("made_from"), b.facts.get("made_from"), order=STAGE_SEEDS):
         seeds = STAGE_SEEDS.get(stage, ())
-        if all(one.settings.get(seed) == other.settings.get(seed) for seed in seeds):
+        if all(a.settings.get(seed) == b.settings.get(seed) for seed in seeds):
             return {stage: f"{IN_WORDS.get(stage, stage)} under the same settings"}
     return {}
 
 
-def different_modules(one: FinishedRun, other: FinishedRun) -> list[str] | None:
+def different_modules(a: FinishedRun, b: FinishedRun) -> list[str] | None:
     """The modules whose digests differ; None if the runs do not record them in the same way."""
-    a, b = one.facts.get("code"), other.facts.get("code")
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return different(a, b)
-    if isinstance(a, str) and isinstance(b, str):
-        return [] if a == b else ["the package"]
+    code, other = a.facts.get("code"), b.facts.get("code")
+    if isinstance(code, Mapping) and isinstance(other, Mapping):
+        return different(code, other)
+    if isinstance(code, str) and isinstance(other, str):
+        return [] if code == other else ["the package"]
     return None
 
 
-def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = ()) -> list[str]:
+def different(a: Any, b: Any, order: Sequence[str] | Mapping[str, Any] = ()) -> list[str]:
     """The keys that both mappings have with different values."""
-    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+    if not isinstance(a, Mapping) or not isinstance(b, Mapping):
         return []
-    keys = [key for key in one if key in other and one[key] != other[key]]
+    keys = [key for key in a if key in b and a[key] != b[key]]
     places = list(order)
     return sorted(keys, key=lambda key: (places.index(key) if key in places else len(places), key))
 
@@ -79,7 +79,7 @@ def different(one: Any, other: Any, order: Sequence[str] | Mapping[str, Any] = (
 def provenance_label(part: Sequence[FinishedRun], parts: Sequence[Sequence[FinishedRun]], kinds: Iterable[str]) -> str:
     """A short label of a part's code, versions or stages: 'code 1a2b', 'torch 2.13.0', 'base 3c4d'."""
     run = part[0]
-    everyone = [each for some in parts for each in some]
+    everyone = [other for members in parts for other in members]
     labels = []
     for kind in sorted(kinds):
         if kind == "code":
@@ -92,7 +92,7 @@ def provenance_label(part: Sequence[FinishedRun], parts: Sequence[Sequence[Finis
             labels.append(f"git {_commit_in_words(run)}")
         elif kind == "versions":
             versions = run.facts.get("versions") or {}
-            packages = sorted({name for each in everyone for name in different(versions, each.facts.get("versions"))})
+            packages = sorted({name for other in everyone for name in different(versions, other.facts.get("versions"))})
             labels += [f"{name} {versions[name]}" for name in packages]
         else:
             labels.append(f"{kind} {str((run.facts.get('made_from') or {}).get(kind))[:DIGITS]}")

@@ -53,10 +53,11 @@ def differences_table(contrasts: Sequence[Contrast]) -> tuple[list[str], list[li
     """Columns and rows of the differences from the baseline: mean, 95 % interval, p-values, and these after Holm."""
     columns = ["", "pairs", "difference", "95 % interval", "p", "Holm", "p (t test)", "Holm"]
     rows = []
-    for each in contrasts:
-        p_values = [p_text(p) for p in (each.p, each.p_holm, each.p_t, each.p_t_holm)]
-        reach = f"{interval_text(each.difference, '+.3f')} {estimate_marks(each.difference)}".strip()
-        rows.append([each.group.label, str(each.difference.n), f"{each.difference.mean:+.3f}", reach or UNKNOWN, *p_values])
+    for contrast in contrasts:
+        difference = contrast.difference
+        reach = f"{interval_text(difference, '+.3f')} {estimate_marks(difference)}".strip() or UNKNOWN
+        p_values = [p_text(p) for p in (contrast.p, contrast.p_holm, contrast.p_t, contrast.p_t_holm)]
+        rows.append([contrast.group.label, str(difference.n), f"{difference.mean:+.3f}", reach, *p_values])
     return columns, rows
 
 

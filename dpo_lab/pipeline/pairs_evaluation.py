@@ -16,6 +16,7 @@ from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.stages import Stages
 from dpo_lab.pipeline.trained_run import TrainedRun
+from dpo_lab.preferences import GivenSource
 from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
@@ -36,7 +37,7 @@ def evaluate_pairs(context: Context, path: str, run: TrainedRun, stages: Stages)
     own = study.data if isinstance(study.data, PairsSource) else PairsSource()
     rows = replace(own, path="", eval_path=path).held_out()
     candidates = study.candidates
-    given = candidates if isinstance(candidates, GivenCandidates) else GivenCandidates(max_tokens=candidates.max_tokens)
+    given = candidates if isinstance(candidates, GivenSource) else GivenCandidates(max_tokens=candidates.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.safetensors"
         counts = given.write(rows, policy.tokenizer, file)

@@ -114,7 +114,7 @@ class Study:
             )
         if self.candidates.num_candidates is not None:
             self.loss.check_count(self.candidates.num_candidates)
-        if self.candidates.sampled and self.reward.name == "none":
+        if self.candidates.sampled and not self.reward.has_scores:
             raise ValueError(
                 f"candidates={self.candidates.name} needs a reward to label the samples: choose one with reward=..."
             )

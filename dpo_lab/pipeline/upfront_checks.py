@@ -35,7 +35,7 @@ def check_training(study: Study) -> None:
     context, longest = getattr(study.model, "context", None), study.candidates.max_tokens
     if context is not None and longest > context:
         raise ValueError(f"candidates.max_tokens={longest} exceeds model.context={context}: lower the one or raise the other")
-    if study.evaluation.best_of is not None and study.reward.name == "none":
+    if study.evaluation.best_of is not None and not study.reward.has_scores:
         raise ValueError(
             "evaluation.best_of chooses by a reward, and there is none: choose one with reward=..., or leave it out"
         )
@@ -69,7 +69,7 @@ def row_kind(study: Study) -> Kind | None:
 
 def metric_names(study: Study, kind: Kind | None) -> set[str]:
     """Every metric that an evaluation of this study may measure."""
-    names = {*OF_SAMPLES, *(OF_REWARDS if study.reward.name != "none" else ())}
+    names = {*OF_SAMPLES, *(OF_REWARDS if study.reward.has_scores else ())}
     for row_kind in [kind] if kind is not None else _kinds(study):
         names |= _of_preferences(study, row_kind)
     return names | ({"displacement/chosen"} if "logps/chosen" in names else set())

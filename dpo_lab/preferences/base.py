@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from dpo_lab.data.base import Feedback
+from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.records import CandidateBatch
 from dpo_lab.registry import Registry
 
 
 @dataclass
 class CandidatesSpec:
-    """A candidate source: completions given with the data (see GivenCandidates), or samples of the base policy."""
+    """A candidate source: a GivenSource or a SampledSource."""
 
     name: str
     max_tokens: int = 32
     """Most tokens of a completion, its end token included."""
 
     sampled: ClassVar[bool] = False
-    """Whether candidates are sampled: then it is a SampledSource."""
+    """Whether candidates are sampled, which needs a reward to label them."""
 
     @property
     def num_candidates(self) -> int | None:
@@ -33,6 +37,18 @@ class CandidatesSpec:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"candidates.max_tokens must be at least 1, got {self.max_tokens}")
+
+
+@dataclass
+class GivenSource(CandidatesSpec):
+    """Completions and labels that come with the data, which `write` turns into tokens."""
+
+    def write(self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path) -> dict[str, int]:
+        """Tokenise the rows into a CandidateBatch, saved to `path` as safetensors; numbers of rows left out, by reason.
+
+        Raises ValueError where no row is left.
+        """
+        raise NotImplementedError
 
 
 @dataclass

@@ -18,7 +18,7 @@ from einops import rearrange
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.messages import plain
 from dpo_lab.data.tokenizers import Tokenizer
-from dpo_lab.preferences.base import CANDIDATES, CandidatesSpec, noun
+from dpo_lab.preferences.base import CANDIDATES, GivenSource, noun
 from dpo_lab.preferences.labelling import certain_utilities
 from dpo_lab.preferences.writing import TokenColumn, write_columns
 
@@ -39,7 +39,7 @@ class OnLong(Enum):
 
 @CANDIDATES.register
 @dataclass
-class GivenCandidates(CandidatesSpec):
+class GivenCandidates(GivenSource):
     """The data's own pairs, rankings or labelled completions."""
 
     name: str = "given"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from processes import ENVIRONMENT, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, run, runs_of
+from processes import ENVIRONMENT, SMALL_MODEL, SMALL_RUN, SMALL_SAMPLES, runs_of
 
 import dpo_lab
 from dpo_lab.check.__main__ import requested
@@ -62,12 +62,13 @@ SESSION = """
 import json, sys
 from pathlib import Path
 
+from dpo_lab.check.__main__ import main
 from dpo_lab.cli.main import run_command
 from dpo_lab.cli.validation import validate
 from dpo_lab.registry import load_user_modules
 
 sys.path.insert(0, "")
-commands, small, modules = json.loads(sys.argv[1])
+commands, small, modules, block = json.loads(sys.argv[1])
 load_user_modules(modules)
 trained = set()
 for command in commands:
@@ -88,11 +89,14 @@ for command in commands:
     words += ["runner.max_tokens=8"] if "runner=sample" in words else []
     words = [f"runner.key={key.parent.name}" if word.startswith("runner.key=") else word for word in words]
     assert run_command(words) == 0, words
+exec(block)
+assert main(["user_modules=[my_lab.losses]", "loss=squared_hinge", "examples=8"]) == 0
 """
 
 
 @pytest.mark.slow
 def test_short_commands_run_in_one_session_with_the_modules_shown(tmp_path: Path) -> None:
+    """And the loss shown obeys its laws, the comparison shown runs, and every metric that is logged has a meaning."""
     assert len(SHORT) >= 10
     for name, text in MODULES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -100,23 +104,16 @@ def test_short_commands_run_in_one_session_with_the_modules_shown(tmp_path: Path
     rows = [{"prompt": f"{w} b {i}", "chosen": f" {w} h g", "rejected": f" {w} a b"} for w in "abcdefgh" for i in range(12)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     small = ["data.num_sentences=200", *SMALL_MODEL, *SMALL_RUN, *SMALL_SAMPLES]
+    (block,) = re.findall(r"```python\n(.*?)```", TEXTS["compare.md"], re.DOTALL)
     in_order = sorted(SHORT, key=lambda command: "+experiment=" not in command)  # what others read is made first
     modules = [name.removesuffix(".py").replace("/", ".") for name in dict(MODULES)]
-    request = json.dumps([[shlex.split(command) for command in in_order], small, modules])
+    request = json.dumps([[shlex.split(command) for command in in_order], small, modules, block])
     call = [sys.executable, "-c", SESSION, request]
     done = subprocess.run(call, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     logged = [file for run in runs_of(tmp_path) for file in run.glob("metrics.jsonl")]
     names = {name for file in logged for line in file.read_text().splitlines() for name in json.loads(line)}
     assert {name for name in names - {"step", "split", "pairs"} if meaning(name) is None} == set()
-
-
-@pytest.mark.slow
-def test_the_loss_of_the_readme_obeys_its_laws(tmp_path: Path) -> None:
-    (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "losses.py").write_text(dict(MODULES)["my_lab/losses.py"], encoding="utf-8")
-    check = [sys.executable, "-m", "dpo_lab.check"]
-    run(tmp_path, ["user_modules=[my_lab.losses]", "loss=squared_hinge", "examples=8"], program=check)
 
 
 @pytest.mark.parametrize("command", LONG)
@@ -169,6 +166,12 @@ def test_the_package_offers_its_names_without_loading_torch() -> None:
     assert set(done.stdout.split()) >= set(dpo_lab.__all__)
     shown = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`.*?) \|", TEXTS["library.md"], re.MULTILINE))))
     assert shown == set(dpo_lab.__all__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_folders_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:conf|docs|dpo_lab|experiments|tests)/[\w./-]*)`", TEXTS[page.name])
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_the_readme_is_one_page_with_a_picture() -> None:

@@ -53,6 +53,8 @@ def test_the_wheel_carries_every_configuration_and_module(wheel: Path) -> None:
         assert f"dpo_lab/conf/{file.relative_to(CONF).as_posix()}" in names
     for file in (file for file in (ROOT / "dpo_lab").rglob("*.*") if file.suffix in {".py", ".html", ".css", ".js"}):
         assert file.relative_to(ROOT).as_posix() in names
+    assert "dpo_lab/py.typed" in names, "annotations are for type checkers of others, too"
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"dpo_lab", "hydra_plugins"}
 

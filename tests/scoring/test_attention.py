@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,15 @@ from torch import Tensor
 from xtransformers import drawn as batch_drawn
 from xtransformers import model
 
-from dpo_lab.scoring.attention import PackedRow, PrefixTree, blockwise, kernels, recomputation_context, with_tree_attention
+from dpo_lab.scoring.attention import (
+    PackedRow,
+    PrefixTree,
+    blockwise,
+    kernels,
+    recomputation_context,
+    varlen,
+    with_tree_attention,
+)
 from dpo_lab.scoring.attention.masked import masked_attention
 from dpo_lab.scoring.attention.tree_attention import tree_attention
 from dpo_lab.scoring.layouts import Layout
@@ -83,6 +92,68 @@ def test_pieces_and_masks_give_the_attention_and_gradients_of_the_whole_square(
     found = with_gradients(lambda *qkv: ROUTES[route](*qkv, row, scale), inputs)
     for ours, theirs in zip(found, right, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
+def blocks(sequences: kernels.Sequences) -> Iterator[tuple[slice, slice]]:
+    queries, keys, longest_query, longest_key = sequences
+    assert longest_query >= queries.diff().max()
+    assert longest_key >= keys.diff().max()
+    for i, j, first, last in zip(queries, queries[1:], keys, keys[1:], strict=False):
+        yield slice(int(i), int(j)), slice(int(first), int(last))
+
+
+def seen_scores(query: Tensor, key: Tensor, causal: bool, scale: float | None) -> Tensor:
+    scores = torch.einsum("ihd,jhd->hij", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf) if causal else scores
+
+
+def slow_varlen_forward(
+    query: Tensor, key: Tensor, value: Tensor, sequences: kernels.Sequences, causal: bool, scale: float | None
+) -> tuple[Tensor, Tensor]:
+    out, logsumexp = torch.empty_like(query), query.new_empty(query.shape[1], len(query))
+    for rows, columns in blocks(sequences):
+        scores = seen_scores(query[rows], key[columns], causal, scale)
+        out[rows] = torch.einsum("hij,jhd->ihd", scores.softmax(dim=-1), value[columns])
+        logsumexp[:, rows] = scores.logsumexp(dim=-1)
+    return out, logsumexp
+
+
+def slow_varlen_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    sequences: kernels.Sequences,
+    causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads, factor = [torch.zeros_like(t) for t in (query, key, value)], query.shape[-1] ** -0.5 if scale is None else scale
+    for rows, columns in blocks(sequences):
+        share = (seen_scores(query[rows], key[columns], causal, scale) - logsumexp[:, rows, None]).exp()
+        grads[2][columns] += torch.einsum("hij,ihd->jhd", share, grad[rows])
+        of_share = torch.einsum("ihd,jhd->hij", grad[rows], value[columns])
+        of_scores = share * (of_share - (grad[rows] * out[rows]).sum(dim=-1).mT[..., None]) * factor
+        grads[0][rows] += torch.einsum("hij,jhd->ihd", of_scores, key[columns])
+        grads[1][columns] += torch.einsum("hij,ihd->jhd", of_scores, query[rows])
+    return grads[0], grads[1], grads[2]
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("lengths", [[(3, [2, 4]), (2, [1, 0, 1])], [(4, [3])], [(1, [0, 2]), (2, [1]), (3, [2, 0, 5])]])
+def test_what_a_kernel_for_all_texts_at_once_gives_is_joined_rightly(
+    lengths: list[tuple[int, list[int]]], scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The route of half precision on CUDA, with a slow kernel in FlashAttention's place."""
+    monkeypatch.setattr(varlen, "varlen_forward", slow_varlen_forward)
+    monkeypatch.setattr(varlen, "varlen_backward", slow_varlen_backward)
+    monkeypatch.setattr(sys.modules[tree_attention.__module__], "_takes_varlen", lambda query: True)
+    row = packed_row(lengths)
+    inputs = drawn(row, torch.float32)
+    right = with_gradients(lambda *qkv: masked_attention(*qkv, row, scale), inputs)
+    for ours, theirs in zip(with_gradients(lambda *qkv: by_kernels(*qkv, row, scale), inputs), right, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

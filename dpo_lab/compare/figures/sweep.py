@@ -47,12 +47,12 @@ def draw(comparison: Comparison) -> Figure | None:
             for x, group in measured:
                 values = group.values(metric)
                 axes.plot([x] * len(values), values, "o", color=colour, alpha=0.3, markersize=4, markeredgewidth=0)
-            means = [(x, group.estimate(metric)) for x, group in sorted(measured, key=lambda each: each[0])]
-            heights = [each.mean or 0.0 for _, each in means]
+            means = [(x, group.estimate(metric)) for x, group in sorted(measured, key=lambda placed: placed[0])]
+            heights = [estimate.mean or 0.0 for _, estimate in means]
             axes.plot([x for x, _ in means], heights, "-o", color=colour, linewidth=1.8, markersize=5)
-            for x, each in means:
-                if each.low is not None and each.high is not None:
-                    axes.plot([x, x], [each.low, each.high], color=colour, linewidth=1, alpha=0.7)
+            for x, estimate in means:
+                if estimate.low is not None and estimate.high is not None:
+                    axes.plot([x, x], [estimate.low, estimate.high], color=colour, linewidth=1, alpha=0.7)
             if means and name and len(lines) <= FEW:
                 ends.append((means[-1][0], means[-1][1].mean or 0.0, name, colour))
         values = sorted({group.settings[setting] for group in comparison.groups})

@@ -18,8 +18,7 @@ from dpo_lab.pipeline.stages.reward import Scorers, scorers_of
 from dpo_lab.pipeline.stages.samples import samples_of
 from dpo_lab.pipeline.stages.text import Text
 from dpo_lab.pipeline.stages.tokenizer import fitted_tokenizer
-from dpo_lab.preferences.base import SampledSource
-from dpo_lab.preferences.given import GivenCandidates
+from dpo_lab.preferences import GivenSource, SampledSource
 from dpo_lab.records import CandidateBatch
 from dpo_lab.scoring.layouts import Layout
 from dpo_lab.scoring.logps import Scoring
@@ -64,7 +63,7 @@ class Stages:
     @cached_property
     def reference_samples(self) -> CandidateBatch:
         """Samples of the base policy for held-out prompts: what the policy is compared with, and best-of-n chooses from."""
-        several = max(self.study.evaluation.sizes) if self.study.reward.name != "none" else 1  # without a reward no n is best
+        several = max(self.study.evaluation.sizes) if self.study.reward.has_scores else 1  # without a reward no n is best
         drawn = {"num_prompts": self.study.evaluation.num_prompts, "k": several, "temperature": 1.0}
         drawn |= {"max_tokens": self.study.candidates.max_tokens, "seed": self.study.evaluation.seed}
         return samples_of(self.text, *self.base, self.scorers, "reference_samples", "eval", drawn)
@@ -83,7 +82,7 @@ class Stages:
                 raise ValueError("every prompt's samples have equal rewards, so no pair can be made; check the reward")
             self.console.note("  " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
             return train, held_out if len(held_out) else None, samples
-        assert isinstance(spec, GivenCandidates)
+        assert isinstance(spec, GivenSource), spec
         return *given_pairs(self.text, spec, self.tokenizer), None
 
     def evaluator(self, reference: nn.Module) -> Evaluator:

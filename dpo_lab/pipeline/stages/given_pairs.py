@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from dpo_lab.artifacts.digests import digest
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.pipeline.stages.text import FORMAT, Text
+from dpo_lab.preferences import GivenSource
 from dpo_lab.preferences.base import noun
-from dpo_lab.preferences.given import GivenCandidates
 from dpo_lab.records import CandidateBatch
 
 NOTES = "notes.json"
 
 
-def given_pairs(text: Text, spec: GivenCandidates, tokenizer: Tokenizer) -> tuple[CandidateBatch, CandidateBatch]:
+def given_pairs(text: Text, spec: GivenSource, tokenizer: Tokenizer) -> tuple[CandidateBatch, CandidateBatch]:
     """Pairs, rankings or completions to train on, and held-out ones. What is odd about them is printed each time."""
     console = text.context.console
 

@@ -29,6 +29,8 @@ class RewardSpec:
 
     name: str
 
+    has_scores: ClassVar[bool] = True
+    """False: there is no reward."""
     needs_labels: ClassVar[bool] = False
     """Whether it is fitted on labelled documents."""
 
