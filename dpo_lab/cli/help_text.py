@@ -36,7 +36,9 @@ def help_text(user_modules: Sequence[str] = ()) -> str:
     sources = Sources()
     study = sources.settings_class("dpo_lab.pipeline.study", "Study")
     assert study is not None
-    components = registered(sources, [*(point.module for point in entry_points(group=ENTRY_POINT_GROUP)), *user_modules])
+    components = components_by_kind(
+        sources, [*(point.module for point in entry_points(group=ENTRY_POINT_GROUP)), *user_modules]
+    )
     choices = [setting for setting in study.settings if setting.name in components]
     others = sorted(
         (setting for setting in study.settings if setting not in choices), key=lambda setting: setting.name == "base"
@@ -48,7 +50,7 @@ def help_text(user_modules: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def registered(sources: Sources, user_modules: Sequence[str] = ()) -> dict[str, dict[str, SettingsClass]]:
+def components_by_kind(sources: Sources, user_modules: Sequence[str] = ()) -> dict[str, dict[str, SettingsClass]]:
     """By kind of component and by name: every class with a decorator such as `@LOSSES.register`."""
     kinds = {match[1]: match[2] for text in sources.package_texts().values() for match in REGISTRY.finditer(text)}
     components: dict[str, dict[str, SettingsClass]] = {kind: {} for kind in kinds.values()}

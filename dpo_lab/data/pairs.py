@@ -67,64 +67,52 @@ class PairsSource(DataSource):
                 raise ValueError(f"data.columns: there is no field '{name}'.{suggestion(name, KNOWN_FIELDS)}")
 
     def load(self) -> Corpus:
-        train, held_out = self._train, self._eval
         counts: Counter[str] = Counter()
-        statistics = {"train": FeedbackStatistics(), "eval": FeedbackStatistics()}
+        train, held_out = FeedbackStatistics(), FeedbackStatistics()
         report, eval_report = ReadReport(), ReadReport()
-        for row in () if held_out is None else held_out.read(eval_report):
-            if _usable(row, counts):
-                statistics["eval"].add(row)
-        eval_digests = set(statistics["eval"].digests)
-        for row in train.read(report):
-            if _usable(row, counts):
-                side = self._side(row, eval_digests)
-                if side is None:
-                    counts[IN_EVAL] += 1
-                else:
-                    statistics[side].add(row)
+        if self._eval is not None:
+            for row in _usable(self._eval.read(eval_report), counts):
+                held_out.add(row)
+        eval_digests = set(held_out.digests)
+        for row in _usable(self._train.read(report), counts):
+            side = self._side(row, eval_digests)
+            if side is None:
+                counts[IN_EVAL] += 1
+            else:
+                (held_out if side == "eval" else train).add(row)
         noun = report.noun
-        sizes = {side: side_statistics.num_rows for side, side_statistics in statistics.items()}
-        if not all(sizes.values()):
+        if not train.num_rows or not held_out.num_rows:
             raise ValueError(
-                f"{train.source}: {sum(sizes.values())} usable {noun} leave {sizes['train']} to train on and {sizes['eval']} "
-                "held out; both are needed: give more prompts, or another data.eval_share"
+                f"{self._train.source}: {train.num_rows + held_out.num_rows} usable {noun} leave {train.num_rows} to train on "
+                f"and {held_out.num_rows} held out; both are needed: give more prompts, or another data.eval_share"
             )
-
-        def rows_of(side: str) -> Iterator[Feedback]:
-            if held_out is not None and side == "eval":
-                return (row for row in held_out.read(ReadReport()) if nothing_to_learn(row) is None)
-            usable = (row for row in train.read(ReadReport()) if nothing_to_learn(row) is None)
-            return (row for row in usable if self._side(row, eval_digests) == side)
-
-        def prompts(side: str) -> Collection[Prompt]:
-            return Reread(lambda: _distinct(row.prompt for row in rows_of(side)), len(statistics[side].prompts))
-
-        num_desirable = sizes["train"] - statistics["train"].num_undesirable
+        train_rows = Reread(lambda: self._rows("train", eval_digests), train.num_rows)
+        eval_rows = Reread(lambda: self._rows("eval", eval_digests), held_out.num_rows)
+        num_desirable = train.num_rows - train.num_undesirable
         return Corpus(
-            text=Reread(lambda: _texts(rows_of("train")), num_desirable),
-            train_prompts=prompts("train"),
-            eval_prompts=prompts("eval"),
-            train=Reread(lambda: rows_of("train"), sizes["train"]),
-            eval=Reread(lambda: rows_of("eval"), sizes["eval"]),
+            text=Reread(lambda: _texts(train_rows), num_desirable),
+            train_prompts=Reread(lambda: _prompts(train_rows), len(train.prompts)),
+            eval_prompts=Reread(lambda: _prompts(eval_rows), len(held_out.prompts)),
+            train=train_rows,
+            eval=eval_rows,
             counts={
                 f"{noun} read": report.num_rows + eval_report.num_rows,
                 **counts,
-                f"{noun} to train on": sizes["train"],
-                f"{noun} held out": sizes["eval"],
+                f"{noun} to train on": train.num_rows,
+                f"{noun} held out": held_out.num_rows,
                 **({"desirable ones to train on": num_desirable} if report.format is Format.unpaired else {}),
             },
             notes=[
-                *report.notes(train.source),
-                *([] if held_out is None else eval_report.notes(held_out.source)),
-                *data_warnings(noun, statistics["train"], statistics["eval"]),
+                *report.notes(self._train.source),
+                *([] if self._eval is None else eval_report.notes(self._eval.source)),
+                *data_warnings(noun, train, held_out),
             ],
         )
 
     def held_out(self) -> list[Feedback]:
         """The rows of `eval_path` alone, for no training; those with nothing to learn are left out."""
         assert self._eval is not None, "data.eval_path is not set"
-        counts: Counter[str] = Counter()
-        return [row for row in self._eval.read(ReadReport()) if _usable(row, counts)]
+        return list(_usable(self._eval.read(ReadReport())))
 
     def first(self) -> Feedback | None:
         return next(self._train.read(ReadReport()))
@@ -147,6 +135,12 @@ class PairsSource(DataSource):
         to_train = setting == "data.path"
         return RowReader(source, self.format, self.columns, self.on_bad_row, self.chat, to_train)
 
+    def _rows(self, side: str, eval_digests: Collection[int]) -> Iterator[Feedback]:
+        """The usable rows to train on, or those held out."""
+        if self._eval is not None and side == "eval":
+            return _usable(self._eval.read(ReadReport()))
+        return (row for row in _usable(self._train.read(ReadReport())) if self._side(row, eval_digests) == side)
+
     def _side(self, row: Feedback, eval_digests: Collection[int]) -> str | None:
         """The side of a usable row of `path`: "train" or "eval"; None for one that the rows of `eval_path` hold, too."""
         if self._eval is None:
@@ -154,12 +148,14 @@ class PairsSource(DataSource):
         return None if row_digest(row) in eval_digests else "train"
 
 
-def _usable(row: Feedback, counts: Counter[str]) -> bool:
-    """Whether there is something to learn from the row; if not, the reason is counted."""
-    reason = nothing_to_learn(row)
-    if reason is not None:
-        counts[reason] += 1
-    return reason is None
+def _usable(rows: Iterable[Feedback], counts: Counter[str] | None = None) -> Iterator[Feedback]:
+    """The rows that there is something to learn from; for the others, the reason is counted."""
+    for row in rows:
+        reason = nothing_to_learn(row)
+        if reason is None:
+            yield row
+        elif counts is not None:
+            counts[reason] += 1
 
 
 def _texts(rows: Iterable[Feedback]) -> Iterator[str]:
@@ -167,10 +163,11 @@ def _texts(rows: Iterable[Feedback]) -> Iterator[str]:
     return (plain(row.prompt) + row.completions[0] for row in rows if row.desirable is not False)
 
 
-def _distinct(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+def _prompts(rows: Iterable[Feedback]) -> Iterator[Prompt]:
+    """The different prompts, in order."""
     seen: set[int] = set()
-    for prompt in prompts:
-        digest = prompt_digest(prompt)
+    for row in rows:
+        digest = prompt_digest(row.prompt)
         if digest not in seen:
             seen.add(digest)
-            yield prompt
+            yield row.prompt

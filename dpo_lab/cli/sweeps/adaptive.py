@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState
 from dpo_lab.artifacts.digests import digest
 from dpo_lab.cli.grammar import parsed
 from dpo_lab.cli.sweeps.grid import launch
-from dpo_lab.cli.sweeps.ledger import Entry, Ledger, State
+from dpo_lab.cli.sweeps.ledger import Entry, JobState, Ledger
 from dpo_lab.cli.sweeps.task import Task
 from dpo_lab.cli.validation import validated
 from dpo_lab.pipeline.study_config import to_study
@@ -106,7 +106,7 @@ class Search:
         for trial in trials:
             words = [*self.fixed, *(self._word(trial, override) for override in self.swept)]
             entries.append(self.ledger.add(words, validated(self.task.job(words).config, words)))
-        launch(self.ledger, self.launcher, [entry.words for entry in entries if entry.state is State.waiting], first)
+        launch(self.ledger, self.launcher, [entry.words for entry in entries if entry.state is JobState.waiting], first)
         for trial, entry in zip(trials, entries, strict=True):
             self._tell(trial, entry)
 
@@ -114,7 +114,7 @@ class Search:
         """Diverged runs are pruned: the sampler takes them for bad, without a number."""
         summary = read_summary(entry.run) if entry.run is not None else {}
         shown = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
-        if entry.state in (State.done, State.reused) and entry.run is not None:
+        if entry.state in (JobState.done, JobState.reused) and entry.run is not None:
             for name in (self.goal.metric, *(["kl"] if self.goal.max_kl is not None else [])):
                 if not isinstance(summary.get(name), int | float):
                     known = sorted(key for key, value in summary.items() if isinstance(value, int | float))
@@ -133,7 +133,7 @@ class Search:
             self.study.tell(trial, summary[self.goal.metric])
             self.console.note(f"trial {trial.number}: {shown}  {self._result(summary[self.goal.metric], trial.user_attrs)}")
         else:
-            self.study.tell(trial, state=TrialState.PRUNED if entry.state is State.diverged else TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.PRUNED if entry.state is JobState.diverged else TrialState.FAIL)
             self.console.note(f"trial {trial.number}: {shown}  {entry.state}")
 
     def _result(self, value: float, of_run: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from dpo_lab.cli.sweeps.ledger import Entry, Ledger, State
+from dpo_lab.cli.sweeps.ledger import Entry, JobState, Ledger
 from dpo_lab.tracking import Console
 from dpo_lab.tracking.progress import duration
 
@@ -21,11 +21,11 @@ class Display:
         self.ledger = ledger
         self.console = console
         self.began = time.monotonic()
-        self.before = len(ledger.of(State.reused))
+        self.before = len(ledger.of(JobState.reused))
         self.told: set[int] = set()
         """Positions of the entries whose end has been told."""
         for index, entry in enumerate(ledger.entries):
-            if entry.state is State.reused:
+            if entry.state is JobState.reused:
                 self.told.add(index)
                 console.note(f"{ledger.title(entry)}: finished before, in {entry.run} (delete it to run it again)")
 
@@ -33,7 +33,7 @@ class Display:
         """A line for each job that has ended since the last call."""
         self.ledger.poll()
         for index, entry in enumerate(self.ledger.entries):
-            if index not in self.told and entry.state not in (State.waiting, State.running):
+            if index not in self.told and entry.state not in (JobState.waiting, JobState.running):
                 self.told.add(index)
                 self.console.note(self._line(entry))
 
@@ -58,7 +58,7 @@ class Display:
                 thread.join()
 
     def counts(self) -> dict[str, int]:
-        return {"running": len(self.ledger.of(State.running)), "failed": len(self.ledger.bad)}
+        return {"running": len(self.ledger.of(JobState.running)), "failed": len(self.ledger.bad)}
 
     def left(self) -> str:
         """Time left, at the mean speed since the sweep began."""

@@ -7,14 +7,14 @@ import sys
 from hydra.plugins.launcher import Launcher
 
 from dpo_lab.cli.sweeps.display import Display
-from dpo_lab.cli.sweeps.ledger import Ledger, State
+from dpo_lab.cli.sweeps.ledger import JobState, Ledger
 from dpo_lab.tracking import Console
 
 
 def run_grid(ledger: Ledger, launcher: Launcher) -> None:
     """Launch the jobs that wait, and follow them to their end. How each ended is in the ledger."""
     display = Display(ledger, Console())
-    waiting = [entry.words for entry in ledger.of(State.waiting)]
+    waiting = [entry.words for entry in ledger.of(JobState.waiting)]
     if in_process(launcher):
         for number, words in enumerate(waiting):
             launch(ledger, launcher, [words], number)
