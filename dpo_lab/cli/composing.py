@@ -144,11 +144,10 @@ class Composer(ConfigLoaderImpl):
         config = copy.deepcopy(self._of_choices[key])
         for override in values:
             _set(config, override)
-            (config.hydra.overrides.hydra if override.is_hydra_override() else config.hydra.overrides.task).append(
-                override.input_line
-            )
-        names = config.hydra.job.config.override_dirname
         own = [override for override in overrides if not override.is_hydra_override()]
+        config.hydra.overrides.task = [override.input_line for override in own]
+        config.hydra.overrides.hydra = [override.input_line for override in overrides if override not in own]
+        names = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(own, names.exclude_keys, names.item_sep, names.kv_sep)
         refuse_code(config.hydra)
         return config

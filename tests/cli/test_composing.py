@@ -64,10 +64,10 @@ def test_what_hydra_is_given_for_a_job_is_what_was_checked(merged: list[list[str
 
 
 def test_a_single_run_is_given_its_settings_by_the_laboratorys_rules(merged: list[list[str]]) -> None:
-    words = [QUICK, "vary=all", "seed=7"]
+    words = ["vary=all", QUICK, "seed=7", "loss=dpo"]
     config = Composer().load_configuration("config", words, RunMode.RUN)
     assert config.data.seed == config.evaluation.seed == 7
-    assert config.hydra.overrides.task == words
+    assert config.hydra.overrides.task == words, "in the order of the command, as a run directory's name has them"
     assert len(merged) == 1
 
 
