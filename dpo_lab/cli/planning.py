@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig
 
 from dpo_lab.cli.composing import Composer, of_sweep
 from dpo_lab.cli.grammar import key_of, of_hydra, parsed
@@ -29,24 +30,16 @@ def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) ->
     Raises ValueError for several values of one setting, or an experiment that is a sweep, without --multirun.
     """
     overrides = parsed(words, composer)
-    for override in overrides:
-        if override.is_sweep_override() and not multirun:
-            raise ValueError(
-                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
-                f"{override.get_key_element()}=[...]"
-            )
+    if not multirun:
+        _refuse_several_values(overrides)
     # A single job is composed here, as it will be run; of a sweep what its jobs have in common.
     hydra = composer.compose(in_order(words if not multirun else [word for word in words if of_sweep(word)])).hydra
     multirun = multirun or str(getattr(hydra.mode, "name", hydra.mode)) == "MULTIRUN"
     search = "metric" in hydra.sweeper
-    given = {key_of(word) for word in words}
-    params = {} if search and not multirun else hydra.sweeper.get("params") or {}
-    swept = parsed([f"{key}={value}" for key, value in params.items() if key not in given], composer)
-    choices = [_choices(override, search) for override in [*swept, *overrides] if not of_hydra(str(override.input_line))]
+    swept = [] if search and not multirun else _sweep_of_experiment(hydra, words, composer)
+    choices = [_choices(override, search) for override in [*swept, *overrides] if not override.is_hydra_override()]
     if search and multirun:
-        first = [values[0] for values in choices]
-        others = [[*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
-        return CommandJobs([first, *others], multirun, search=True)
+        return CommandJobs(_each_value_once(choices), multirun, search)
     jobs = [list(job) for job in product(*choices)]
     if swept and not multirun:
         keys = ", ".join(override.get_key_element() for override in swept)
@@ -54,6 +47,27 @@ def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) ->
             f"this experiment is a sweep over {keys}: add -m to run its {len(jobs)} jobs, or give a value for each"
         )
     return CommandJobs(jobs, multirun)
+
+
+def _refuse_several_values(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if override.is_sweep_override():
+            raise ValueError(
+                f"{override.input_line} gives several values: add -m to run each, or brackets for a list, "
+                f"{override.get_key_element()}=[...]"
+            )
+
+
+def _sweep_of_experiment(hydra: DictConfig, words: Sequence[str], composer: Composer) -> list[Override]:
+    """What an experiment's file sweeps of the settings that `words` do not give."""
+    given = {key_of(word) for word in words}
+    params = hydra.sweeper.get("params") or {}
+    return parsed([f"{key}={value}" for key, value in params.items() if key not in given], composer)
+
+
+def _each_value_once(choices: Sequence[list[str]]) -> list[list[str]]:
+    first = [values[0] for values in choices]
+    return [first, *([*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:])]
 
 
 def in_order(words: Sequence[str]) -> list[str]:
