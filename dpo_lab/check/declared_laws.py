@@ -1,7 +1,7 @@
 """The laws that a loss may declare (see `Laws`). One that it does not declare must be broken by some comparison.
 
-They are promises about the default settings, at any beta and any aggregate that the loss admits. What a loss adapts to the step
-(its state) follows the comparison, except where single values are compared before and after a move: there it stays as it was.
+They are promises about the default settings, at any beta and any aggregate that the loss supports. The state, in which a loss
+adapts to the step, follows the comparison; where single values are compared before and after a move it stays as it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpo_lab.check.general_laws import at_reference, gradient_of
-from dpo_lab.check.law import EXACT, law, prepared, same, seen, values
+from dpo_lab.check.law import EXACT, judged, law, prepared, same, values
 from dpo_lab.check.strategies import admitted, promises
 from dpo_lab.check.transforms import lowered, rows_of, scaled, swapped
 from dpo_lab.losses import PreferenceLoss
@@ -71,7 +71,7 @@ def monotone(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
 
 
 def never_rises(loss: PreferenceLoss, before: Float[Tensor, " b"], after: Float[Tensor, " b"], when: str) -> None:
-    before, after = seen(loss, before), seen(loss, after)
+    before, after = judged(loss, before), judged(loss, after)
     excess = after - before - EXACT * (1 + before.abs())
     assert not (excess > 0).any(), f"rose from {before[excess.argmax()]:.9g} to {after[excess.argmax()]:.9g} {when}"
 
@@ -80,9 +80,9 @@ def never_rises(loss: PreferenceLoss, before: Float[Tensor, " b"], after: Float[
 def convex(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """In the log-probability of each candidate."""
     ready, by = prepared(loss, logps, batch), steps(batch, 0.01, 20.0)
-    here = seen(loss, ready(logps, batch))
+    here = judged(loss, ready(logps, batch))
     for candidate in range(len(logps.mask)):
-        middle, far = (seen(loss, ready(lowered(loss, logps, batch, times * by, candidate), batch)) for times in (1.0, 2.0))
+        middle, far = (judged(loss, ready(lowered(loss, logps, batch, times * by, candidate), batch)) for times in (1.0, 2.0))
         chord = (here + far) / 2
         excess = middle - chord - EXACT * (1 + here.abs() + far.abs())
         at = int(excess.argmax())

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from dpo_lab.check.law import EXACT, law, prepared, same, seen, values
+from dpo_lab.check.law import EXACT, judged, law, prepared, same, values
 from dpo_lab.check.strategies import fixed, numbers_of_candidates, sample
 from dpo_lab.check.transforms import collapsed, lowered, padded, rows_of
 from dpo_lab.losses.base import PreferenceLoss
@@ -25,18 +25,18 @@ def value_at_the_reference(loss: PreferenceLoss, logps: Logps, batch: CandidateB
     """While the policy equals the reference, a loss is its declared constant, whatever the lengths."""
     constant = loss.value_at_reference(batch.num_candidates)
     if constant is not None:
-        found = values(loss, at_reference(logps), batch)
-        same(found, torch.full_like(found, constant), "the value while policy and reference are equal")
+        start = values(loss, at_reference(logps), batch)
+        same(start, torch.full_like(start, constant), "the value while policy and reference are equal")
 
 
 @law(fixed)
 def no_constant_is_left_out(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """A loss that declares no value at the reference has none: its values there differ."""
     for k in numbers_of_candidates(type(loss)):
-        drawn, of = sample(k)
-        found = values(loss, at_reference(drawn), of)
-        constant = bool((found - found[0]).abs().max() < EXACT)
-        assert not constant or loss.value_at_reference(k) is not None, f"of {k} candidates every value is {found[0]:.9g}"
+        many_logps, many_batch = sample(k)
+        start = values(loss, at_reference(many_logps), many_batch)
+        constant = bool((start - start[0]).abs().max() < EXACT)
+        assert not constant or loss.value_at_reference(k) is not None, f"of {k} candidates every value is {start[0]:.9g}"
 
 
 def at_reference(logps: Logps) -> Logps:
@@ -47,8 +47,8 @@ def at_reference(logps: Logps) -> Logps:
     return replace(logps, policy=logps.reference, kl=kl, mismatched=mismatched)
 
 
-class _Held(TorchFunctionMode):
-    """What the first call detaches, later calls are given again: a constant is what gradients take it for."""
+class _HeldConstants(TorchFunctionMode):
+    """Replays what the first call detached: for finite differences it must stay as constant as it is for autograd."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,10 +75,10 @@ def gradient_of_finite_differences(loss: PreferenceLoss, logps: Logps, batch: Ca
     weights = 0.5 + torch.rand(len(batch), generator=draw, dtype=torch.float64)
     inputs = {name: getattr(logps, name) for name in ("policy", "kl") if getattr(logps, name) is not None}
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
-    held = _Held()
+    held = _HeldConstants()
     with held:
         here = (weights * ready(replace(logps, **leaves), batch)).sum()
-    found = torch.autograd.grad(here, list(leaves.values()), allow_unused=True)
+    gradients = torch.autograd.grad(here, list(leaves.values()), allow_unused=True)
     h = 1e-6
     for direction in range(3):
         along = {n: (0.5 + torch.rand(t.shape, generator=draw, dtype=t.dtype)) * logps.mask for n, t in inputs.items()}
@@ -92,7 +92,7 @@ def gradient_of_finite_differences(loss: PreferenceLoss, logps: Logps, batch: Ca
                 side = (weights * ready(replace(logps, **moved), batch)).sum()
             sides.append(side.detach())
         up, down = (sides[0] - here.detach()) / h, (here.detach() - sides[1]) / h
-        slope = sum(((g * along[n]).sum() for n, g in zip(leaves, found, strict=True) if g is not None), torch.zeros(()))
+        slope = sum(((g * along[n]).sum() for n, g in zip(leaves, gradients, strict=True) if g is not None), torch.zeros(()))
         # Rounding of the values over h, curvature within h, and one side against the other at a kink.
         allowed = 1e-6 * (1 + up.abs() + down.abs()) + 1e-8 * here.detach().abs() + (up - down).abs()
         assert (slope - (up + down) / 2).abs() <= allowed, (
@@ -105,9 +105,9 @@ def no_gradient_reaches_the_reference(loss: PreferenceLoss, logps: Logps, batch:
     """Gradients reach the policy, and never the reference."""
     assert logps.reference is not None
     policy, reference = logps.policy.clone().requires_grad_(), logps.reference.clone().requires_grad_()
-    found = prepared(loss, logps, batch)(replace(logps, policy=policy, reference=reference), batch).sum()
-    assert found.requires_grad, "no gradient reaches the policy"
-    _, leak = torch.autograd.grad(found, [policy, reference], allow_unused=True)
+    total = prepared(loss, logps, batch)(replace(logps, policy=policy, reference=reference), batch).sum()
+    assert total.requires_grad, "no gradient reaches the policy"
+    _, leak = torch.autograd.grad(total, [policy, reference], allow_unused=True)
     assert leak is None or not leak.any(), f"the reference gets a gradient of {leak.abs().max():.3g}"
 
 
@@ -138,14 +138,14 @@ def padding_changes_nothing(loss: PreferenceLoss, logps: Logps, batch: Candidate
         wide, wide_batch = padded(logps, batch, at)
         same(values(loss, wide, wide_batch), values(loss, logps, batch), "the value with more padding")
         same(rewards(loss, wide, wide_batch), rewards(loss, logps, batch), "a reward with more padding")
-        found = gradient_of(loss, wide, wide_batch)
-        same(found[wide.mask], gradient[logps.mask], "a token's gradient with more padding")
+        padded_gradient = gradient_of(loss, wide, wide_batch)
+        same(padded_gradient[wide.mask], gradient[logps.mask], "a token's gradient with more padding")
 
 
 def gradient_of(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b m"]:
     policy = logps.policy.detach().clone().requires_grad_()
-    found = prepared(loss, logps, batch)(replace(logps, policy=policy), batch)
-    (gradient,) = torch.autograd.grad(found.sum(), policy)
+    total = prepared(loss, logps, batch)(replace(logps, policy=policy), batch).sum()
+    (gradient,) = torch.autograd.grad(total, policy)
     return gradient
 
 
@@ -155,7 +155,7 @@ def order_of_prompts(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) 
     rows = torch.arange(len(batch)).flip(0).roll(1)
     permuted = rows_of(logps, batch, rows)
     expected = values(loss, logps, batch)
-    same(seen(loss, values(loss, *permuted)), seen(loss, expected[rows]), "the value in another order of prompts")
+    same(judged(loss, values(loss, *permuted)), judged(loss, expected[rows]), "the value in another order of prompts")
     same(rewards(loss, *permuted), rewards(loss, logps, batch)[:, rows], "a reward in another order of prompts")
 
 
@@ -187,9 +187,9 @@ def rewards_are_per_candidate(loss: PreferenceLoss, logps: Logps, batch: Candida
 def rewards_are_what_is_compared(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> None:
     """Loss and rewards aggregate alike: the rejected completion counts the same as one token that is as likely."""
     if loss.options.aggregate in (Aggregate.sum, Aggregate.mean):
-        one = collapsed(loss, logps, batch, candidate=1)
-        same(values(loss, *one), values(loss, logps, batch), "the value with the rejected completion as one token")
-        same(rewards(loss, *one), rewards(loss, logps, batch), "a reward with the rejected completion as one token")
+        single = collapsed(loss, logps, batch, candidate=1)
+        same(values(loss, *single), values(loss, logps, batch), "the value with the rejected completion as one token")
+        same(rewards(loss, *single), rewards(loss, logps, batch), "a reward with the rejected completion as one token")
 
 
 @law()

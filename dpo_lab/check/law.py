@@ -1,4 +1,4 @@
-"""What a law is, and how a loss is asked for its values without being changed by the question."""
+"""What a law is, and how its check asks a loss for values."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def law(
 ) -> Callable[[Check], Law]:
     """Decorator: the function's name and docstring are the law's."""
 
-    def of(check: Check) -> Law:
+    def named(check: Check) -> Law:
         sentence = " ".join((check.__doc__ or "").split())
         return Law(check.__name__, sentence, check, lambda loss_class: drawn(loss_class, k=k, **limits), k)
 
-    return of
+    return named
 
 
 @dataclass
@@ -70,17 +70,17 @@ def values(loss: PreferenceLoss, logps: Logps, batch: CandidateBatch) -> Float[T
     return prepared(loss, logps, batch)(logps, batch)
 
 
-def seen(loss: PreferenceLoss, found: Float[Tensor, " b"]) -> Float[Tensor, " n"]:
+def judged(loss: PreferenceLoss, values: Float[Tensor, " b"]) -> Float[Tensor, " n"]:
     """What a law about single values is about: each prompt's value, or their sum where the prompts share one."""
-    return found if loss.laws.rowwise else found.sum(dim=0, keepdim=True)
+    return values if loss.laws.rowwise else values.sum(dim=0, keepdim=True)
 
 
-def same(found: Float[Tensor, "*s"], expected: Float[Tensor, "*s"], what: str, tolerance: float = EXACT) -> None:
+def same(actual: Float[Tensor, "*s"], expected: Float[Tensor, "*s"], what: str, tolerance: float = EXACT) -> None:
     """Raises AssertionError with both numbers where they differ most."""
-    assert found.shape == expected.shape, f"{what}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
-    excess = (found - expected).abs() - tolerance * (1 + expected.abs())
+    assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    excess = (actual - expected).abs() - tolerance * (1 + expected.abs())
     wrong = (excess > 0) | ~excess.isfinite()
-    equal = (found == expected) | (found.isnan() & expected.isnan())
+    equal = (actual == expected) | (actual.isnan() & expected.isnan())
     if bool((wrong & ~equal).any()):
         at = int(torch.where(wrong & ~equal, excess.nan_to_num(torch.inf, torch.inf), -torch.inf).argmax())
-        raise AssertionError(f"{what}: {found.flatten()[at]:.9g}, expected {expected.flatten()[at]:.9g}")
+        raise AssertionError(f"{what}: {actual.flatten()[at]:.9g}, expected {expected.flatten()[at]:.9g}")

@@ -54,8 +54,8 @@ def halves(draw: Draw, loss_class: Loss, k: tuple[int, ...]) -> Drawn:
     dtype = draw(st.sampled_from([torch.bfloat16, torch.float16]))
     logps, batch = draw(comparisons(k=draw(st.sampled_from(numbers_of_candidates(loss_class, k))), uncertain=True))
     assert logps.reference is not None
-    found = complete(logps.policy.to(dtype), logps.reference.to(dtype), logps.mask, batch.confidence.float())
-    return (draw(configured(loss_class)), *found)
+    halved = complete(logps.policy.to(dtype), logps.reference.to(dtype), logps.mask, batch.confidence.float())
+    return (draw(configured(loss_class)), *halved)
 
 
 @law(halves)

@@ -1,4 +1,4 @@
-"""The zoo: every loss of a pair, and how hard it pulls, against the margin."""
+"""The picture of the losses: value and gradient of every loss of pairs, against the reward margin."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def curve_of(name: str, loss_class: Loss) -> Curve | None:
     start = -1.0 if mean and not loss.needs_reference else -1.05 * REACH / (2 * loss.beta)
     room = 0.98 * -start if not loss.needs_reference else torch.inf
     moves = torch.linspace(-1, 1, 801, dtype=torch.float64) * min(REACH / (2 * loss.beta), room)
-    found = [at(loss, start, move) for move in moves]
-    margins, values = (torch.stack(each) for each in zip(*found, strict=True))
+    points = [at(loss, start, move) for move in moves]
+    margins, values = (torch.stack(numbers) for numbers in zip(*points, strict=True))
     known = margins.isfinite() & values.isfinite()
     margins, values = margins[known], values[known]
     if len(margins) < 3 or (margins.diff() <= 0).any() or margins.max() < 1:
@@ -90,7 +90,7 @@ def at(loss: PreferenceLoss, start: float, move: Float[Tensor, ""]) -> tuple[Flo
 def compose(curves: Sequence[Curve], left_out: Sequence[str]) -> Figure:
     """The picture, not yet drawn. Each loss is measured from its value at margin 0, in units of its pull there."""
     groups = {group: [curve for curve in curves if curve.group == group] for group in GROUPS}
-    rows = [(group, each[i : i + COLUMNS]) for group, each in groups.items() for i in range(0, len(each), COLUMNS)]
+    rows = [(group, kind[i : i + COLUMNS]) for group, kind in groups.items() for i in range(0, len(kind), COLUMNS)]
     height = 1.6 + 2.0 * len(rows)
     figure = Figure(figsize=(13, height), dpi=130, facecolor="white")
     figure.text(0.04, 1 - 0.33 / height, "The zoo of losses", fontsize=18, fontweight="bold", color=INK, va="center")

@@ -1,4 +1,4 @@
-"""What the laws found, for a reader: one table, and below it every broken law with its counter-example."""
+"""The report of `python -m dpo_lab.check`: a table of verdicts, and below it every broken law with its counter-example."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def described(drawn: Drawn) -> list[str]:
 
 def settings_of(loss: PreferenceLoss) -> str:
     """What differs from the defaults, as words of a command line."""
-    usual, found = default(type(loss)), {f.name: getattr(loss, f.name) for f in fields(loss)}
-    changed = {name: value for name, value in found.items() if value != getattr(usual, name)}
+    usual, settings = default(type(loss)), {f.name: getattr(loss, f.name) for f in fields(loss)}
+    changed = {name: value for name, value in settings.items() if value != getattr(usual, name)}
     return " ".join(f"loss.{name}={worded(value)}" for name, value in changed.items())
 
 
@@ -88,7 +88,7 @@ def worded(value: Any) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     if hasattr(value, "__dataclass_fields__"):
-        return "{" + ", ".join(f"{name}: {worded(of)}" for name, of in vars(value).items() if of) + "}"
+        return "{" + ", ".join(f"{name}: {worded(part)}" for name, part in vars(value).items() if part) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What the laws are tested on: comparisons in which everything a loss may read is present, and losses with their settings."""
+"""Hypothesis strategies: losses with drawn settings, and comparisons that hold everything a loss may read."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def complete(
     mismatched = Logps(
         (other_policy * other_mask).to(policy.dtype), (other_reference * other_mask).to(policy.dtype), other_mask
     )
-    found = Logps(policy, reference, mask, kl=kl.to(policy.dtype), collision=collision.to(policy.dtype), mismatched=mismatched)
-    return found, batch
+    logps = Logps(policy, reference, mask, kl=kl.to(policy.dtype), collision=collision.to(policy.dtype), mismatched=mismatched)
+    return logps, batch
 
 
 @st.composite
@@ -116,7 +116,7 @@ def numbers_of_candidates(loss_class: Loss, k: tuple[int, ...] = (1, 2, 3)) -> l
 
 
 def default(loss_class: Loss) -> PreferenceLoss:
-    """The loss as it comes."""
+    """The loss with its default settings."""
     settings: dict[str, Any] = {}
     return loss_class(**settings)
 
@@ -128,17 +128,17 @@ def sample(k: int) -> tuple[Logps, CandidateBatch]:
 
 
 def fixed(loss_class: Loss, k: tuple[int, ...]) -> st.SearchStrategy[Drawn]:
-    """The loss as it comes, on a sample where every setting shows: there is nothing to draw."""
+    """The loss with its default settings, on a sample where every setting shows: there is nothing to draw."""
     return st.builds(lambda: (default(loss_class), *sample(numbers_of_candidates(loss_class, k)[0])))
 
 
 def configured(loss_class: Loss, **fixed: Any) -> st.SearchStrategy[PreferenceLoss]:
-    """The loss with any of the shared settings that it admits; `fixed` ones as they are, unless it refuses them."""
+    """The loss with any of the shared settings that it supports; `fixed` ones as they are, unless it does not support them."""
     return _configured(loss_class, tuple(OPTIONS), fixed)
 
 
 def strengths(loss_class: Loss) -> st.SearchStrategy[PreferenceLoss]:
-    """The loss with its default settings, but for any beta and any aggregate that it admits."""
+    """The loss with its default settings, but for any beta and any aggregate that it supports."""
     return _configured(loss_class, ("beta", "aggregate"), {})
 
 
@@ -154,7 +154,7 @@ def _configured(draw: Draw, loss_class: Loss, names: tuple[str, ...], fixed: dic
 
 
 def admitted(loss: PreferenceLoss, name: str, value: Any) -> PreferenceLoss | None:
-    """The same loss with another setting, or None where it refuses that."""
+    """The same loss with another setting, or None where it does not support that."""
     try:
         return replace(loss, **{name: value})
     except ValueError:

@@ -1,4 +1,4 @@
-"""Changes of a comparison that laws speak of."""
+"""Changes of a comparison: rows chosen, candidates swapped, log-probabilities lowered, padding added."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def padded(logps: Logps, batch: CandidateBatch, at: int, num: int = 3) -> tuple[
     """`num` columns of padding inserted before column `at`, in the mismatched completions too."""
 
     def widened(tensor: Tensor) -> Tensor:
-        gap = tensor.new_zeros((*tensor.shape[:2], num))
-        return torch.cat((tensor[:, :, :at], gap, tensor[:, :, at:]), dim=2)
+        columns = tensor.new_zeros((*tensor.shape[:2], num))
+        return torch.cat((tensor[:, :, :at], columns, tensor[:, :, at:]), dim=2)
 
     mask, completions = widened(batch.mask), widened(batch.completions)
     return _each(logps, widened), replace(batch, mask=mask, completions=completions)

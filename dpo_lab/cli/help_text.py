@@ -36,7 +36,9 @@ def help_text(user_modules: Sequence[str] = ()) -> str:
     sources = Sources()
     study = sources.settings_class("dpo_lab.pipeline.study", "Study")
     assert study is not None
-    components = registered(sources, [*(point.module for point in entry_points(group=ENTRY_POINT_GROUP)), *user_modules])
+    components = components_by_kind(
+        sources, [*(point.module for point in entry_points(group=ENTRY_POINT_GROUP)), *user_modules]
+    )
     choices = [setting for setting in study.settings if setting.name in components]
     others = sorted(
         (setting for setting in study.settings if setting not in choices), key=lambda setting: setting.name == "base"
@@ -48,7 +50,7 @@ def help_text(user_modules: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def registered(sources: Sources, user_modules: Sequence[str] = ()) -> dict[str, dict[str, SettingsClass]]:
+def components_by_kind(sources: Sources, user_modules: Sequence[str] = ()) -> dict[str, dict[str, SettingsClass]]:
     """By kind of component and by name: every class with a decorator such as `@LOSSES.register`."""
     kinds = {match[1]: match[2] for text in sources.package_texts().values() for match in REGISTRY.finditer(text)}
     components: dict[str, dict[str, SettingsClass]] = {kind: {} for kind in kinds.values()}
@@ -73,12 +75,12 @@ def _experiments() -> Iterator[str]:
 
 @dataclass
 class Page:
-    """Lines for settings, each class of them told once."""
+    """The lines of the settings; a class used twice is listed once."""
 
     sources: Sources
     kinds: set[str]
-    told: dict[str, str] = field(default_factory=dict)
-    """Classes whose settings are on the page already, and below which setting."""
+    listed: dict[str, str] = field(default_factory=dict)
+    """Settings classes that are listed already, and under which setting."""
 
     def settings(self, settings: Iterable[Setting], prefix: str = "", indent: int = 2) -> Iterator[str]:
         for setting in settings:
@@ -90,11 +92,11 @@ class Page:
             elif nested is None:
                 values = f" ({', '.join(setting.values)})" if setting.values else ""
                 yield from entry(f"{path}={setting.default}", f"{setting.meaning}{values}".strip(), indent)
-            elif nested.name in self.told:
-                yield from entry(f"{path}.*", f"The same settings as {self.told[nested.name]}.*", indent)
+            elif nested.name in self.listed:
+                yield from entry(f"{path}.*", f"The same settings as {self.listed[nested.name]}.*", indent)
             else:
                 if indent == 2:
-                    self.told[nested.name] = path
+                    self.listed[nested.name] = path
                 yield from entry(f"{path}.*", nested.doc, indent)
                 yield from self.settings(nested.settings, f"{path}.", indent)
 

@@ -32,8 +32,8 @@ def _mpo() -> list[Any]:
 class MixLoss(PreferenceLoss):
     """sum_i weight_i * loss_i. By default MPO: 0.8 dpo + 0.2 bco + 1.0 sft (a mean). Wang et al. 2024, arXiv:2411.10442.
 
-    Several losses at once, each with its settings: loss.parts=[{name: dpo, weight: 0.8, beta: 0.1}, {name: sft}]. It needs and
-    refuses what its parts do; rewards are those of the first part. State and extra metrics carry the part's position in front:
+    Several losses at once, each with its settings: loss.parts=[{name: dpo, weight: 0.8, beta: 0.1}, {name: sft}]. It needs what
+    its parts need; rewards are those of the first part. State and extra metrics carry the part's position in front:
     `1.mean`.
     """
 
@@ -75,6 +75,9 @@ class MixLoss(PreferenceLoss):
         losses = [loss(logps, batch, own) for loss, own in self._with_states(state)]
         first, *others = [weight * values for weight, values in zip(self.weights, losses, strict=True)]
         return sum(others, start=first)
+
+    def logratios(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
+        return self.losses[0].logratios(logps, batch, _of_part(0, state))
 
     def rewards(self, logps: Logps, batch: CandidateBatch, state: State = NO_STATE) -> Float[Tensor, "k b"]:
         return self.losses[0].rewards(logps, batch, _of_part(0, state))

@@ -43,12 +43,12 @@ class Pair:
     def where(self, condition: Bool[Tensor, "*s"], other: Pair) -> Pair:
         """These pairs where the condition holds, the others elsewhere."""
 
-        def of_sides(ours: Side, theirs: Side) -> Side:
-            both = {f.name: (getattr(ours, f.name), getattr(theirs, f.name)) for f in fields(Side)}
+        def either(ours: Side, others: Side) -> Side:
+            both = {f.name: (getattr(ours, f.name), getattr(others, f.name)) for f in fields(Side)}
             mixed: dict[str, Any] = {name: a if a is None else torch.where(condition, a, b) for name, (a, b) in both.items()}
             return Side(**mixed)
 
-        chosen, rejected = of_sides(self.chosen, other.chosen), of_sides(self.rejected, other.rejected)
+        chosen, rejected = either(self.chosen, other.chosen), either(self.rejected, other.rejected)
         return Pair(chosen, rejected, torch.where(condition, self.diff, other.diff), self.state)
 
 
@@ -97,8 +97,10 @@ class PairLoss(PreferenceLoss):
         }
 
         def side(candidates: Tensor) -> Side:
-            of_side: dict[str, Any] = {name: of if of is None else of[candidates] for name, of in per_candidate.items()}
-            return Side(**of_side)
+            numbers: dict[str, Any] = {
+                name: None if known is None else known[candidates] for name, known in per_candidate.items()
+            }
+            return Side(**numbers)
 
         chosen, rejected = map(side, pairs_of(batch.num_candidates, logps.mask.device))
         diff = chosen.logratio - rejected.logratio

@@ -74,7 +74,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(shown, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(of)}" for key, of in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {shown(part)}" for key, part in value.items()) + "}"
     return str(value.value) if isinstance(value, Enum) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

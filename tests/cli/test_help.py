@@ -14,13 +14,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from dpo_lab.cli import CONF
-from dpo_lab.cli.help_text import help_text, registered
+from dpo_lab.cli.help_text import components_by_kind, help_text
 from dpo_lab.cli.source_reading import REQUIRED, Setting, Sources
 from dpo_lab.pipeline.study import CHOICES, Study
 from dpo_lab.registry import Registry
 
 SOURCES = Sources()
-COMPONENTS = registered(SOURCES)
+COMPONENTS = components_by_kind(SOURCES)
 TEXT = help_text()
 
 

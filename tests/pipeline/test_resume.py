@@ -12,7 +12,7 @@ import pytest
 from processes import QUICKSTART
 
 from dpo_lab.cli.composing import composed
-from dpo_lab.cli.sweeps.ledger import Ledger, State
+from dpo_lab.cli.sweeps.ledger import JobState, Ledger
 from dpo_lab.pipeline.execute import execute
 from dpo_lab.pipeline.resume import finished_run, run_to_resume, unfinished_run
 from dpo_lab.pipeline.runners.evaluate import EvaluateRunner
@@ -190,7 +190,7 @@ def test_a_run_that_went_on_under_other_code_is_like_no_other(config: Any, study
     assert any("losses/dpo.py" in line for line in facts["changed_on_the_way"])
     told: list[str] = []
     assert finished_run(study, told.append) is None
-    assert told == [f"{path} is finished, but run again: it went on under other code than it began with"]
+    assert told == [f"{path} is finished, but run again: it was resumed under other code than it began with"]
 
 
 def test_what_only_looks_or_judges_is_done_again_each_time(study: Study, left: Callable[..., Path]) -> None:
@@ -201,7 +201,7 @@ def test_what_only_looks_or_judges_is_done_again_each_time(study: Study, left: C
         (path / "summary.json").write_text("{}")
         assert (finished_run(each, pytest.fail) == path) == counts
         ledger = Ledger()
-        assert (ledger.add(["x"], each).state is State.reused) == counts
+        assert (ledger.add(["x"], each).state is JobState.reused) == counts
 
 
 def test_a_run_of_an_older_version_is_refused_as_that(study: Study, left: Callable[..., Path]) -> None:

@@ -168,6 +168,12 @@ def test_the_package_offers_its_names_without_loading_torch() -> None:
     assert shown == set(dpo_lab.__all__)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_folders_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:conf|docs|dpo_lab|experiments|tests)/[\w./-]*)`", TEXTS[page.name])
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_the_readme_is_one_page_with_a_picture() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 120
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", TEXTS["README.md"])
@@ -209,7 +215,7 @@ def test_what_a_run_foresees_and_every_loss_logs_has_a_meaning() -> None:
     found = {*OF_SAMPLES, *OF_REWARDS}
     for name in LOSSES:
         study: Any = SimpleNamespace(
-            loss=LOSSES[name](), reference=SimpleNamespace(has_logps=True), reward=SimpleNamespace(name="x")
+            loss=LOSSES[name](), reference=SimpleNamespace(has_logps=True), reward=SimpleNamespace(has_scores=True)
         )
         found |= metric_names(study, None)
     assert len(found) > 30

@@ -1,4 +1,4 @@
-"""How the jobs of a sweep stand. The run directories say so, wherever the runs are done."""
+"""The ledger of a sweep: the state of each job, as its run directory shows it, wherever it runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dpo_lab.tracking import read_run
 from dpo_lab.tracking.run_directory import path_below
 
 
-class State(StrEnum):
-    """How a job stands."""
+class JobState(StrEnum):
+    """The state of a job."""
 
     waiting = "waiting"
     running = "running"
@@ -31,51 +31,51 @@ class State(StrEnum):
 
     @property
     def bad(self) -> bool:
-        return self in (State.failed, State.preempted, State.diverged)
+        return self in (JobState.failed, JobState.preempted, JobState.diverged)
 
 
-STATES = {"running": State.running, "done": State.done, "failed": State.failed}
-STATES |= {"preempted": State.preempted, "diverged": State.diverged}
-"""By the status in run.json."""
+STATES = {"running": JobState.running, "done": JobState.done, "failed": JobState.failed}
+STATES |= {"preempted": JobState.preempted, "diverged": JobState.diverged}
+"""The state of a job by the status in its run.json."""
 
 
 @dataclass
 class Entry:
-    """A job: its override words, the key and the place of its run, and what has become of it."""
+    """A job of a sweep: its override words, its run, and its state."""
 
     words: list[str]
     key: str
     folder: Path
-    """Where the runs of its study's name lie."""
+    """The directory that holds runs of its study's name."""
     lock: Path
-    state: State = State.waiting
+    state: JobState = JobState.waiting
     run: Path | None = None
     reason: str = ""
 
 
 @dataclass
 class Ledger:
-    """The jobs of a sweep."""
+    """The state of each job of a sweep."""
 
     entries: list[Entry] = field(default_factory=list)
     seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    """Each run.json that has been read, as it was then."""
+    """Time and inode of each run.json when it was last read."""
     finished: dict[str, Path] = field(default_factory=dict)
     """The newest finished run of each key that was there before the sweep."""
     guard: RLock = field(default_factory=RLock)
     """A display polls from a thread of its own."""
 
     def add(self, words: Sequence[str], study: Study) -> Entry:
-        """A further job. It counts as finished before if a finished run of exactly this study is there, of those that train."""
+        """Add a job. It counts as finished before if its study trains and a finished run of exactly this study exists."""
         folder = path_below(Path(study.runs), study.name)
         if all(entry.folder != folder for entry in self.entries):
             for path, facts in self._news(folder):
-                if facts.get("status") == State.done and (path / "summary.json").is_file():
+                if facts.get("status") == JobState.done and (path / "summary.json").is_file():
                     self.finished[str(facts.get("config_key"))] = path
         key = config_key(study)
         finished = self.finished.get(key) if study.runner.trains else None
-        entry = Entry(list(words), key, folder, lock_file(study, key), run=finished)
-        entry.state = State.waiting if entry.run is None else State.reused
+        entry = Entry(list(words), key, folder, job_lock(study, key), run=finished)
+        entry.state = JobState.waiting if entry.run is None else JobState.reused
         if entry.run is not None and (bound := read_run(entry.run).get("bounded_by")):
             entry.reason = f"stopped by {bound} where this machine was by then"
         self.entries.append(entry)
@@ -86,28 +86,28 @@ class Ledger:
         with self.guard:
             for folder in {entry.folder for entry in self.entries}:
                 for path, facts in self._news(folder):
-                    for entry in self.of(State.waiting, State.running):
+                    for entry in self.of(JobState.waiting, JobState.running):
                         if entry.key == facts.get("config_key"):
                             entry.run, entry.reason = path, str(facts.get("reason", ""))
                             entry.state = STATES[facts["status"]]
 
     def settle(self, words: Sequence[str], code: int | None) -> None:
-        """The job with these words was launched, and returned `code` (None: nothing): it is over, one way or the other."""
+        """Record the end of the job with these words; `code` is the exit status, None where there is none."""
         with self.guard:
             self.poll()
-            for entry in (entry for entry in self.of(State.waiting, State.running) if entry.words == list(words)):
+            for entry in (entry for entry in self.of(JobState.waiting, JobState.running) if entry.words == list(words)):
                 if entry.run is not None and not entry.run.is_dir():  # it was refused: that leaves no run
-                    entry.state, entry.run = State.waiting, None
-                if entry.state is State.running and entry.run is not None and is_free(entry.lock):
-                    entry.state, entry.reason = State.failed, "its process was killed"
+                    entry.state, entry.run = JobState.waiting, None
+                if entry.state is JobState.running and entry.run is not None and lock_is_free(entry.lock):
+                    entry.state, entry.reason = JobState.failed, "its process was killed"
                     facts = {**read_run(entry.run), "status": entry.state.value, "reason": entry.reason}
                     write_atomically(entry.run / "run.json", to_text(facts))
-                elif entry.state is State.waiting and code == 0:
-                    entry.state = State.done
-                elif entry.state is State.waiting:
-                    entry.state, entry.reason = State.failed, "it never began" if code is None else f"exit status {code}"
+                elif entry.state is JobState.waiting and code == 0:
+                    entry.state = JobState.done
+                elif entry.state is JobState.waiting:
+                    entry.state, entry.reason = JobState.failed, "it never began" if code is None else f"exit status {code}"
 
-    def of(self, *states: State) -> list[Entry]:
+    def of(self, *states: JobState) -> list[Entry]:
         return [entry for entry in self.entries if entry.state in states]
 
     @property
@@ -115,7 +115,7 @@ class Ledger:
         return [entry for entry in self.entries if entry.state.bad]
 
     def title(self, entry: Entry) -> str:
-        """What tells the job from the others: the words that not all have."""
+        """The words that distinguish the job from the others."""
         shared = set(self.entries[0].words).intersection(*(other.words for other in self.entries))
         return " ".join(word for word in entry.words if word not in shared) or " ".join(entry.words)
 
@@ -129,12 +129,12 @@ class Ledger:
                 yield file.parent, read_run(file.parent)
 
 
-def lock_file(study: Study, key: str) -> Path:
-    """Held by the process that runs the study as a job of a sweep; the lock dies with the process."""
+def job_lock(study: Study, key: str) -> Path:
+    """The lock that a process holds while it runs the study; it is released when the process dies."""
     return Path(study.runs) / ".sweeps" / f"{key}.lock"
 
 
-def is_free(lock: Path) -> bool:
+def lock_is_free(lock: Path) -> bool:
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):

@@ -1,4 +1,4 @@
-"""One job of a command, wherever it is run: in this process, in another, or on another machine."""
+"""Running one job of a command: in this process, in another, or on another machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dpo_lab.cli.composing import Composer
-from dpo_lab.cli.sweeps.ledger import Ledger, lock_file
+from dpo_lab.cli.sweeps.ledger import Ledger, job_lock
 from dpo_lab.pipeline.base import runner_of
 from dpo_lab.pipeline.execute import execute
 from dpo_lab.pipeline.resume import finished_run
@@ -27,7 +27,7 @@ from dpo_lab.tracking import Console
 
 @dataclass
 class Job:
-    """What one run of a command is: its override words, and the settings that they make."""
+    """One run of a command: its override words, and the settings that they compose to."""
 
     words: list[str]
     config: DictConfig
@@ -90,7 +90,7 @@ class Task:
 @contextmanager
 def alone_with(study: Study) -> Iterator[bool]:
     """Holds the study's lock, so that a sweep does not resume a run that is under way; false if another process holds it."""
-    lock = FileLock(lock_file(study, config_key(study)))
+    lock = FileLock(job_lock(study, config_key(study)))
     try:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

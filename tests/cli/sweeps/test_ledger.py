@@ -16,7 +16,7 @@ from filelock import FileLock
 from dpo_lab.cli.composing import composed
 from dpo_lab.cli.main import sum_up
 from dpo_lab.cli.sweeps.display import Display
-from dpo_lab.cli.sweeps.ledger import Ledger, State
+from dpo_lab.cli.sweeps.ledger import JobState, Ledger
 from dpo_lab.pipeline.study import Study
 from dpo_lab.pipeline.study_config import to_study
 from dpo_lab.pipeline.study_keys import config_key
@@ -89,9 +89,9 @@ def test_a_job_without_a_run_is_judged_by_its_exit_status(ledger: Ledger) -> Non
     for entry, code in zip(ledger.entries, (0, 2, None, 0), strict=True):
         ledger.settle(entry.words, code)
     assert [(entry.state, entry.reason) for entry in ledger.entries[1:]] == [
-        (State.failed, "exit status 2"),
-        (State.failed, "it never began"),
-        (State.done, ""),
+        (JobState.failed, "exit status 2"),
+        (JobState.failed, "it never began"),
+        (JobState.done, ""),
     ]
 
 
@@ -101,7 +101,7 @@ def test_a_refused_job_leaves_no_run_and_has_failed(ledger: Ledger) -> None:
     ledger.poll()
     shutil.rmtree("runs/quickstart/x")
     ledger.settle(ledger.entries[2].words, 2)
-    assert (ledger.entries[2].state, ledger.entries[2].reason) == (State.failed, "exit status 2")
+    assert (ledger.entries[2].state, ledger.entries[2].reason) == (JobState.failed, "exit status 2")
     assert not Path("runs/quickstart/x").exists()
 
 
