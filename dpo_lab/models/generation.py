@@ -18,7 +18,7 @@ from dpo_lab.scoring.layouts import SplitsHead
 from dpo_lab.scoring.logps import evaluating
 from dpo_lab.seeding import Streams, uniform
 
-NOTES = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 COMPACT_BELOW = 0.8
 """Once fewer than this share of a batch's rows still run, the ended ones are dropped, and their cache with them."""
 LOOK_EVERY = {"cpu": 1}
@@ -44,13 +44,13 @@ class Decoding(Protocol):
         """Continue with these rows in place of the present ones; a row may be given several times, or not at all."""
 
 
-Begin = Callable[[Int[Tensor, " r"], int], Decoding]
+StartDecoding = Callable[[Int[Tensor, " r"], int], Decoding]
 """(each row's first column, the most columns that will be read) -> its decoding"""
 
 
 @runtime_checkable
 class HasDecoding(Protocol):
-    """A model that decodes with a cache: `decoding(starts, width)`, see `Begin`.
+    """A model that decodes with a cache: `decoding(starts, width)`, see `StartDecoding`.
 
     `cache_bytes(width)` is the memory that takes for each row.
     """
@@ -118,12 +118,12 @@ def sample(
         right = prompt.masked_fill(~prompt_mask, -1).gather(1, prompt_mask.byte().argsort(dim=1, stable=True))
         distinct, which = right[:, -int(lengths.max()) :].unique(dim=0, return_inverse=True)
         with evaluating(model):
-            begin = _begin(model, distinct, max_tokens)
+            start = _choose_decoding(model, distinct, max_tokens)
             at_once = rows_at_once or _rows_at_once(model, distinct.shape[1] + max_tokens - 1, prompt.device)
             for rows in which.argsort(stable=True).split(at_once):
                 here, copies = which[rows].unique(return_inverse=True)
                 numbers = streams.select(rows).uniform(max_tokens).to(prompt.device)
-                out[rows] = _sample_rows(begin, distinct[here], copies, numbers, end, temperature)
+                out[rows] = _sample_rows(start, distinct[here], copies, numbers, end, temperature)
     ended = (out == end).cumsum(dim=1) - (out == end).long()
     mask = ended == 0
     used = int(mask.sum(dim=1).max()) if len(mask) else 0
@@ -138,7 +138,7 @@ def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
     return max(min(most, fit), 1)
 
 
-def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Begin:
+def _choose_decoding(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> StartDecoding:
     """The decoding for these prompts: the model's own with a cache, if its logits are those of the model's forward.
 
     Compared at each call, at the full length: whatever the options and weights of a model, wrong decoding is noticed.
@@ -151,7 +151,7 @@ def _begin(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: int) -> Be
         reason = f"{type(error).__name__}: {error}"
     if reason is None:
         return model.decoding
-    NOTES.warning(
+    log.warning(
         "sampling runs the whole row for each token: the model's decoding does not do what its forward does (%s)", reason
     )
     return partial(UncachedDecoding, model)
@@ -182,7 +182,7 @@ def _decoding_error(model: nn.Module, prompts: Int[Tensor, "d p"], max_tokens: i
 
 
 def _sample_rows(
-    begin: Begin,
+    start: StartDecoding,
     prompts: Int[Tensor, "d p"],
     copies: Int[Tensor, " r"],
     numbers: Float64[Tensor, "r m"],
@@ -193,7 +193,7 @@ def _sample_rows(
     prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
     max_tokens = numbers.shape[1]
     out = prompts.new_full(numbers.shape, end)
-    decoding = begin((prompts < 0).sum(dim=1), prompts.shape[1] + max_tokens - 1)
+    decoding = start((prompts < 0).sum(dim=1), prompts.shape[1] + max_tokens - 1)
     logits = decoding.read(prompts.clamp(min=0))[copies]
     decoding.keep(copies)
     running = torch.arange(len(out), device=out.device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,3 +220,8 @@ def test_a_notebook_gets_rows_and_a_markdown_table(tmp_path: Path) -> None:
     assert lines[0] == "| loss.beta | seeds | kl | difference |"
     assert lines[2].startswith("| 0.1 | 3 | 2.333 \u00b1 1.528")
     assert all(hasattr(compare, name) for name in compare.__all__)
+
+
+def test_comparing_waits_for_no_torch() -> None:
+    program = "import sys, dpo_lab.compare.__main__; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

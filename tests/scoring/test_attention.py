@@ -94,8 +94,8 @@ def test_pieces_and_masks_give_the_attention_and_gradients_of_the_whole_square(
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
 
 
-def blocks(sequences: kernels.Sequences) -> Iterator[tuple[slice, slice]]:
-    queries, keys, longest_query, longest_key = sequences
+def blocks(offsets: kernels.Offsets) -> Iterator[tuple[slice, slice]]:
+    queries, keys, longest_query, longest_key = offsets
     assert longest_query >= queries.diff().max()
     assert longest_key >= keys.diff().max()
     for i, j, first, last in zip(queries, queries[1:], keys, keys[1:], strict=False):
@@ -108,10 +108,10 @@ def seen_scores(query: Tensor, key: Tensor, causal: bool, scale: float | None) -
 
 
 def slow_varlen_forward(
-    query: Tensor, key: Tensor, value: Tensor, sequences: kernels.Sequences, causal: bool, scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, offsets: kernels.Offsets, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     out, logsumexp = torch.empty_like(query), query.new_empty(query.shape[1], len(query))
-    for rows, columns in blocks(sequences):
+    for rows, columns in blocks(offsets):
         scores = seen_scores(query[rows], key[columns], causal, scale)
         out[rows] = torch.einsum("hij,jhd->ihd", scores.softmax(dim=-1), value[columns])
         logsumexp[:, rows] = scores.logsumexp(dim=-1)
@@ -125,12 +125,12 @@ def slow_varlen_backward(
     value: Tensor,
     out: Tensor,
     logsumexp: Tensor,
-    sequences: kernels.Sequences,
+    offsets: kernels.Offsets,
     causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads, factor = [torch.zeros_like(t) for t in (query, key, value)], query.shape[-1] ** -0.5 if scale is None else scale
-    for rows, columns in blocks(sequences):
+    for rows, columns in blocks(offsets):
         share = (seen_scores(query[rows], key[columns], causal, scale) - logsumexp[:, rows, None]).exp()
         grads[2][columns] += torch.einsum("hij,ihd->jhd", share, grad[rows])
         of_share = torch.einsum("ihd,jhd->hij", grad[rows], value[columns])

@@ -85,11 +85,11 @@ def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
     modules: dict[str, str] = {}
     libraries: set[str] = set()
     own: set[str] = set()
-    classes: dict[str, type] = {}
+    typed: dict[str, type] = {}
     for root in roots:
         if isinstance(root, type):
             own |= {base.__module__ for base in root.__mro__}
-            classes |= {base.__qualname__: base for base in root.__mro__ if base.__module__ == MAIN}
+            typed |= {base.__qualname__: base for base in root.__mro__ if base.__module__ == MAIN}
         elif isinstance(root, str | ModuleType):
             own.add(root if isinstance(root, str) else root.__name__)
         else:
@@ -98,29 +98,33 @@ def code_of(*roots: Callable[..., Any] | ModuleType | str) -> Code:
     waiting = sorted(own)
     while waiting:
         name = waiting.pop()
+        top = name.partition(".")[0]
         if name in modules or _is_neutral(name):
             continue
-        top = name.partition(".")[0]
-        source = source_of(name) if is_code(top) else None
-        if source is None:
-            compiled = file_of(name) if is_code(top) else None
-            if name == MAIN:
-                text, used_modules = source_of_classes(classes[name] for name in sorted(classes))
-                modules[MAIN] = short_digest(text.encode())
-                waiting += sorted(used_modules)
-            elif compiled is not None:
-                modules[name] = short_digest(compiled.read_bytes())
-            elif not is_code(top):
-                libraries.add(top)
-            continue
-        modules[name] = source.digest
-        for imported in source.imports:
-            if not imported.late or top != PACKAGE or name in own:
-                needed = leads_to(imported)
-                own |= set(needed) if imported.late else set()
-                waiting += needed
-        waiting += [package for package in packages_above(name) if passed_on_by(package) is None]
-    return Code(modules, {**_versions(libraries), **_versions_of_code({name.partition(".")[0] for name in modules})})
+        if not is_code(top):
+            libraries.add(top)
+        elif (source := source_of(name)) is None:
+            modules[name], used = _without_source(name, typed)
+            waiting += used
+        else:
+            modules[name] = source.digest
+            for imported in source.imports:
+                if not imported.late or top != PACKAGE or name in own:
+                    needed = leads_to(imported)
+                    own |= set(needed) if imported.late else set()
+                    waiting += needed
+            waiting += [package for package in packages_above(name) if passed_on_by(package) is None]
+    digests = {name: digest for name, digest in modules.items() if digest}
+    return Code(digests, {**_versions(libraries), **_versions_of_code({name.partition(".")[0] for name in digests})})
+
+
+def _without_source(name: str, typed: Mapping[str, type]) -> tuple[str, list[str]]:
+    """The digest of a module without a source file, and the modules it uses: of what was typed, or of a compiled file."""
+    if name == MAIN:
+        text, used = source_of_classes(typed[name] for name in sorted(typed))
+        return short_digest(text.encode()), sorted(used)
+    compiled = file_of(name)
+    return ("" if compiled is None else short_digest(compiled.read_bytes())), []
 
 
 def component_classes(value: Any) -> Iterator[type]:

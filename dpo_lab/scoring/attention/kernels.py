@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NOTES = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 ALIGNED = 32
 """CUDA's memory-efficient kernel has room for so many log-sum-exps, or a multiple."""
 
@@ -61,7 +61,7 @@ def devices_with_kernels() -> frozenset[str]:
         if not changed:
             usable.add(device)
             continue
-        NOTES.warning(
+        log.warning(
             "torch %s has no %s as this version knows it: packed rows are computed with masks on %s, which is slower",
             torch.__version__,
             " and no ".join(changed),
@@ -121,15 +121,15 @@ def block_backward(
     return gradients
 
 
-Sequences = tuple[Tensor, Tensor, int, int]
+Offsets = tuple[Tensor, Tensor, int, int]
 """Offsets of the queries' sequences, and of the keys'; the length of the longest of either."""
 
 
 def varlen_forward(
-    query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, causal: bool, scale: float | None
+    query: Tensor, key: Tensor, value: Tensor, offsets: Offsets, causal: bool, scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """Result and log-sum-exp, n h d and h n."""
-    out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(query, key, value, *sequences, 0.0, causal, False, scale=scale)
+    out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(query, key, value, *offsets, 0.0, causal, False, scale=scale)
     return out, logsumexp
 
 
@@ -140,13 +140,13 @@ def varlen_backward(
     value: Tensor,
     out: Tensor,
     logsumexp: Tensor,
-    sequences: Sequences,
+    offsets: Offsets,
     causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     seed = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of the dropout that there is not
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten._flash_attention_backward(
-        grad, query, key, value, out, logsumexp, *sequences, 0.0, causal, seed, seed[:0], scale=scale
+        grad, query, key, value, out, logsumexp, *offsets, 0.0, causal, seed, seed[:0], scale=scale
     )
     return gradients

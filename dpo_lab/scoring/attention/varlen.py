@@ -49,8 +49,8 @@ def backward(
     grad_query, grad_key, grad_value = varlen_backward(*whole, (texts, texts, text, text), True, scale)
     if candidates:
         blocks = grad[later], query[later], key[prompts], value[prompts], result[later], logsumexp[:, later]
-        sequences = later_offsets, prompt_offsets, candidates, prompt
-        to_query, to_key, to_value = varlen_backward(*blocks, sequences, False, scale)
+        offsets = later_offsets, prompt_offsets, candidates, prompt
+        to_query, to_key, to_value = varlen_backward(*blocks, offsets, False, scale)
         grad_query.index_add_(0, later, to_query)
         grad_key.index_add_(0, prompts, to_key)
         grad_value.index_add_(0, prompts, to_value)

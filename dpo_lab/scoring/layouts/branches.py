@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dpo_lab.scoring.layouts.base import ForwardPass, Layout, LayoutPlan, SharesPrompt, at_positions
 from dpo_lab.scoring.layouts.cost import MASKED, ForwardCost, length_groupings
-from dpo_lab.scoring.layouts.sequences import Sequences, index
+from dpo_lab.scoring.layouts.sequences import Sequences, as_index
 
 
 @dataclass
@@ -54,10 +54,10 @@ class BranchesPlan(LayoutPlan):
         sequences, k = self.sequences, len(self.ends[0]) - 1
 
         def column(values: Iterable[int]) -> Int[Tensor, "r 1"]:
-            return rearrange(index(list(values)), "r -> r 1")
+            return rearrange(as_index(list(values)), "r -> r 1")
 
         every = list(product(range(k), range(len(prompts))))
-        chosen = index([c * len(self.ends) + prompts[i] for c, i in every])
+        chosen = as_index([c * len(self.ends) + prompts[i] for c, i in every])
         length = column(self.ends[prompts[i]][0] for _, i in every)
         begin, end = (column(self.ends[prompts[i]][c + behind] for c, i in every) for behind in (0, 1))
         width = max(self.ends[prompt][-1] for prompt in prompts)
@@ -84,7 +84,7 @@ class BranchesPlan(LayoutPlan):
         )
 
 
-def plan(sequences: Sequences, work: ForwardCost) -> BranchesPlan | None:
+def plan(sequences: Sequences, costs: ForwardCost) -> BranchesPlan | None:
     """The cheapest grouping of prompts; None where a prompt is empty or a row too long."""
     lengths = sequences.prompt_lengths
     if not lengths or not all(lengths):
@@ -94,12 +94,12 @@ def plan(sequences: Sequences, work: ForwardCost) -> BranchesPlan | None:
         of_prompt = ends[row % len(ends)]  # the last token of a completion is predicted, never read
         of_prompt.append(of_prompt[-1] + max(length - of_prompt[0] - 1, 0))
 
-    if work.longest_row is not None and max(of_prompt[-1] for of_prompt in ends) > work.longest_row:
+    if costs.longest_row is not None and max(of_prompt[-1] for of_prompt in ends) > costs.longest_row:
         return None
 
     def cost(group: list[int]) -> float:
         n = max(ends[prompt][-1] for prompt in group)
-        return (len(group) * n + work.tokens_per_pass) * work.per_token + len(group) * MASKED * n * n * work.per_pair
+        return (len(group) * n + costs.tokens_per_pass) * costs.per_token + len(group) * MASKED * n * n * costs.per_pair
 
     groupings = length_groupings(list(range(len(ends))), [of_prompt[-1] for of_prompt in ends])
     plans = (BranchesPlan(sequences, sum(map(cost, groups)), groups, ends) for groups in groupings)

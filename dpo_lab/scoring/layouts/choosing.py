@@ -34,13 +34,13 @@ def plan_batch(models: Sequence[nn.Module], batch: CandidateBatch, layouts: Sequ
 
 def cheapest_plan(models: Sequence[nn.Module], sequences: Sequences, layouts: Sequence[Layout]) -> LayoutPlan:
     """The same for sequences."""
-    work = forward_cost(models[0])
+    costs = forward_cost(models[0])
     if len(sequences.prompt_lengths) == len(sequences.lengths) and Layout.rows in layouts:  # nothing to share
         layouts = [layout for layout in layouts if layout in (Layout.rows, Layout.packed)]
     if not all(isinstance(model, SharesPrompt) for model in models):
-        return rows.plan(sequences, work)
-    plans = [plan for plan in (PLANNERS[layout](sequences, work) for layout in layouts) if plan is not None]
-    return min(plans, key=lambda plan: plan.cost, default=rows.plan(sequences, work))
+        return rows.plan(sequences, costs)
+    plans = [plan for plan in (PLANNERS[layout](sequences, costs) for layout in layouts) if plan is not None]
+    return min(plans or [rows.plan(sequences, costs)], key=lambda plan: plan.cost)
 
 
 def available_layouts(model: nn.Module) -> tuple[Layout, ...]:
@@ -51,8 +51,8 @@ def available_layouts(model: nn.Module) -> tuple[Layout, ...]:
 
 
 def forward_cost(model: nn.Module) -> ForwardCost:
-    work = model.forward_cost() if isinstance(model, SharesPrompt) else ForwardCost()
-    return work if device_of(model).type == "cpu" else replace(work, tokens_per_pass=TOKENS_PER_PASS_ELSEWHERE)
+    costs = model.forward_cost() if isinstance(model, SharesPrompt) else ForwardCost()
+    return costs if device_of(model).type == "cpu" else replace(costs, tokens_per_pass=TOKENS_PER_PASS_ELSEWHERE)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -78,32 +78,32 @@ class PackedPlan(LayoutPlan):
         return PackedPass(torch.cat(slots), torch.cat(targets), *in_row, torch.cat(predictors))
 
 
-def plan(sequences: Sequences, work: ForwardCost) -> PackedPlan | None:
+def plan(sequences: Sequences, costs: ForwardCost) -> PackedPlan | None:
     """Prompts in their order, in rows that are full; None where a prompt is empty or a row would be too long."""
     if not sequences.prompt_lengths or not all(sequences.prompt_lengths):
         return None
     groups: list[list[int]] = []
     held = cost = 0.0
-    most = max(FULL, work.tokens_per_pass)  # an accelerator has more to gain from one pass
-    most = most if work.longest_row is None else min(most, work.longest_row)
+    most = max(FULL, costs.tokens_per_pass)  # an accelerator has more to gain from one pass
+    most = most if costs.longest_row is None else min(most, costs.longest_row)
     for prompt, length in enumerate(sequences.prompt_lengths):
         behind = [max(sequences.lengths[row] - 1 - length, 0) for row in sequences.of_prompt(prompt)]
         tokens = length + sum(behind)
-        if work.longest_row is not None and tokens > work.longest_row:
+        if costs.longest_row is not None and tokens > costs.longest_row:
             return None
         if not groups or held + tokens > most:
             groups.append([])
             held = 0
-            cost += work.tokens_per_pass * work.per_token
+            cost += costs.tokens_per_pass * costs.per_token
         groups[-1].append(prompt)
         held += tokens
-        cost += _cost(length, behind, tokens, work)
+        cost += _cost(length, behind, tokens, costs)
     return PackedPlan(sequences, cost, groups)
 
 
-def _cost(prompt: int, candidates: list[int], tokens: int, work: ForwardCost) -> float:
+def _cost(prompt: int, candidates: list[int], tokens: int, costs: ForwardCost) -> float:
     """Of one tree, given the lengths of its prompt and candidates."""
     first, later = prompt + candidates[0], [n for n in candidates[1:] if n]
     pairs = CAUSAL * (first**2 + sum(n**2 for n in later)) + RECTANGLE * sum(later) * prompt
     blocks = 1 + bool(later) + len(later)
-    return (tokens + blocks * TOKENS_PER_BLOCK) * work.per_token + pairs * work.per_pair
+    return (tokens + blocks * TOKENS_PER_BLOCK) * costs.per_token + pairs * costs.per_pair

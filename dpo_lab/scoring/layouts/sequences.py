@@ -61,7 +61,7 @@ def sequences_of_tokens(
     Padding may stand anywhere. Raises ValueError where a scored token is the first of its row.
     """
     sequences = _without_padding(tokens, present, scored)
-    inside = torch.arange(sequences.tokens.shape[1]) < rearrange(index(sequences.lengths), "r -> r 1")
+    inside = torch.arange(sequences.tokens.shape[1]) < rearrange(as_index(sequences.lengths), "r -> r 1")
     read = rearrange(sequences.tokens.where(inside & ~sequences.scored, -1), "(k b) n -> k b n", k=num_candidates)
     alike = (read == read[0]).all(dim=0) & (read[0] != -1)
     sequences.prompt_lengths = alike.long().cumprod(dim=1).sum(dim=1).tolist()
@@ -82,5 +82,5 @@ def _without_padding(tokens: Int[Tensor, "r n"], present: Bool[Tensor, "r n"], s
     return Sequences(tokens.gather(1, order) * present.gather(1, order), target, slots, lengths, [0] * len(tokens))
 
 
-def index(items: list[int]) -> Int[Tensor, " n"]:
+def as_index(items: list[int]) -> Int[Tensor, " n"]:
     return torch.tensor(items, dtype=torch.long)
