@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import inspect
 import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import get_type_hints
 
-from dpo_lab.losses import LOSSES, Laws
-from dpo_lab.losses.table import loss_table
+from dpo_lab.losses import LOSSES, Laws, PreferenceLoss
+from dpo_lab.losses.margins import Margin
+from dpo_lab.losses.options import LossOptions
+from dpo_lab.losses.table import loss_table, plain, shown
 from dpo_lab.tracking.glossary import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -49,8 +56,11 @@ def results() -> str:
             *(cell(run[name] for run in runs) for name in ("win_rate", "ideal_share")),
         ],
     ]
+    mark = "\\*" if any(run["ideal_extrapolated"] for run in runs) else ""
+    rows[-1][-1] += f" {mark}".rstrip()
     columns = ["", "KL (nats)", "training reward", "gold reward", "positive", "win rate", "share of the ideal gain"]
-    note = f"\n`+experiment={STUDY.name}`, mean ± standard deviation over {len(runs)} seeds; "
+    note = f"\n`+experiment={STUDY.name}`, mean ± standard deviation over {len(runs)} seeds"
+    note += f" ({mark} extrapolated); " if mark else "; "
     return table(columns, rows) + note + f"[what the columns say, and how sure they are](experiments/{STUDY.name}/README.md).\n"
 
 
@@ -69,10 +79,31 @@ def laws() -> str:
     return table(["law", "promise"], ([name.replace("_", " "), text] for name, text in texts.items()))
 
 
+def options() -> str:
+    """What every loss has, with its default, the values there are, and what they mean."""
+    rows = []
+    for cls, prefix in ((PreferenceLoss, ""), (LossOptions, ""), (Margin, "margin.")):
+        texts, kinds = attribute_docs(cls), get_type_hints(cls)
+        for setting in dataclasses.fields(cls):
+            kind = kinds[setting.name]
+            if setting.name in ("name", "margin"):
+                continue
+            values, text = "", texts.get(setting.name, "In rewards." if cls is Margin else "")
+            if issubclass(kind, Enum):
+                values = ", ".join(f"`{value.value}`" for value in kind)
+                text = " ".join((inspect.getdoc(kind) or "").split())
+            rows.append([f"`{prefix}{setting.name}`", f"`{shown(setting.default)}`", values, plain(text)])
+    return table(["`loss.`", "default", "values", "meaning"], rows)
+
+
 def attribute_docs(cls: type) -> dict[str, str]:
     """The docstrings below a dataclass's fields, by field."""
-    found = re.findall(r'^    (\w+): .*?\n    """(.*?)"""', inspect.getsource(cls), re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()) for name, text in found}
+    body = ast.parse(inspect.getsource(cls)).body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for setting, text in pairwise(body):
+        if isinstance(setting, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[setting.target.id] = " ".join(text.value.value.split())  # type: ignore[union-attr]
+    return found
 
 
 def own_losses() -> str:
@@ -85,7 +116,13 @@ def example(file: Path) -> str:
     return f"In `my_lab/{file.name}`:\n\n```python\n{lines}```\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"results": results, "metrics": metrics, "losses": own_losses, "laws": laws}
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "metrics": metrics,
+    "losses": own_losses,
+    "laws": laws,
+    "options": options,
+}
 TABLES |= {f"example_{file.stem}": partial(example, file) for file in sorted(COMPONENTS.glob("*.py"))}
 
 

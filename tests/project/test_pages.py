@@ -215,7 +215,7 @@ def test_what_a_run_foresees_and_every_loss_logs_has_a_meaning() -> None:
     found = {*OF_SAMPLES, *OF_REWARDS}
     for name in LOSSES:
         study: Any = SimpleNamespace(
-            loss=LOSSES[name](), reference=SimpleNamespace(has_logps=True), reward=SimpleNamespace(name="x")
+            loss=LOSSES[name](), reference=SimpleNamespace(has_logps=True), reward=SimpleNamespace(has_scores=True)
         )
         found |= metric_names(study, None)
     assert len(found) > 30
