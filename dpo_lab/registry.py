@@ -37,7 +37,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 class Registry(Mapping[str, type[T]], Generic[T]):
     """Classes of one kind by name. Reading it like a dict gives the class.
 
-    What registers itself in a file of the folder `package` is found there: a new component needs no import elsewhere.
+    A class that is registered in a file of the folder `package` is found by itself: a new component needs no import elsewhere.
     On the command line each is the option KIND=NAME, with or without a YAML file of its own.
     """
 

@@ -18,32 +18,32 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 @dataclass
 class CommandLine:
-    """What a user has asked for."""
+    """A parsed command line."""
 
     written: list[str]
     """As it was typed."""
     options: argparse.Namespace
     words: list[str]
-    """Override words, what each is called here."""
+    """Override words, with settings under the names that the schema has."""
     folders: list[Path]
-    """Of YAML files of the user's."""
+    """Folders with the user's own YAML files."""
     user_modules: list[str]
 
     @property
-    def looks(self) -> bool:
-        """The user wants to look at something, and nothing is to be run."""
+    def only_shows(self) -> bool:
+        """Something is to be shown, and nothing to be run."""
         return bool(self.options.looking or self.options.cfg or self.options.info)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its complaints are a ValueError, as every other mistake is."""
+    """A parser that raises ValueError."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; --help lists what there is")
 
 
 def parse_arguments(arguments: Sequence[str]) -> CommandLine:
-    """Raises ValueError for what is neither an override word nor one of Hydra's options."""
+    """The command line's options, which are Hydra's, and its words. Raises ValueError for anything else."""
     parser = _Parser(prog="dpo-lab", add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--multirun", "-m", action="store_true")

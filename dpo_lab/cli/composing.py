@@ -1,4 +1,4 @@
-"""From override words to a configuration, or to one sentence that says what is wrong with them."""
+"""Composing a configuration from override words, or one sentence that says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def composed(words: Sequence[str], folders: Sequence[Path] = ()) -> DictConfig:
 
 @dataclass
 class Composition:
-    """What is being composed: the words that choose an option of a group, and what the merging has come to."""
+    """A composition under way: the words that choose an option of a group, and the file that is being merged."""
 
     choices: list[Override]
     replaced: list[str] = field(default_factory=list)
-    """Choices that the words make differently from the experiment."""
+    """Choices in which the words differ from the experiment."""
     file: str = ""
 
 
 class Composer(ConfigLoaderImpl):
-    """Hydra's config loader with the laboratory's rules. It composes a configuration once, and keeps it for whoever asks again.
+    """Hydra's config loader with the laboratory's rules. It composes each configuration once and caches it.
 
     An experiment's settings for a choice belong to that choice: where the words choose another loss, say, than the experiment,
     they start from that loss's own defaults. With `vary=all` every seed is the run's. With `resume=RUN` the configuration is
@@ -81,14 +81,14 @@ class Composer(ConfigLoaderImpl):
         return Composer, (self.folders, self.user_modules)
 
     def compose(self, words: Sequence[str]) -> DictConfig:
-        """The whole configuration, Hydra's own part included. It is kept, and not to be changed."""
+        """The whole configuration, Hydra's own part included. It is cached: do not change it."""
         key = tuple(words)
         if key not in self._of_words:
             self._of_words[key] = self._compose(words)
         return self._of_words[key]
 
     def settings(self, words: Sequence[str]) -> DictConfig:
-        """The configuration of a study. It is kept, and not to be changed."""
+        """The configuration of a study. It is cached: do not change it."""
         key = tuple(words)
         if key not in self._settings:
             config = copy.deepcopy(self.compose(words))
@@ -112,7 +112,7 @@ class Composer(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """A copy of the configuration; of a sweep, which has many, what its jobs have in common."""
+        """A copy of the configuration; for a sweep, the part that its jobs share."""
         if run_mode is RunMode.RUN:
             return self._with_hydra(overrides)
         config = copy.deepcopy(self.compose([word for word in overrides if of_sweep(word)]))
@@ -185,7 +185,7 @@ class Composer(ConfigLoaderImpl):
         return str(error.__cause__ or error).strip().splitlines()[0]
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
-        """Merge the files; of an experiment's without what belongs to choices that are made differently."""
+        """Merge the files. An experiment's settings for a choice are left out where the words choose otherwise."""
         choices = self._composition.choices
         experiment = [choice for choice in choices if choice.key_or_group == "experiment"]
         paths = {choice.package or choice.key_or_group for choice in choices} & set(CHOICES)
@@ -207,7 +207,7 @@ class Composer(ConfigLoaderImpl):
 
 
 def of_sweep(word: str) -> bool:
-    """The word says something of a sweep as a whole, not of one job: how its jobs are run, or which experiment it is."""
+    """Whether the word concerns a sweep as a whole: how its jobs are run, or its experiment."""
     return of_hydra(word) or (key_of(word) == "experiment" and "," not in word)
 
 
@@ -219,7 +219,7 @@ def _component(defaults: Sequence[ResultDefault], path: str) -> str:
 
 
 def _set(config: DictConfig, override: Override) -> None:
-    """Set one value, as an override word has it."""
+    """Apply one override word that sets a value."""
     try:
         ConfigLoaderImpl._apply_overrides_to_config([override], config)
     except (HydraException, OmegaConfBaseException) as error:

@@ -41,12 +41,12 @@ def renamed(word: str) -> str:
 
 
 def key_of(word: str) -> str:
-    """The setting or group that an override word is about."""
+    """The setting or group that an override word names."""
     return word.lstrip("+~").partition("=")[0]
 
 
 def of_hydra(word: str) -> bool:
-    """The word says how jobs are run, not what a job is."""
+    """Whether the word sets one of Hydra's own settings: how jobs are run."""
     return key_of(word).startswith(("hydra.", "hydra/"))
 
 

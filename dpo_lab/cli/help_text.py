@@ -75,12 +75,12 @@ def _experiments() -> Iterator[str]:
 
 @dataclass
 class Page:
-    """Lines for settings, each class of them told once."""
+    """The lines of the settings; a class used twice is listed once."""
 
     sources: Sources
     kinds: set[str]
-    told: dict[str, str] = field(default_factory=dict)
-    """Classes whose settings are on the page already, and below which setting."""
+    listed: dict[str, str] = field(default_factory=dict)
+    """Settings classes that are listed already, and under which setting."""
 
     def settings(self, settings: Iterable[Setting], prefix: str = "", indent: int = 2) -> Iterator[str]:
         for setting in settings:
@@ -92,11 +92,11 @@ class Page:
             elif nested is None:
                 values = f" ({', '.join(setting.values)})" if setting.values else ""
                 yield from entry(f"{path}={setting.default}", f"{setting.meaning}{values}".strip(), indent)
-            elif nested.name in self.told:
-                yield from entry(f"{path}.*", f"The same settings as {self.told[nested.name]}.*", indent)
+            elif nested.name in self.listed:
+                yield from entry(f"{path}.*", f"The same settings as {self.listed[nested.name]}.*", indent)
             else:
                 if indent == 2:
-                    self.told[nested.name] = path
+                    self.listed[nested.name] = path
                 yield from entry(f"{path}.*", nested.doc, indent)
                 yield from self.settings(nested.settings, f"{path}.", indent)
 

@@ -1,4 +1,4 @@
-"""From the words on the command line to runs."""
+"""The command: parse the words, validate every job, run them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_command(arguments: Sequence[str]) -> int:
         command = parse_arguments(arguments)
         composer = Composer(command.folders, command.user_modules)
         hydra = Hydra("dpo_lab", composer)
-        if command.looks:
+        if command.only_shows:
             show(command, composer, hydra)
             return 0
         task = checked(command, composer)
@@ -42,7 +42,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def checked(command: CommandLine, composer: Composer) -> Task:
-    """What the command's jobs are run by, once each of them has been composed and found valid. Raises ValueError otherwise."""
+    """Compose and validate every job of the command, before any is run. Raises ValueError for an invalid one."""
     commanded = jobs_of_command(command.words, command.options.multirun, composer)
     hydra_words = [word for word in command.words if of_hydra(word)]
     task = Task(command.written, composer, hydra_words, commanded.multirun)
@@ -77,7 +77,7 @@ def run(hydra: Hydra, task: Task, words: list[str]) -> int:
 
 
 def sum_up(ledger: Ledger) -> None:
-    """Last lines of a sweep: how many jobs ended how, and which ones badly."""
+    """Print how many jobs of a sweep ended in which state, and each that failed."""
     console, counts = Console(), Counter(entry.state for entry in ledger.entries)
     console.note("sweep: " + ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state]))
     for entry in (entry for entry in ledger.of(JobState.reused) if entry.reason):

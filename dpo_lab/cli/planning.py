@@ -1,4 +1,4 @@
-"""From the words of a command to the jobs that it stands for."""
+"""The jobs of a command: one, or every combination of a sweep's values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dpo_lab.cli.grammar import key_of, of_hydra, parsed
 
 @dataclass
 class CommandJobs:
-    """The override words of each job of a command."""
+    """The jobs of a command, each as its override words."""
 
     jobs: list[list[str]]
     multirun: bool = False
     """A sweep, by -m or `hydra.mode`."""
     search: bool = False
-    """A sweep that finds its values as it goes: the jobs here try each value once."""
+    """A sweep that chooses its values as it proceeds: `jobs` then try each value once."""
 
 
 def jobs_of_command(words: Sequence[str], multirun: bool, composer: Composer) -> CommandJobs:

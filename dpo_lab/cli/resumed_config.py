@@ -1,4 +1,4 @@
-"""`resume=RUN`: the configuration of the run that is to be continued."""
+"""`resume=RUN`: the configuration of the run to resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that only look: --help, --cfg, --info and the like."""
+"""What --help, --cfg, --info, --hydra-help and --shell-completion print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpo_lab.pipeline.study_config import refuse_unknown_keys
 
 
 def show(command: CommandLine, composer: Composer, hydra: Hydra) -> None:
-    """Print what the user wants to look at."""
+    """Print what the command asks for."""
     options, words = command.options, spelled_out(command.words)
     if options.cfg:
         settings = composer.settings(command.words)

@@ -1,4 +1,4 @@
-"""Dataclasses as their source says: fields with defaults and the sentences below them, inherited ones included."""
+"""Settings classes read from their source, without importing it: fields, defaults, docstrings, inheritance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is checked of a study before any of its work starts."""
+"""The checks of a study before its work starts."""
 
 from __future__ import annotations
 

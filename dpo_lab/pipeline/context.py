@@ -1,4 +1,4 @@
-"""What a runner works with."""
+"""The context of a run, which is given to its runner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpo_lab.training.checkpoints import Checkpoint, Checkpoints
 
 @dataclass
 class Context:
-    """One run: what to do, where its files go, and where messages go."""
+    """A run under way: its study, its directory, its store, and the console."""
 
     study: Study
     console: Console

@@ -1,4 +1,4 @@
-"""One run from start to end: its directory, its status, its report."""
+"""Executing one run: its directory, its status, its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training leaves: which step's weights are its policy, and why it ended where it did."""
+"""Which step's weights become the policy of a run: the last step's, or the best evaluation's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpo_lab.training.trainer import Trainer
 
 
 def keep_policy(context: Context, trainer: Trainer, result: TrainResult) -> int:
-    """The step that the policy is of from now on, as `trainer.policy` has it. It and the reason of an early end are told.
+    """Give the policy the weights that `trainer.policy` asks for, and return their step. An early end is reported.
 
     With the best step's weights the reference and the loss's state are that step's too: evaluated again, its pairs give what
     they gave then.
@@ -39,7 +39,7 @@ def keep_policy(context: Context, trainer: Trainer, result: TrainResult) -> int:
 
 
 def _restore_best(context: Context, trainer: Trainer) -> None:
-    """Raises ValueError where there is no best step, or its checkpoint cannot be read."""
+    """Load the weights of the best step. Raises ValueError where there is none, or its checkpoint cannot be read."""
     entry = context.checkpoints.index.get("best")
     if entry is None:
         raise ValueError(

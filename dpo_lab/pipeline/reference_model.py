@@ -1,4 +1,4 @@
-"""The network that the policy is compared with."""
+"""The reference's network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run shows its user."""
+"""What a finished run prints: a table, samples, a figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpo_lab.pipeline.context import Context
 
 
 def report(context: Context, summary: Mapping[str, Any]) -> None:
-    """The table, a few samples, the picture, and where everything lies."""
+    """Print the table, a few samples, the figure, and the paths of the results."""
     console, run = context.console, context.run
     rows = _rows(summary)
     if rows:

@@ -16,10 +16,10 @@ class PreemptedError(KeyboardInterrupt):
 
 @dataclass
 class Stopping:
-    """What a run has been asked. It is stopped where it stands, by PreemptedError, unless somebody looks at `asked` in time."""
+    """A request to stop. It raises PreemptedError at once, except while `between_steps` is active, where `asked` is polled."""
 
     asked: str = ""
-    """Name of the signal."""
+    """Name of the signal; empty while there is none."""
     looked_at: bool = False
 
     def __call__(self, number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""The whole configuration of a run as one dataclass."""
+"""The study: the whole configuration of a run as one dataclass."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class BaseFit:
 
 @dataclass
 class Study:
-    """Everything a run is. The fields of a registered choice (data, loss, ...) are those of its own class."""
+    """The settings of a run. Those of a registered choice (data, loss, ...) are the fields of its own class."""
 
     name: str = "dpo"
     """First part of the run directory's path."""

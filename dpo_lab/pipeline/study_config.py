@@ -1,4 +1,4 @@
-"""From a configuration, composed or read from a file, to a validated study."""
+"""Studies from configurations, composed or read from a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dpo_lab.registry import Registry, suggestion
 
 
 def to_study(config: DictConfig) -> Study:
-    """Ready, validated objects. Raises ValueError with one sentence for whatever is wrong."""
+    """The study that a configuration describes. Raises ValueError with one sentence for whatever is wrong."""
     with environment_refused():
         return _checked(config)
 

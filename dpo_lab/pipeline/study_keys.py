@@ -1,4 +1,4 @@
-"""What identifies a study's results: its settings, its input files, and the code, versions and machine behind them."""
+"""Keys of a study: digests of its settings and input files, and of the code and versions behind its results."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dpo_lab.pipeline.study import Study
 
 
 def settings_key(study: Study) -> str:
-    """The same for two runs with the same settings and input files; where and how often something is put is no setting."""
+    """Digest of settings and input files; where and how often something is written does not count."""
     settings = {name: value for name, value in flat(json_value(study)) if name == "name" or name not in HOUSEKEEPING}
     return digest([settings, input_digests(study)])
 
 
 def config_key(study: Study) -> str:
-    """The same for two runs that compute the same: by the same settings, files, code and library versions.
+    """Digest of everything that decides what a run computes: settings, files, code and library versions.
 
     Threads and device count as they are set (`compute.threads`): left open, they only change the last bits.
     """
@@ -51,7 +51,7 @@ def code_of_study(study: Study) -> Code:
 
 
 def input_digests(study: Study) -> dict[str, Any]:
-    """Digests of the files that the study starts from."""
+    """Digests of the study's input files."""
     found: dict[str, Any] = {"data": study.data.fingerprint(), "reward": study.reward.fingerprint()}
     for part, weights in (("model", study.model.weights()), ("reference", study.reference.weights())):
         if weights is not None:

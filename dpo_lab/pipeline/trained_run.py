@@ -24,7 +24,7 @@ from dpo_lab.training.train_state import below, loss_values, weights_of
 
 @dataclass
 class TrainedRun:
-    """The run at `path`."""
+    """A finished training at `path`."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class TrainedRun:
             )
 
     def reference(self, base: Policy, key: str, scoring: Scoring) -> Reference:
-        """What the policy was compared with: frozen, another policy, or wherever it had moved."""
+        """The reference at the end of the training: frozen, another policy, or wherever it had moved."""
         spec = self.study.reference
         model, _ = reference_model(spec, base, key)
         live = spec.unprepared()
@@ -65,14 +65,14 @@ class TrainedRun:
         return reference
 
     def loss_state(self, base: Policy) -> State:
-        """What the run's loss had carried from step to step."""
+        """The state of the run's loss at the end of the training."""
         loss = self.study.loss
         if not loss.initial_state():
             return loss.initial_state()
         return loss_values(below("loss", self._state(f"loss={loss.name}")), next(base.module.parameters()).device)
 
     def _state(self, why: str) -> dict[str, Tensor]:
-        """Of the checkpoint whose weights the policy has."""
+        """The train state in the checkpoint whose weights the policy has."""
         step = int(read_run(self.path).get("policy_step", read_summary(self.path).get("step", 0)))
         path = self.path / "checkpoints" / f"step-{step:08}"
         try:

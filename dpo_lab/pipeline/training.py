@@ -1,4 +1,4 @@
-"""Training a policy against its reference: the trainer and what it reports to, from the beginning or from a checkpoint."""
+"""The training of a run: a trainer with the run's logs, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train_policy(
     held_out: CandidateBatch | None,
     base: Policy,
 ) -> tuple[Trainer, TrainResult]:
-    """The trainer when it is done with `policy`, a network like `base`'s."""
+    """Train `policy`, a network like `base`'s, from the start or from a checkpoint; the trainer and its result."""
     study, run, settings = context.study, context.run, context.study.trainer
     displacement = None if held_out is None else Displacement(held_out)
     check_start(context, base, train)
@@ -124,5 +124,5 @@ def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of every bit of the tensors, by name."""
+    """Digest of named tensors, to the last bit."""
     return digest({name: tensor_digest(tensor) for name, tensor in tensors.items()})

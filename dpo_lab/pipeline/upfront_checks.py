@@ -1,4 +1,4 @@
-"""What a training will measure, known from its settings and the data's first row: mistakes show before any work."""
+"""Checks of a training before its work, from its settings and the first row of the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OF_REWARDS = (
 
 @dataclass
 class Kind:
-    """What every row of the data holds."""
+    """The kind of the data's rows: how many candidates, and which labels."""
 
     num_candidates: int
     scores: bool = False
@@ -30,7 +30,7 @@ class Kind:
 
 
 def check_training(study: Study) -> None:
-    """Raises ValueError for what would end a training after all the work before it, or would be left out of it unsaid."""
+    """Raises ValueError for settings that would fail only after hours of work, or would silently have no effect."""
     kind, trainer = row_kind(study), study.trainer
     context, longest = getattr(study.model, "context", None), study.candidates.max_tokens
     if context is not None and longest > context:
@@ -59,7 +59,7 @@ def check_training(study: Study) -> None:
 
 
 def row_kind(study: Study) -> Kind | None:
-    """None where only reading the data can tell."""
+    """The kind of the study's rows; None where it is known only once the data is read."""
     if study.candidates.sampled:
         count = study.candidates.num_candidates
         return None if count is None else Kind(count, scores=True)
@@ -82,7 +82,7 @@ def _kinds(study: Study) -> Iterator[Kind]:
 
 
 def _of_preferences(study: Study, kind: Kind) -> set[str]:
-    """The names of what is measured on two rows of that kind, which hold one token each."""
+    """The metrics of preferences, found by computing them on two rows of one token."""
     loss, rows = study.loss, _rows(kind)
     rows = rows.with_mismatched() if loss.needs_mismatched else rows
     logps = _logps(rows, study.reference.has_logps)

@@ -190,7 +190,7 @@ def test_a_run_that_went_on_under_other_code_is_like_no_other(config: Any, study
     assert any("losses/dpo.py" in line for line in facts["changed_on_the_way"])
     told: list[str] = []
     assert finished_run(study, told.append) is None
-    assert told == [f"{path} is finished, but run again: it went on under other code than it began with"]
+    assert told == [f"{path} is finished, but run again: it was resumed under other code than it began with"]
 
 
 def test_what_only_looks_or_judges_is_done_again_each_time(study: Study, left: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps: many runs by one command. Which have been run, which still have to be, where, and what became of them."""
+"""Sweeps: many runs by one command, on this machine or others."""
 
 from dpo_lab.cli.sweeps.ledger import Ledger
 from dpo_lab.cli.sweeps.task import Task

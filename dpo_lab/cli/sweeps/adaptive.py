@@ -1,4 +1,4 @@
-"""A search that chooses its next values by what the earlier ones gave: Optuna's sampler, over a study kept in a file."""
+"""A search for the best values of settings, by Optuna's sampler over trials that are kept in a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass
 class Goal:
-    """What is searched for, and for how long."""
+    """The metric to optimise, its bounds, and the number of trials."""
 
     metric: str
     maximize: bool
@@ -42,7 +42,7 @@ class Goal:
 
 
 class Search:
-    """Trials of one study, the finished ones of earlier commands included."""
+    """One search: its trials, those of earlier commands included."""
 
     def __init__(self, task: Task, launcher: Launcher, goal: Goal, words: Sequence[str], folder: Path) -> None:
         overrides = parsed(words, task.composer)
@@ -68,7 +68,7 @@ class Search:
         )
 
     def _keys(self) -> list[str]:
-        """Of the studies with each choice that is searched through: they hold the code and the files behind all trials."""
+        """Keys of the studies with each of the choices searched: they stand for the code and the files behind all trials."""
         choices = [override for override in self.swept if override.is_choice_sweep()]
         words = [f"{choice.get_key_element()}={value}" for choice in choices for value in choice.sweep_string_iterator()]
         keys = []
@@ -78,7 +78,7 @@ class Search:
         return keys
 
     def run(self) -> None:
-        """Go on until the study has its trials."""
+        """Run trials until the search has as many as it was given."""
         try:
             with self.lock.acquire(timeout=0):
                 self._run()
@@ -99,7 +99,7 @@ class Search:
             seed = number(self.goal.seed, "search", first) % 2**32
             self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=at_once > 1)
             self._batch([self.study.ask() for _ in range(min(at_once, self.goal.num_trials - first))], first)
-        self._say_the_best()
+        self._report_best()
 
     def _batch(self, trials: Sequence[Trial], first: int) -> None:
         entries = []
@@ -108,10 +108,10 @@ class Search:
             entries.append(self.ledger.add(words, validated(self.task.job(words).config, words)))
         launch(self.ledger, self.launcher, [entry.words for entry in entries if entry.state is JobState.waiting], first)
         for trial, entry in zip(trials, entries, strict=True):
-            self._tell(trial, entry)
+            self._report(trial, entry)
 
-    def _tell(self, trial: Trial, entry: Entry) -> None:
-        """Diverged runs are pruned: the sampler takes them for bad, without a number."""
+    def _report(self, trial: Trial, entry: Entry) -> None:
+        """Report a trial's result to the sampler. A diverged run is pruned: it counts as bad, without a number."""
         summary = read_summary(entry.run) if entry.run is not None else {}
         shown = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
         if entry.state in (JobState.done, JobState.reused) and entry.run is not None:
@@ -145,7 +145,7 @@ class Search:
     def _too_far(self, kl: float | None) -> bool:
         return self.goal.max_kl is not None and kl is not None and kl > self.goal.max_kl
 
-    def _say_the_best(self) -> None:
+    def _report_best(self) -> None:
         ended = self.study.get_trials(states=(TrialState.COMPLETE,))
         within = [trial for trial in ended if not self._too_far(trial.user_attrs["kl"])]
         if not within:
@@ -178,5 +178,5 @@ class Search:
 
 
 def _short(value: Any) -> str:
-    """Four digits say enough of a number that a sampler has drawn."""
+    """A number with four digits: no more are meaningful of one that a sampler has drawn."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""How a sweep is coming on: a line when a job ends, and on a terminal a bar while several run at once."""
+"""Progress of a sweep: a line when a job ends, and on a terminal a bar while several run at once."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ SECONDS = 0.5
 
 
 class Display:
-    """Tells the reader of a ledger's changes."""
+    """Prints the changes of a ledger."""
 
     def __init__(self, ledger: Ledger, console: Console) -> None:
         self.ledger = ledger
         self.console = console
         self.began = time.monotonic()
         self.before = len(ledger.of(JobState.reused))
-        self.told: set[int] = set()
-        """Positions of the entries whose end has been told."""
+        self.printed: set[int] = set()
+        """Positions of the entries whose end has been printed."""
         for index, entry in enumerate(ledger.entries):
             if entry.state is JobState.reused:
-                self.told.add(index)
+                self.printed.add(index)
                 console.note(f"{ledger.title(entry)}: finished before, in {entry.run} (delete it to run it again)")
 
     def update(self) -> None:
         """A line for each job that has ended since the last call."""
         self.ledger.poll()
         for index, entry in enumerate(self.ledger.entries):
-            if index not in self.told and entry.state not in (JobState.waiting, JobState.running):
-                self.told.add(index)
+            if index not in self.printed and entry.state not in (JobState.waiting, JobState.running):
+                self.printed.add(index)
                 self.console.note(self._line(entry))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keep telling, from another thread, while the body waits for jobs."""
+        """Keep printing, from another thread, while the body waits for jobs."""
         over = threading.Event()
         with self.console.progress(len(self.ledger.entries), "sweep") if self.console.live else nullcontext() as bar:
 
@@ -47,7 +47,7 @@ class Display:
                 while not over.wait(SECONDS):
                     self.update()
                     if bar is not None:
-                        bar.update(len(self.told), self.counts())
+                        bar.update(len(self.printed), self.counts())
 
             thread = threading.Thread(target=watch, daemon=True)
             thread.start()
@@ -62,12 +62,12 @@ class Display:
 
     def left(self) -> str:
         """Time left, at the mean speed since the sweep began."""
-        ended = len(self.told) - self.before
-        seconds = (time.monotonic() - self.began) / max(ended, 1) * (len(self.ledger.entries) - len(self.told))
+        ended = len(self.printed) - self.before
+        seconds = (time.monotonic() - self.began) / max(ended, 1) * (len(self.ledger.entries) - len(self.printed))
         return f"{duration(seconds)} left"
 
     def _line(self, entry: Entry) -> str:
         reason = f" ({entry.reason})" if entry.reason not in ("", entry.state.value) else ""
         counts = "".join(f", {count} {what}" for what, count in self.counts().items() if count)
-        ended = f"sweep {len(self.told)}/{len(self.ledger.entries)}: {self.ledger.title(entry)} {entry.state}{reason}"
-        return ended + (f"{counts}, {self.left()}" if len(self.told) < len(self.ledger.entries) else counts)
+        ended = f"sweep {len(self.printed)}/{len(self.ledger.entries)}: {self.ledger.title(entry)} {entry.state}{reason}"
+        return ended + (f"{counts}, {self.left()}" if len(self.printed) < len(self.ledger.entries) else counts)

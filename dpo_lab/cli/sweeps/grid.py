@@ -12,7 +12,7 @@ from dpo_lab.tracking import Console
 
 
 def run_grid(ledger: Ledger, launcher: Launcher) -> None:
-    """Launch the jobs that wait, and follow them to their end. How each ended is in the ledger."""
+    """Launch the waiting jobs and wait until all have ended. How each ended is in the ledger."""
     display = Display(ledger, Console())
     waiting = [entry.words for entry in ledger.of(JobState.waiting)]
     if in_process(launcher):
@@ -31,7 +31,7 @@ def in_process(launcher: Launcher) -> bool:
 
 
 def launch(ledger: Ledger, launcher: Launcher, jobs: list[list[str]], first: int) -> None:
-    """Run the jobs and settle them. A launcher that fails over a job loses no other's results: those are in their runs."""
+    """Run the jobs and settle them. Where the launcher itself fails, results are not lost: they are in the run directories."""
     codes: list[int | None] = [None] * len(jobs)
     try:
         codes = [returned._return_value for returned in launcher.launch(jobs, first)]

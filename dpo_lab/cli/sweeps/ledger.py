@@ -1,4 +1,4 @@
-"""How the jobs of a sweep stand. The run directories say so, wherever the runs are done."""
+"""The ledger of a sweep: the state of each job, as its run directory shows it, wherever it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dpo_lab.tracking.run_directory import path_below
 
 
 class JobState(StrEnum):
-    """How a job stands."""
+    """The state of a job."""
 
     waiting = "waiting"
     running = "running"
@@ -36,17 +36,17 @@ class JobState(StrEnum):
 
 STATES = {"running": JobState.running, "done": JobState.done, "failed": JobState.failed}
 STATES |= {"preempted": JobState.preempted, "diverged": JobState.diverged}
-"""By the status in run.json."""
+"""The state of a job by the status in its run.json."""
 
 
 @dataclass
 class Entry:
-    """A job: its override words, the key and the place of its run, and what has become of it."""
+    """A job of a sweep: its override words, its run, and its state."""
 
     words: list[str]
     key: str
     folder: Path
-    """Where the runs of its study's name lie."""
+    """The directory that holds runs of its study's name."""
     lock: Path
     state: JobState = JobState.waiting
     run: Path | None = None
@@ -55,18 +55,18 @@ class Entry:
 
 @dataclass
 class Ledger:
-    """The jobs of a sweep."""
+    """The state of each job of a sweep."""
 
     entries: list[Entry] = field(default_factory=list)
     seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    """Each run.json that has been read, as it was then."""
+    """Time and inode of each run.json when it was last read."""
     finished: dict[str, Path] = field(default_factory=dict)
     """The newest finished run of each key that was there before the sweep."""
     guard: RLock = field(default_factory=RLock)
     """A display polls from a thread of its own."""
 
     def add(self, words: Sequence[str], study: Study) -> Entry:
-        """A further job. It counts as finished before if a finished run of exactly this study is there, of those that train."""
+        """Add a job. It counts as finished before if its study trains and a finished run of exactly this study exists."""
         folder = path_below(Path(study.runs), study.name)
         if all(entry.folder != folder for entry in self.entries):
             for path, facts in self._news(folder):
@@ -92,7 +92,7 @@ class Ledger:
                             entry.state = STATES[facts["status"]]
 
     def settle(self, words: Sequence[str], code: int | None) -> None:
-        """The job with these words was launched, and returned `code` (None: nothing): it is over, one way or the other."""
+        """Record the end of the job with these words; `code` is the exit status, None where there is none."""
         with self.guard:
             self.poll()
             for entry in (entry for entry in self.of(JobState.waiting, JobState.running) if entry.words == list(words)):
@@ -115,7 +115,7 @@ class Ledger:
         return [entry for entry in self.entries if entry.state.bad]
 
     def title(self, entry: Entry) -> str:
-        """What tells the job from the others: the words that not all have."""
+        """The words that distinguish the job from the others."""
         shared = set(self.entries[0].words).intersection(*(other.words for other in self.entries))
         return " ".join(word for word in entry.words if word not in shared) or " ".join(entry.words)
 
@@ -130,7 +130,7 @@ class Ledger:
 
 
 def job_lock(study: Study, key: str) -> Path:
-    """Held by the process that runs the study as a job of a sweep; the lock dies with the process."""
+    """The lock that a process holds while it runs the study; it is released when the process dies."""
     return Path(study.runs) / ".sweeps" / f"{key}.lock"
 
 

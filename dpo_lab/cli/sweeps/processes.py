@@ -30,7 +30,7 @@ SECONDS_TO_END = 20.0
 
 @dataclass
 class Worker:
-    """A process, the line to it, and the number of the job that it does."""
+    """A worker process, the connection to it, and the number of its present job."""
 
     process: SpawnProcess
     line: Connection
@@ -89,7 +89,7 @@ def _started(task: Task, num: int) -> Worker:
 
 
 def _end_all(workers: Sequence[Worker]) -> None:
-    """End all processes: those that work as SIGTERM ends a run, and those that do not listen as SIGKILL does."""
+    """End all workers: by SIGTERM, which saves a run, and after a while by SIGKILL."""
     for worker in workers:
         worker.line.close()
         worker.process.terminate()
@@ -104,7 +104,7 @@ def _log(folder: Path, job: int) -> Path:
 
 
 def work(task: Task, line: Connection, num: int) -> None:
-    """What a worker does: jobs from the line, one after the other, until it is closed."""
+    """The main function of a worker: run jobs from the connection, one after the other, until it is closed."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the parent too, which ends its workers in order
@@ -128,7 +128,7 @@ def work(task: Task, line: Connection, num: int) -> None:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """A terminated run leaves as an interrupted one does: its files are closed and say so."""
+    """On SIGTERM, end as on Ctrl-C: files are closed and run.json says so."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""One job of a command, wherever it is run: in this process, in another, or on another machine."""
+"""Running one job of a command: in this process, in another, or on another machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dpo_lab.tracking import Console
 
 @dataclass
 class Job:
-    """What one run of a command is: its override words, and the settings that they make."""
+    """One run of a command: its override words, and the settings that they compose to."""
 
     words: list[str]
     config: DictConfig

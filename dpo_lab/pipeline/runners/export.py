@@ -1,4 +1,4 @@
-"""A policy for others: as transformers, peft or x-transformers load it."""
+"""Export a policy in the files of transformers, peft or x-transformers."""
 
 from __future__ import annotations
 

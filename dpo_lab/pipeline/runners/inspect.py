@@ -1,4 +1,4 @@
-"""Look at feedback before anything is trained on it."""
+"""Inspect feedback before training on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Lengths:
 @RUNNERS.register
 @dataclass
 class InspectRunner(RunnerSpec):
-    """How the data is read, what is odd about it, its lengths, and examples whose scored tokens are highlighted.
+    """Show how the data is read: its oddities, its lengths, and examples with their scored tokens highlighted.
 
     Tokens are those that training sees. Nothing is fitted but a tokenizer, where none comes with the model.
     """

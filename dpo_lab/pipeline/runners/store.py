@@ -17,7 +17,7 @@ from dpo_lab.tracking import Console
 
 
 class StoreAction(Enum):
-    """Show what there is; show what one artifact was made of; read every byte of all; take out what is asked for."""
+    """list: all artifacts; show: what determined one; verify: read every byte of all; prune: remove some."""
 
     list = "list"
     show = "show"
@@ -45,7 +45,7 @@ class StoreRunner(RunnerSpec):
     days: float | None = None
     """Prune what was not asked for in so many days; None: unused artifacts are left a day, others have no limit."""
     delete: bool = False
-    """Do it. Without, it is only said what would go."""
+    """Remove them. Without it, they are only listed."""
 
     leaves_run: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...] | None] = ()
