@@ -52,3 +52,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
         load_user_modules(metafunc.config.getoption("--user-module"))
         metafunc.parametrize("loss_class", [LOSSES[name] for name in LOSSES], ids=list(LOSSES))
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their file run in one worker, where it is made once."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        if fixtures and any(each[-1].scope == "module" for each in fixtures.name2fixturedefs.values() if each):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

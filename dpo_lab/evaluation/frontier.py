@@ -57,16 +57,19 @@ class IdealFrontier:
         if spread == 0:
             return points
         for tilt in torch.linspace(0, 6 / spread, self.num_points + 1)[1:].tolist():
-            if 1 / float((self.weights(tilt) ** 2).sum()) < MIN_EFFECTIVE_SAMPLE:
+            weights = self.weights(tilt)
+            if 1 / float((weights**2).sum()) < MIN_EFFECTIVE_SAMPLE:
                 break
-            points.append(self.tilted(tilt))
+            points.append(self._point(tilt, weights))
         return points
 
     def weights(self, tilt: float) -> Float[Tensor, " n"]:
         return (tilt * self.centred).softmax(dim=0)
 
     def tilted(self, tilt: float) -> FrontierPoint:
-        weights = self.weights(tilt)
+        return self._point(tilt, self.weights(tilt))
+
+    def _point(self, tilt: float, weights: Float[Tensor, " n"]) -> FrontierPoint:
         kl = float(torch.xlogy(weights, weights * len(weights)).sum())
         return FrontierPoint(kl, float((weights * self.centred).sum()), tilt)
 

@@ -1,4 +1,4 @@
-"""What a preference loss is."""
+"""The base class of preference losses, and their registry."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from dpo_lab.registry import Registry
 C = TypeVar("C")
 
 State = Mapping[str, float | Tensor]
-"""Numbers that a loss carries from step to step, by name. Who trains keeps them; checkpoints hold them."""
+"""Numbers that a loss carries from step to step, by name. The trainer keeps them, and checkpoints store them."""
 NO_STATE: State = MappingProxyType({})
 
 
 @dataclass
 class PreferenceLoss:
-    """One value per prompt from the log-probabilities of its candidates.
+    """A preference loss: one value per prompt from the log-probabilities of its candidates.
 
     A loss is a dataclass of its own settings and its formula. The options that all losses share are in `options`, and stand
     around the formula; those that make no sense for a loss are in its `unsupported`, with the reason.
 
-    Values are not averaged here: who trains divides by the number of prompts in the whole step, so that accumulation over
+    Values are not averaged here: the trainer divides by the number of prompts in the whole step, so that accumulation over
     micro-batches and ranks changes nothing.
     """
 
@@ -77,7 +77,7 @@ class PreferenceLoss:
         """The loss of each prompt. `state` is that of a loss which has one, as `initial_state` and `observe` give it."""
         carried = self.initial_state().keys()
         assert state.keys() == carried, f"loss={self.name} carries {sorted(carried)} from step to step, got {sorted(state)}"
-        return self.options.with_nll(self.values(logps, batch, state), logps)
+        return self.options.with_nll_term(self.values(logps, batch, state), logps)
 
     def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         """The formula: the loss of each prompt, without the `nll` term."""
@@ -104,7 +104,7 @@ class PreferenceLoss:
 
     def value_at_reference(self, num_candidates: int = 2) -> float | None:
         """What the loss is while the policy still equals the reference, or None where that is no constant."""
-        return None if self.options.change_the_start else self.formula_at_reference(num_candidates)
+        return None if self.options.move_value_at_reference else self.formula_at_reference(num_candidates)
 
     def formula_at_reference(self, num_candidates: int) -> float | None:
         """The same for the formula alone, without weights, margin and nll."""

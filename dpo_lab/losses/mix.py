@@ -98,11 +98,8 @@ class MixLoss(PreferenceLoss):
         )
 
     def check_count(self, num_candidates: int) -> None:
-        for position, loss in enumerate(self.losses):
-            try:
-                loss.check_count(num_candidates)
-            except ValueError as error:
-                raise ValueError(f"loss.parts[{position}]: {error}") from error
+        for loss in self.losses:
+            loss.check_count(num_candidates)
 
     def check(self, batch: CandidateBatch) -> None:
         for loss in self.losses:

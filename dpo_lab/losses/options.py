@@ -31,10 +31,9 @@ class Weighting(Enum):
 
 @dataclass
 class LossOptions:
-    """What stands around the formula of a loss, whichever it is: how tokens are added up, what a log-ratio counts for, labels
-    that may be wrong, margins, weights, imitation.
+    """Options that every loss shares: token aggregation, divergence, label noise, pair weights, margins, an NLL term.
 
-    On the command line and in Python they stand beside the loss's own settings: loss.nll=1, DPOLoss(nll=1.0).
+    They are set beside the loss's own settings, on the command line and in Python: loss.nll=1, DPOLoss(nll=1.0).
     """
 
     aggregate: Aggregate = Aggregate.sum
@@ -42,7 +41,7 @@ class LossOptions:
     shared_rest: float = 0.5
     """What a token counts beyond the shortest candidate's length, with aggregate=shared; in [0, 1]."""
     divergence: Divergence = Divergence.reverse_kl
-    """What the policy is held to the reference by."""
+    """Divergence from the reference in the objective: it decides what a log-ratio counts for."""
     divergence_alpha: float = 0.5
     """Of divergence=alpha: towards 0 it is the reverse KL, at 1 the forward KL; in (0, 1]."""
     label_smoothing: float = 0.0
@@ -62,8 +61,8 @@ class LossOptions:
             raise ValueError("loss.label_smoothing cannot be used with loss.margin.score: that is a margin of certain pairs")
 
     @property
-    def change_the_start(self) -> bool:
-        """Whether the loss of a policy that equals its reference is another one than the formula's."""
+    def move_value_at_reference(self) -> bool:
+        """Whether they change the loss of a policy that equals its reference."""
         return self.weighting is not Weighting.none or bool(self.margin) or bool(self.nll)
 
     def token_weights(self, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "k b m"] | None:
@@ -77,11 +76,11 @@ class LossOptions:
         """The probability that a label is right, if it may also have been swapped."""
         return probability * (1 - self.label_smoothing) + (1 - probability) * self.label_smoothing
 
-    def weighted(self, losses: Float[Tensor, "q b"], logps: Logps) -> Float[Tensor, "q b"]:
+    def weighted_by_pair(self, losses: Float[Tensor, "q b"], logps: Logps) -> Float[Tensor, "q b"]:
         """The losses of pairs, each times its weight."""
         return wpo_weights(logps) * losses if self.weighting is Weighting.wpo else losses
 
-    def with_nll(self, values: Float[Tensor, " b"], logps: Logps) -> Float[Tensor, " b"]:
+    def with_nll_term(self, values: Float[Tensor, " b"], logps: Logps) -> Float[Tensor, " b"]:
         return values - self.nll * logps.policy_logps(mean_weights(logps.mask))[0] if self.nll else values
 
 

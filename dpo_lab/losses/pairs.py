@@ -74,7 +74,7 @@ class PairLoss(PreferenceLoss):
 
     def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         pair = self.pairs(logps, batch, state)
-        losses = self.options.weighted(self.pair_losses(pair, logps, batch), logps)
+        losses = self.options.weighted_by_pair(self.pair_losses(pair, logps, batch), logps)
         return self.over_pairs(losses, pair, batch)
 
     def pair_losses(self, pair: Pair, logps: Logps, batch: CandidateBatch) -> Float[Tensor, "q b"]:

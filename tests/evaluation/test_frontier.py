@@ -30,10 +30,11 @@ def test_gaussian_rewards_have_the_frontier_sigma_sqrt_2_kl(sigma: float) -> Non
     points = frontier.points
     assert points[0] == FrontierPoint(0.0, 0.0)
     assert points[-1].kl > 2
-    for point in points[1:]:
-        if point.kl < 2:
-            assert point.reward == pytest.approx(sigma * math.sqrt(2 * point.kl), rel=0.02)
-            assert frontier.at(point.kl).reward == pytest.approx(point.reward)
+    before = [point for point in points[1:] if point.kl < 2]
+    for point in before:
+        assert point.reward == pytest.approx(sigma * math.sqrt(2 * point.kl), rel=0.02)
+    for point in before[::4]:
+        assert frontier.at(point.kl).reward == pytest.approx(point.reward)
 
 
 @settings(max_examples=10)

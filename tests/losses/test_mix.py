@@ -141,7 +141,7 @@ def test_a_mix_checks_the_data_as_each_part_does() -> None:
         scored.check(replace(batch, scores=None))
 
 
-def test_the_remarks_are_those_of_the_parts() -> None:
+def test_the_warnings_are_those_of_the_parts() -> None:
     assert (
         mixed({"name": "sft"}, {"name": "dpo", "aggregate": "mean"}).warnings() == DPOLoss(aggregate=Aggregate.mean).warnings()
     )

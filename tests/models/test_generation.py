@@ -389,7 +389,7 @@ def test_a_batch_is_as_large_as_its_cache_may_be(monkeypatch: pytest.MonkeyPatch
     assert sum(t.nbytes for layer in made.buffers for t in layer) == 3 * model.cache_bytes(11)
     model.decoding = lambda starts, width: sizes.append(len(starts)) or made  # type: ignore[method-assign]
     monkeypatch.setattr(generation, "CACHE_ON_CPU", 7 * model.cache_bytes(4))
-    monkeypatch.setattr(generation, "_difference", lambda *_: None)
+    monkeypatch.setattr(generation, "_decoding_error", lambda *_: None)
     monkeypatch.setattr(generation, "_sample_rows", lambda begin, prompts, copies, *_: sizes.append(len(copies)) or END)
     drawn(model, [[1, 3]] * 20, max_tokens=3)
     assert sizes == [7, 7, 6]

@@ -222,6 +222,14 @@ def test_what_a_run_foresees_and_every_loss_logs_has_a_meaning() -> None:
     assert {name for name in found if meaning(name) is None} == set()
 
 
+def test_the_layers_shown_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("containers") == ["dpo_lab"])
+    assert [layer.replace(" | ", " , ") for layer in layers] == [
+        line.strip() for line in TEXTS["architecture.md"].split("```text\n")[-1].split("```")[0].splitlines()
+    ]
+
+
 def test_the_citation_is_valid() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors", "version", "license"} <= citation.keys()

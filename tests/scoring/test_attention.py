@@ -252,9 +252,10 @@ def test_it_can_be_entered_again_later_on_another_thread() -> None:
 @pytest.fixture
 def other_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A PyTorch whose attention takes other arguments than are expected."""
-    for device in kernels.EXPECTED:
-        changed = {name: (f"{arguments}, Tensor more", n) for name, (arguments, n) in kernels.EXPECTED[device].items()}
-        monkeypatch.setitem(kernels.EXPECTED, device, changed)
+    for device, schemas in kernels.EXPECTED.items():
+        monkeypatch.setitem(
+            kernels.EXPECTED, device, tuple(schema.replace("Tensor query", "Tensor queries") for schema in schemas)
+        )
     kernels.devices_with_kernels.cache_clear()
     yield
     kernels.devices_with_kernels.cache_clear()
@@ -282,14 +283,15 @@ def test_without_kernels_masks_give_the_scores_and_gradients(
     assert available_layouts(network) == (Layout.rows, Layout.branches), "auto leaves it out"
 
 
-SCHEMA = "(Tensor query, float dropout_p, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor, Tensor)"
+SCHEMA = "(Tensor query, float dropout_p, *, float? scale=None) -> (Tensor, Tensor)"
 
 
 @pytest.mark.parametrize(
     ("schema", "fits"),
     [
         (SCHEMA, True),
-        (SCHEMA.replace("dropout_p", "dropout_p, bool causal=False"), True),
+        (SCHEMA.replace("scale=None", "scale=None, int? window=None"), True),
+        (SCHEMA.replace("scale=None", "scale=None, int window"), False),
         (SCHEMA.replace("dropout_p", "dropout_p, bool causal"), False),
         (SCHEMA.replace("dropout_p", "p"), False),
         (SCHEMA.replace("float dropout_p", "int dropout_p"), False),
@@ -297,18 +299,18 @@ SCHEMA = "(Tensor query, float dropout_p, *, Tensor? attn_mask=None, float? scal
         (SCHEMA.replace("float dropout_p, *", "*, float dropout_p"), False),
         (SCHEMA.replace("(Tensor, Tensor)", "Tensor"), False),
         (SCHEMA.replace("(Tensor, Tensor)", "(Tensor, Tensor, Tensor)"), False),
-        (SCHEMA.replace(", float? scale=None", ""), False),
+        (SCHEMA.replace(", *, float? scale=None", ""), False),
     ],
 )
 def test_an_operation_whose_signature_has_changed_is_not_called(schema: str, fits: bool) -> None:
     name = f"op{abs(hash(schema))}"
     library = torch.library.Library("dpo_lab_signatures", "FRAGMENT")
     library.define(f"{name}{schema}")
-    assert kernels.has_signature(name, "Tensor query, float dropout_p", 2, "dpo_lab_signatures") == fits
+    assert kernels.has_signature(f"{name}{SCHEMA}", "dpo_lab_signatures") == fits
 
 
 def test_an_operation_that_is_gone_is_not_called() -> None:
-    assert not kernels.has_signature("_no_such_attention", "Tensor query", 1)
+    assert not kernels.has_signature("_no_such_attention(Tensor query) -> Tensor")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

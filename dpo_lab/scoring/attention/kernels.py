@@ -18,75 +18,58 @@ log = logging.getLogger(__name__)
 ALIGNED = 32
 """CUDA's memory-efficient kernel has room for so many log-sum-exps, or a multiple."""
 
-ATTENTION = "Tensor query, Tensor key, Tensor value"
-BACKWARD = f"{ATTENTION}, Tensor out, Tensor logsumexp"
-VARLEN = "int max_q, int max_k, float dropout_p, bool is_causal"
 EXPECTED = {
-    "cpu": {
-        "_scaled_dot_product_flash_attention_for_cpu": (f"{ATTENTION}, float dropout_p, bool is_causal", 2),
-        "_scaled_dot_product_flash_attention_for_cpu_backward": (
-            f"Tensor grad_out, {BACKWARD}, float dropout_p, bool is_causal",
-            3,
-        ),
-    },
-    "cuda": {
-        "_scaled_dot_product_efficient_attention": (
-            f"{ATTENTION}, Optional[Tensor] attn_bias, bool compute_log_sumexp, float dropout_p, bool is_causal",
-            4,
-        ),
-        "_scaled_dot_product_efficient_attention_backward": (
-            f"Tensor grad_out_, {ATTENTION}, Tensor attn_bias, Tensor out, Tensor logsumexp, Tensor philox_seed, "
-            "Tensor philox_offset, float dropout_p, List[bool] grad_input_mask, bool is_causal",
-            4,
-        ),
-        "_flash_attention_forward": (
-            f"{ATTENTION}, Optional[Tensor] cum_seq_q, Optional[Tensor] cum_seq_k, {VARLEN}, bool return_debug_mask",
-            5,
-        ),
-        "_flash_attention_backward": (
-            f"Tensor grad_out, {BACKWARD}, Tensor cum_seq_q, Tensor cum_seq_k, {VARLEN}, Tensor rng_state, Tensor unused",
-            3,
-        ),
-    },
+    "cpu": (
+        "_scaled_dot_product_flash_attention_for_cpu(Tensor query, Tensor key, Tensor value, float dropout_p=0., "
+        "bool is_causal=False, *, Tensor? attn_mask=None, float? scale=None) -> (Tensor output, Tensor logsumexp)",
+        "_scaled_dot_product_flash_attention_for_cpu_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, "
+        "Tensor out, Tensor logsumexp, float dropout_p, bool is_causal, *, Tensor? attn_mask=None, float? scale=None) "
+        "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    ),
+    "cuda": (
+        "_scaled_dot_product_efficient_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_bias, "
+        "bool compute_log_sumexp, float dropout_p=0., bool is_causal=False, *, float? scale=None) "
+        "-> (Tensor output, Tensor log_sumexp, Tensor philox_seed, Tensor philox_offset)",
+        "_scaled_dot_product_efficient_attention_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, "
+        "Tensor attn_bias, Tensor out, Tensor logsumexp, Tensor philox_seed, Tensor philox_offset, float dropout_p, "
+        "bool[4] grad_input_mask, bool is_causal=False, *, float? scale=None) -> (Tensor, Tensor, Tensor, Tensor)",
+        "_flash_attention_forward(Tensor query, Tensor key, Tensor value, Tensor? cum_seq_q, Tensor? cum_seq_k, SymInt max_q, "
+        "SymInt max_k, float dropout_p, bool is_causal, bool return_debug_mask, *, float? scale=None) "
+        "-> (Tensor output, Tensor softmax_logsumexp, Tensor rng_state, Tensor unused, Tensor debug_attn_mask)",
+        "_flash_attention_backward(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, "
+        "Tensor cum_seq_q, Tensor cum_seq_k, SymInt max_q, SymInt max_k, float dropout_p, bool is_causal, Tensor rng_state, "
+        "Tensor unused, *, float? scale=None) -> (Tensor, Tensor, Tensor)",
+    ),
 }
-"""For each device: operation -> (the arguments that are given to it by position, how many tensors it returns)."""
+"""For each kind of device the operations called here, with the arguments that are given to them."""
 
 
 @cache
 def devices_with_kernels() -> frozenset[str]:
     """The kinds of device whose operations have the expected signatures; a warning for each that has not."""
-    usable = set()
-    for device, operations in EXPECTED.items():
-        changed = [name for name, (arguments, returns) in operations.items() if not has_signature(name, arguments, returns)]
-        if not changed:
-            usable.add(device)
-            continue
-        log.warning(
-            "torch %s has no %s as this version knows it: packed rows are computed with masks on %s, which is slower",
-            torch.__version__,
-            " and no ".join(changed),
-            device,
-        )
-    return frozenset(usable)
+    changed = {device: [name_of(s) for s in schemas if not has_signature(s)] for device, schemas in EXPECTED.items()}
+    for device, names in changed.items():
+        if names:
+            log.warning(
+                "torch %s has no %s as this version knows it: packed rows are computed with masks on %s, which is slower",
+                torch.__version__,
+                " and no ".join(names),
+                device,
+            )
+    return frozenset(device for device, names in changed.items() if not names)
 
 
-def has_signature(name: str, arguments: str, returns: int, namespace: str = "aten") -> bool:
-    """Whether an operation takes these arguments by position and, named, an optional `scale`, needs no others, and returns
-    so many tensors.
-    """
+def name_of(schema: str) -> str:
+    return schema.partition("(")[0]
+
+
+def has_signature(schema: str, namespace: str = "aten") -> bool:
+    """Whether there is an operation of this signature; it may have more arguments behind these if they have defaults."""
     try:
-        schema = getattr(getattr(torch.ops, namespace), name).default._schema
-    except AttributeError:
+        found = getattr(getattr(torch.ops, namespace), name_of(schema)).default._schema
+        return bool(found.is_backward_compatible_with(torch._C.parse_schema(f"{namespace}::{schema}")))
+    except (AttributeError, RuntimeError):  # no such operation, or a schema that this PyTorch cannot read
         return False
-    wanted = arguments.split(", ")
-    first, others = schema.arguments[: len(wanted)], schema.arguments[len(wanted) :]
-    return (
-        [f"{argument.type} {argument.name}" for argument in first] == wanted
-        and not any(argument.kwarg_only for argument in first)
-        and all(argument.has_default_value() for argument in others)
-        and any(argument.name == "scale" and str(argument.type) == "Optional[float]" for argument in others)
-        and [str(result.type) for result in schema.returns] == ["Tensor"] * returns
-    )
 
 
 def block_forward(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None) -> tuple[Tensor, Tensor]:

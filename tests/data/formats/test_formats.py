@@ -193,7 +193,7 @@ LINES = st.one_of(
 REPEATED = st.builds(lambda line, others: [line] * 3 + others, LINES, st.lists(LINES, max_size=2))
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(lines=st.lists(LINES, max_size=4) | REPEATED)
 @example(lines=[b"[" * 100_000])
 @example(lines=[b'{"a": ' * 100_000])

@@ -10,6 +10,7 @@ from processes import runs_of
 
 from dpo_lab.cli.main import run_command
 from dpo_lab.compare.study_folder import place_table
+from experiments.throughput.benchmark import work
 
 TINY = [
     *("user_modules=[experiments.throughput.benchmark]", "runner=benchmark"),
@@ -21,6 +22,7 @@ TINY = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "SECONDS", 0.01)
     return tmp_path
 
 
