@@ -37,7 +37,6 @@ def train_policy(
 ) -> tuple[Trainer, TrainResult]:
     """Train `policy`, a network like `base`'s, from the start or from a checkpoint; the trainer and its result."""
     study, run, settings = context.study, context.run, context.study.trainer
-    displacement = None if held_out is None else Displacement(held_out)
     check_start(context, base, train)
     with (
         context.timed("training"),
@@ -74,15 +73,10 @@ def train_policy(
         def guarded(records: Mapping[str, Record]) -> None:
             run.update(guards={what: asdict(record) for what, record in records.items()})
 
+        displacement = None if held_out is None else displacement_of(context, policy, reference, held_out)
         resume = None
         if context.checkpoint is not None:
             resume = context.checkpoint.state()
-            if held_out is not None:
-                first = next((row for row in read_metrics(run.path) if row["split"] == "eval"), {})
-                layouts = (reference.scoring or Scoring()).layouts
-                apart = Scoring(layouts, study.compute.head_portion, *settings.micro_batch_limits)  # with a count of its own
-                at_start = Objective(policy, study.loss, replace(reference, scoring=apart), study.compute, apart)
-                displacement = resumed(held_out, first, at_start.score)
             set_weights(policy, context.checkpoint.weights())
 
         trainer = Trainer(
@@ -105,6 +99,18 @@ def train_policy(
         finally:
             context.checkpoints.finish()
     return trainer, result
+
+
+def displacement_of(context: Context, policy: nn.Module, reference: Reference, held_out: CandidateBatch) -> Displacement:
+    """What evaluations compare with the start of training; in a resumed run `policy` still has the weights of that start."""
+    if context.checkpoint is None:
+        return Displacement(held_out)
+    study = context.study
+    first = next((row for row in read_metrics(context.run.path) if row["split"] == "eval"), {})
+    layouts = (reference.scoring or Scoring()).layouts
+    apart = Scoring(layouts, study.compute.head_portion, *study.trainer.micro_batch_limits)  # with a count of its own
+    at_start = Objective(policy, study.loss, replace(reference, scoring=apart), study.compute, apart)
+    return resumed(held_out, first, at_start.score)
 
 
 def check_start(context: Context, base: Policy, train: CandidateBatch) -> None:
