@@ -19,7 +19,7 @@ quickstart: $(VENV)/.run  ## a study of seconds on a made-up language
 	$(BIN)/python -m dpo_lab +experiment=quickstart $(ARGS)
 
 test: lint types imports docs  ## lint, types, import rules, documentation and every test
-	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) $(ARGS)
 
 lint: $(VENV)/.test  ## style
 	$(BIN)/ruff check .

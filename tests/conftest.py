@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 import shape_checks
@@ -54,10 +57,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("loss_class", [LOSSES[name] for name in LOSSES], ids=list(LOSSES))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their file run in one worker, where it is made once."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        if fixtures and any(each[-1].scope == "module" for each in fixtures.name2fixturedefs.values() if each):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of a file that has a fixture of its own for all of them run in one worker, where it is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if _shares_a_fixture(config.rootpath / file) else nodeid
+
+    return Scheduling(config, log)
+
+
+@cache
+def _shares_a_fixture(file: Path) -> bool:
+    return 'scope="module"' in file.read_text()
