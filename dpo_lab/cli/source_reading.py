@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass
 class SettingsClass:
-    """A dataclass: the first line of its docstring, and its fields in order."""
+    """A dataclass: the first paragraph of its docstring, and its fields in order."""
 
     name: str
     module: str
@@ -115,7 +115,7 @@ class Sources:
                 if not setting.meaning and setting.name in usual:
                     setting = replace(setting, meaning=usual[setting.name].meaning)
                 settings[setting.name] = setting
-        doc = (ast.get_docstring(node) or "").partition("\n")[0]
+        doc = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
         return SettingsClass(node.name, home, doc, list(settings.values()), shared, bases)
 
     def nested(self, setting: Setting) -> SettingsClass | None:

@@ -50,7 +50,9 @@ class IMDbSource(DataSource):
     max_words: int = 24
     """Words and marks in a run, at most."""
     prompt_words: int = 4
+    """The first words of a run, which are its prompt."""
     eval_share: float = 0.05
+    """Share of the reviews that is held out."""
 
     def __post_init__(self) -> None:
         if not 0 < self.prompt_words < self.min_words <= self.max_words:

@@ -45,6 +45,7 @@ class PairsSource(DataSource):
     path: Any = ""
     """A file, a folder, a glob, hub:OWNER/NAME, or a list of these."""
     format: Format = Format.auto
+    """How a row is read. auto decides by the first row's fields, and says so."""
     columns: dict[str, str] = field(default_factory=dict)
     """The file's own name of a field, where it has another: {prompt: question}."""
     chat: bool = False
@@ -54,6 +55,7 @@ class PairsSource(DataSource):
     eval_path: Any = ""
     """Hold out these rows instead. Rows to train on that are among them are left out."""
     on_bad_row: OnBadRow = OnBadRow.error
+    """A row that cannot be read ends the run (error), or is left out, counted and listed (skip)."""
     split: str = "train"
     """Of a data set of the hub."""
     subset: str | None = None

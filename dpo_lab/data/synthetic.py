@@ -27,13 +27,17 @@ class SyntheticSource(DataSource):
 
     name: str = "synthetic"
     words: list[str] = field(default_factory=lambda: list("abcdefgh"))
+    """The vocabulary of the language."""
     num_sentences: int = 4000
+    """Sentences to draw. A fifth of their different prompts is held out."""
     num_words: int = 12
     """Words in each sentence."""
     prompt_words: int = 4
+    """A sentence's first words, which are its prompt."""
     sharpness: float = 1.0
     """Standard deviation of the chain's logits: 0 is uniform noise, larger is more predictable."""
     seed: int = 0
+    """Of the chain and the sentences."""
 
     def __post_init__(self) -> None:
         if len(set(self.words)) < 2:

@@ -36,6 +36,7 @@ class EvaluationSettings:
     num_shown: int = 4
     """Prompts whose samples are printed at the end; samples.jsonl holds all."""
     seed: int = 0
+    """Of the held-out prompts and of the reference's samples."""
 
     def __post_init__(self) -> None:
         for field in ("num_prompts", "num_prompts_during"):

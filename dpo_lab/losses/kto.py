@@ -31,6 +31,7 @@ class KTOLoss(UnpairedLoss):
     desirable_weight: float = 1.0
     """Where one kind of feedback is rare, weigh it so that both kinds count 1:1 to 4:3 in total (the authors' advice)."""
     undesirable_weight: float = 1.0
+    """The same of undesirable completions."""
 
     laws = Laws.of("ratios_only scaling monotone nonnegative")
     ranges: ClassVar = {"desirable_weight": "[0, inf)", "undesirable_weight": "[0, inf)"}

@@ -39,6 +39,7 @@ class MixLoss(PreferenceLoss):
 
     name: str = "mix"
     parts: list[Any] = field(default_factory=_mpo)
+    """The losses: {name: ..., weight: 1.0} each, with further settings of that loss."""
 
     laws = Laws.of("monotone convex nonnegative")
     couples_batch = True

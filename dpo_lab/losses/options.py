@@ -47,6 +47,7 @@ class LossOptions:
     label_smoothing: float = 0.0
     """Probability that a label is wrong, in [0, .5)."""
     weighting: Weighting = Weighting.none
+    """wpo: a pair counts by how likely the policy would be to sample it. Zhou et al. 2024, arXiv:2406.11827."""
     margin: Margin = field(default_factory=Margin)
     nll: float = 0.0
     """Times the chosen completion's mean negative log-probability per token, added to the loss."""

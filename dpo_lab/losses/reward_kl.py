@@ -39,6 +39,7 @@ class RewardKLLoss(PairLoss):
     eta: float = 1.0
     """Log-odds of the preference for one unit of score."""
     distance: Distance = Distance.backward
+    """How the two preferences are compared: KL in either direction, or the squared difference of their log-odds."""
 
     laws = Laws.of("shift_invariant ratios_only scaling convex rowwise nonnegative")
     ranges: ClassVar = {"eta": "(0, inf)"}

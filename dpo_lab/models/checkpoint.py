@@ -15,6 +15,7 @@ class CheckpointSpec(ModelSpec):
 
     name: str = "checkpoint"
     path: str = ""
+    """A run directory, its policy/, or a checkpoint of it."""
 
     def weights(self) -> Path | None:
         if not self.path:

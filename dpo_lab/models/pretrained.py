@@ -33,6 +33,7 @@ class PretrainedSpec(ModelSpec):
 
     name: str = "pretrained"
     path: str = ""
+    """A directory with config.json, safetensors and tokenizer files."""
     gguf_file: str | None = None
     """A file in that directory that holds both, instead of safetensors. Its weights are unpacked."""
     dtype: Dtype = Dtype.fp32

@@ -120,16 +120,23 @@ class TransformerSpec(ModelSpec):
 
     name: str = "transformer"
     dim: int = 128
+    """Width of the residual stream."""
     depth: int = 3
+    """Layers."""
     heads: int = 4
+    """Query heads of each layer."""
     kv_heads: int | None = None
     """Heads of keys and values, shared by groups of query heads; None: as many as heads."""
     context: int = 128
     """Tokens that the model can read: prompt and completion together."""
     dropout: float = 0.0
+    """In attention and feed-forward blocks. Off in training unless trainer.dropout=true."""
     positions: Positions = Positions.rotary
+    """How the model knows the order of tokens."""
     norm: Norm = Norm.rmsnorm
+    """The normalisation in front of each block."""
     feedforward: FeedForward = FeedForward.swiglu
+    """The activation of the feed-forward blocks."""
     feedforward_factor: float = 4.0
     """Inner width of the feed-forward blocks, as a multiple of dim."""
     qk_norm: bool = False

@@ -42,6 +42,7 @@ class BaseFit:
     whole_at_end: float = 0.0
     """Share of the steps, at the end, that see whole texts only: fragments teach words, but not where a text ends."""
     seed: int = 0
+    """Of the order of the texts and of the first weights."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

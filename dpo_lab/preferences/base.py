@@ -56,9 +56,13 @@ class SampledSource(CandidatesSpec):
     """Several samples of the base policy for each training prompt, which `pairs` turns into preferences by their rewards."""
 
     num_prompts: int = 2000
+    """Training prompts that are sampled for."""
     samples_per_prompt: int = 8
+    """Samples of each prompt."""
     temperature: float = 1.0
+    """Divides the logits: 1 samples the base policy itself."""
     seed: int = 0
+    """Of the prompts and the samples."""
 
     sampled: ClassVar[bool] = True
 

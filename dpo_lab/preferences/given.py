@@ -44,6 +44,7 @@ class GivenCandidates(GivenSource):
 
     name: str = "given"
     max_prompt_tokens: int = 64
+    """Most tokens of a prompt, its start token included."""
     on_long_prompt: OnLong = OnLong.drop
     """truncate: from the left, but for the start token."""
     on_long_completion: OnLong = OnLong.drop

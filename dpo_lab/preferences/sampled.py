@@ -42,8 +42,15 @@ class SampledCandidates(SampledSource):
 
     name: str = "sampled"
     pairing: Pairing = Pairing.all
+    """Which samples of a prompt are compared: each with each; best with worst, second best with second worst, and so on; the
+    best with the worst; random pairs; or none, each being desirable or not.
+    """
     labels: Labels = Labels.hard
+    """What a label is: the higher reward wins (hard), P(a beats b) = sigmoid of the difference of rewards (soft), or a draw
+    from that P (bradley_terry).
+    """
     label_temperature: float = 1.0
+    """Divides the difference of rewards in soft and bradley_terry labels."""
     desirable_above: float | None = None
     """With pairing=unpaired: the reward above which a sample is desirable. None: the mean reward of all training samples."""
 

@@ -37,6 +37,7 @@ class Compute:
     device: str = "auto"
     """auto (cuda, else mps, else cpu), or a torch device such as cpu, cuda:1, mps."""
     precision: Precision = Precision.fp32
+    """What the forward pass computes in; weights and scores are float32 in either."""
     threads: int | None = None
     """CPU threads of this process; None leaves torch's choice. Bits on a CPU depend on it."""
     workers: int | None = None

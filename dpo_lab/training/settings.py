@@ -45,6 +45,7 @@ class TrainerSettings:
     order.
     """
     max_steps: int | None = 100
+    """Optimiser steps."""
     max_pairs: int | None = None
     """Counted in prompts: with two candidates each is a pair."""
     max_minutes: float | None = None
@@ -54,7 +55,11 @@ class TrainerSettings:
     dropout: bool = False
     """Keep dropout on in the policy's scored pass. Its loss then no longer starts at the loss's constant."""
     log_every: int = 10
+    """Steps from one line of training metrics to the next."""
     eval_every: int | None = None
+    """Steps from one evaluation on held-out prompts to the next; there is one before the first step and one at the end
+    besides.
+    """
     best_metric: str = "loss"
     """The evaluation's metric that chooses the best checkpoint: lower is better for losses and kl, higher for all others."""
     patience: int | None = None

@@ -64,7 +64,7 @@ def test_every_option_of_every_choice_is_there_with_its_first_line(kind: str) ->
     assert set(COMPONENTS[kind]) == set(built_in(kind))
     for name, cls in built_in(kind).items():
         assert f"  {kind}={name}" in TEXT
-        assert COMPONENTS[kind][name].doc == (cls.__doc__ or "").partition("\n")[0]
+        assert COMPONENTS[kind][name].doc == " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
 
 
 @pytest.mark.parametrize("kind", sorted(set(CHOICES.values())))
@@ -117,3 +117,21 @@ def test_the_command_answers_in_less_than_a_second_of_a_processor_and_without_to
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout == TEXT
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def unexplained(settings: list[Setting], prefix: str) -> Iterator[str]:
+    for setting in settings:
+        nested = SOURCES.nested(setting)
+        if nested is not None:
+            yield from unexplained(nested.settings, f"{prefix}{setting.name}.")
+        elif not setting.meaning and setting.name != "name":
+            yield prefix + setting.name
+
+
+def test_every_setting_says_what_it_is() -> None:
+    study = SOURCES.settings_class("dpo_lab.pipeline.study", "Study")
+    assert study is not None
+    assert [name for name in unexplained(study.settings, "") if name not in CHOICES and name != "experiment"] == []
+    for kind, classes in COMPONENTS.items():
+        for name, component in classes.items():
+            assert list(unexplained(component.settings, f"{kind}={name}: ")) == []

@@ -20,6 +20,7 @@ class BPETokenizer(TokenizerSpec):
 
     name: str = "bpe"
     vocab_size: int = 4096
+    """Tokens in all, the 256 bytes and the special tokens included."""
 
     def __post_init__(self) -> None:
         if self.vocab_size < NUM_BYTES + len(SPECIAL):

@@ -18,6 +18,7 @@ class WordTokenizer(TokenizerSpec):
 
     name: str = "word"
     vocab_size: int = 3000
+    """Tokens in all, the special tokens included."""
 
     def __post_init__(self) -> None:
         if self.vocab_size <= len(SPECIAL):

@@ -25,7 +25,9 @@ class EvaluateRunner(RunnerSpec):
 
     name: str = "evaluate"
     num_prompts: int | None = None
+    """Held-out prompts to sample for. None: as many as the run itself."""
     seed: int | None = None
+    """Of the samples. None: that of the run's own evaluations."""
     pairs: str = ""
     """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
 

@@ -21,9 +21,13 @@ class SampleRunner(RunnerSpec):
 
     name: str = "sample"
     prompt: str = ""
+    """Text to continue."""
     num_samples: int = 4
+    """Completions to draw."""
     max_tokens: int = 32
+    """Most tokens of a completion."""
     temperature: float = 1.0
+    """Divides the logits: 1 samples the policy itself, 0 takes the likeliest token each time."""
 
     trains: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...] | None] = ("model", "seed")

@@ -36,6 +36,7 @@ class StoreRunner(RunnerSpec):
 
     name: str = "store"
     do: StoreAction = StoreAction.list
+    """What to do with the artifacts. prune needs `unused`, `damaged` or `days`, and removes only with `delete`."""
     key: str = ""
     """Show the artifacts whose key begins so: settings, code, versions, threads and device that made them."""
     unused: bool = False

@@ -21,6 +21,7 @@ class LexiconReward(RewardSpec):
 
     name: str = "lexicon"
     values: dict[str, float] = field(default_factory=dict)
+    """What each word counts: {good: 1, bad: -1}."""
 
     def __post_init__(self) -> None:
         if not any(self.values.values()):

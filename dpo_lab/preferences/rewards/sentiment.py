@@ -35,6 +35,7 @@ class SentimentReward(RewardSpec):
 
     name: str = "sentiment"
     max_features: int = 20000
+    """Most frequent words and word pairs that are read."""
     ngrams: int = 2
     """Longest run of words that is a feature."""
     strength: float = 0.02

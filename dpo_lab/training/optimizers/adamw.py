@@ -23,9 +23,13 @@ class AdamWSpec(OptimizerSpec):
 
     name: str = "adamw"
     lr: float = 3e-4
+    """Learning rate, which the schedule scales."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """Decay rates of the averages of the gradient and of its square."""
     eps: float = 1e-8
+    """Added to the root of the second average."""
     weight_decay: float = 0.0
+    """Decoupled: each step shrinks a weight by lr times so much."""
 
     def __post_init__(self) -> None:
         check_not_negative(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)

@@ -17,7 +17,9 @@ class SGDSpec(OptimizerSpec):
 
     name: str = "sgd"
     lr: float = 0.1
+    """Learning rate, which the schedule scales."""
     momentum: float = 0.0
+    """Share of the last update that is added to the next."""
 
     def __post_init__(self) -> None:
         check_not_negative(lr=self.lr, momentum=self.momentum)

@@ -24,9 +24,13 @@ class EMAReference(LiveReference):
     update_every: int = 400
     """Steps from one update to the next; t counts steps all the same."""
     lag: float = 10.0
+    """Steps by which both powers start late; at least 0."""
     ema_power: float = 0.5
+    """How fast the average forgets: its share of the policy is (lag + t)^-ema_power."""
     bias_power: float = 0.2
+    """How fast the correction fades: it counts (lag + t)^-bias_power."""
     correct_bias: bool = True
+    """Add the correction; false: the plain average."""
 
     moves: ClassVar[bool] = True
 

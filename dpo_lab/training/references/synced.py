@@ -21,7 +21,9 @@ class SyncedReference(LiveReference):
 
     name: str = "synced"
     sync_every: int = 512
+    """Steps from one update to the next."""
     mixup: float = 0.6
+    """Share of the policy in an update; 1 replaces the reference."""
 
     moves: ClassVar[bool] = True
 
