@@ -107,7 +107,17 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 
 def own_losses() -> str:
-    return loss_table({name: LOSSES[name] for name in LOSSES if LOSSES[name].__module__.startswith("dpo_lab.")})
+    own = {name: LOSSES[name] for name in LOSSES if LOSSES[name].__module__.startswith("dpo_lab.")}
+    return loss_table(own, ("reward at KL 1", shootout("proxy/policy at KL 1")))
+
+
+def shootout(column: str) -> dict[str, str]:
+    """What the shoot-out's own table says of each loss in a column, without the interval."""
+    text = (ROOT / "experiments" / "loss_shootout" / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("<!-- results -->\n")[2].partition("\n\n")[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert column in head, head
+    return {row[0]: row[head.index(column)].partition(" [")[0] for row in rows}
 
 
 def example(file: Path) -> str:

@@ -28,11 +28,17 @@ KINDS = {
 """A loss is of the last kind that it fits."""
 
 
-def loss_table(losses: Mapping[str, Loss] | None = None) -> str:
-    """A heading and a table for each kind of loss; by default of all registered ones."""
+def loss_table(losses: Mapping[str, Loss] | None = None, results: tuple[str, Mapping[str, str]] | None = None) -> str:
+    """A heading and a table for each kind of loss; by default of all registered ones.
+
+    `results`: the title of one more column, and what stands there for each loss that has a result.
+    """
+    title, cells = results or ("", {})
+    columns = [*COLUMNS, *([title] if title else [])]
     parts = []
     for kind, of_kind in losses_by_kind(losses).items():
-        rows = [COLUMNS, ["---"] * len(COLUMNS), *(row_of(name, loss) for name, loss in of_kind.items())]
+        rows = [columns, ["---"] * len(columns)]
+        rows += [[*row_of(name, loss), *([cells.get(name, "")] if title else [])] for name, loss in of_kind.items()]
         parts.append(f"### {kind}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows))
     return "\n".join(parts)
 
