@@ -6,7 +6,6 @@ Hydra's grammar reads = ( [ { , ~ quotes and letters outside ASCII as its own, o
 from __future__ import annotations
 
 import os
-import re
 
 from hydra.core.override_parser.types import QuotedString
 
@@ -22,7 +21,7 @@ PROMPT = "runner.prompt"
 def as_written(word: str, multirun: bool) -> str:
     """The word in Hydra's grammar for a path or a prompt that is written without regard to it; other words as they are.
 
-    What the grammar does read keeps its meaning there: a list of paths, a value in quotes, `${...}`, several values for a sweep.
+    What the grammar does read keeps its meaning there: a list of paths, a quoted value, `${...}`, several values for a sweep.
     """
     key, given, value = word.partition("=")
     name = key.lstrip("+")
