@@ -12,6 +12,7 @@ from omegaconf import ListConfig, OmegaConf
 
 from dpo_lab.cli import CONF
 from dpo_lab.cli.grammar import key_of, parsed, renamed
+from dpo_lab.cli.quoting import as_written
 
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -53,8 +54,8 @@ def parse_arguments(arguments: Sequence[str]) -> CommandLine:
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
     for flags in (("--help", "-h"), ("--hydra-help",), ("--version",), ("--shell-completion", "-sc")):
         parser.add_argument(*flags, dest="looking", action="store_true")
-    options, words = parser.parse_known_args(list(arguments))
-    words = [renamed(word) for word in words]
+    options, words = parser.parse_known_args(_info_alone(arguments))
+    words = [as_written(renamed(word), options.multirun) for word in words]
     folders = [options.config_dir] if options.config_dir else []
     if options.multirun and (options.looking or options.cfg or options.info):
         raise ValueError("--multirun runs a sweep; leave it out to look at one configuration")
@@ -67,6 +68,12 @@ def parse_arguments(arguments: Sequence[str]) -> CommandLine:
         if not key_of(word) or not ("=" in word or word.startswith("~")):
             raise ValueError(f"'{word}' is no setting: write key=value, such as loss.beta=0.1")
     return CommandLine(list(arguments), options, words, folders, _user_modules(words, folders))
+
+
+def _info_alone(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with what --info shows said where a setting follows it, which is no answer to that."""
+    followed = zip(arguments, [*arguments[1:], ""], strict=False)
+    return ["--info=all" if one in ("--info", "-i") and "=" in after else one for one, after in followed]
 
 
 def _user_modules(words: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -3,6 +3,8 @@
 # No `from __future__ import annotations`: the grammar checks arguments by annotations that are types, not strings.
 
 import math
+import re
+import shlex
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -50,12 +52,24 @@ def of_hydra(word: str) -> bool:
     return key_of(word).startswith(("hydra.", "hydra/"))
 
 
+def quoted(text: str) -> str:
+    """The text as a quoted value of the grammar, in which only quotes, and backslashes before them, need a backslash."""
+    mark = "'" if '"' in text and "'" not in text else '"'
+    return mark + re.sub(rf"(\\*)({mark}|\Z)", lambda found: found[1] * 2 + ("\\" + mark if found[2] else ""), text) + mark
+
+
 def unreadable(error: OverrideParseException) -> str:
-    """What is wrong with the grammar of an override word."""
+    """What is wrong with the grammar of an override word, and how this very word is quoted."""
     why = next((line for line in error.message.splitlines() if "Error parsing override" not in line), error.message)
+    word = str(error.override)
     if " while evaluating " in why:
-        return f"cannot read '{error.override}': {why.partition(': ')[2]}"
-    return f"cannot read '{error.override}': {why}; write key=value, with quotes around a value that holds ( [ {{ , or spaces"
+        return f"cannot read '{word}': {why.partition(': ')[2]}"
+    if "Exception" in why:  # the name of the lexer's own, and the word once more
+        why = "the grammar of settings has no place for one of its characters"
+    key, given, value = word.partition("=")
+    as_it_is = shlex.quote(f"{key}={quoted(value)}")
+    advice = f"if the value is meant as it stands, with quotes around it: {as_it_is}" if given else "write key=value"
+    return f"cannot read '{word}': {why}; {advice}"
 
 
 def logspace(start: int | float, stop: int | float, num: int) -> ChoiceSweep:

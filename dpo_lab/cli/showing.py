@@ -35,7 +35,7 @@ def show(command: CommandLine, composer: Composer, hydra: Hydra) -> None:
 def _show_with_hydras_parser(command: CommandLine, composer: Composer, hydra: Hydra, words: list[str]) -> None:
     sys.argv = ["dpo-lab", *command.written]  # the program's name in what Hydra prints
     parser = get_args_parser()
-    asked = parser.parse_args(command.written)
+    asked = parser.parse_intermixed_args(command.written)  # flags stand before, between and after settings
     if asked.help:
         print(help_text(command.user_modules))
         if words:

@@ -103,12 +103,20 @@ class GivenCandidates(GivenSource):
             raise ValueError(f"a {what}, over {setting}, in the row that begins {plain(row.prompt)[:60]!r}")
         return on_long is OnLong.truncate
 
+    @property
+    def _cuts(self) -> bool:
+        """Whether completions may be equal only because they are cut."""
+        return self.on_long_completion is OnLong.truncate
+
     def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int]) -> str:
         size = len(next(iter(feedback)).completions)
         left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        ways = ["raise candidates.max_tokens or candidates.max_prompt_tokens"] if len(feedback) > counts[EQUAL] else []
-        ways += ["choose a tokenizer that tells them apart, such as tokenizer=byte"] if counts[EQUAL] else []
+        too_low = ["candidates.max_tokens"] * bool(counts[LONG_COMPLETION] or (counts[EQUAL] and self._cuts))
+        too_low += ["candidates.max_prompt_tokens"] * bool(counts[LONG_PROMPT])
+        ways = [f"raise {' or '.join(too_low)}"] if too_low else []
+        if counts[EQUAL]:
+            ways.append("choose a tokenizer that tells them apart, such as tokenizer=byte (a pretrained model has its own)")
         return f"of {len(feedback)} {noun(size)} none is left ({why}); {'; '.join(ways)}"
 
 

@@ -242,6 +242,32 @@ def test_what_is_right_is_started(words: list[str], started: list[object]) -> No
     assert len(started) == (3 if "-m" in words else 1)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", QUICK, "seed=0,1"],
+        [QUICK, "-m", "seed=0,1"],
+        [QUICK, "seed=0,1", "--multirun"],
+        [QUICK, "-m", "seed=0,1", "--config-dir", ".", "loss.beta=3"],
+    ],
+    ids=" ".join,
+)
+def test_flags_stand_before_between_and_after_settings(words: list[str], started: list[object]) -> None:
+    assert run_command(words) == 0
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--info"], ["--info", "defaults"], ["-sc", "install=bash"], ["--help"]])
+def test_looking_is_the_same_wherever_the_flag_stands(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for words in ([*flags, QUICK, "loss.beta=3"], [QUICK, *flags, "loss.beta=3"], [QUICK, "loss.beta=3", *flags]):
+        assert run_command(words) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0]
+    if "-sc" not in flags and "--info" not in flags:  # those say how long it took
+        assert len(set(said)) == 1
+
+
 def test_an_experiment_of_the_users_own_is_refused_like_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine" / "experiment" / "odd.yaml"
     file.parent.mkdir(parents=True)

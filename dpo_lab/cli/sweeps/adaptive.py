@@ -149,13 +149,25 @@ class Search:
         ended = self.study.get_trials(states=(TrialState.COMPLETE,))
         within = [trial for trial in ended if not self._too_far(trial.user_attrs["kl"])]
         if not within:
-            self.console.warn(f"no trial of {len(ended)} is within hydra.sweeper.max_kl={self.goal.max_kl}")
+            self.console.warn(self._why_none(len(ended)))
             self.task.code = 1
             return
         best = max(within, key=lambda trial: (1 if self.goal.maximize else -1) * float(trial.value or 0))
         shown = " ".join(f"{key}={_short(value)}" for key, value in best.params.items())
         result = self._result(float(best.value or 0), best.user_attrs)
         self.console.note(f"best of {len(ended)} trials: {shown}  {result}, in {best.user_attrs['run']}")
+
+    def _why_none(self, num_ended: int) -> str:
+        """Why there is no best trial: how the trials ended, those of earlier commands included."""
+        diverged = len(self.study.get_trials(states=(TrialState.PRUNED,)))
+        failed = len([entry for entry in self.ledger.bad if entry.state is not JobState.diverged])
+        bad = [f"{count} {what}" for count, what in ((diverged, "diverged"), (failed, "failed")) if count]
+        if num_ended:
+            others = f" ({', '.join(bad)})" if bad else ""
+            return f"no trial of {num_ended} is within hydra.sweeper.max_kl={self.goal.max_kl}{others}"
+        settings = ", ".join(override.get_key_element() for override in self.swept)
+        what = f"all {diverged} trials diverged" if diverged and not failed else f"no trial has a result: {', '.join(bad)}"
+        return f"{what}; search other values of {settings}" if diverged else what
 
     def _word(self, trial: Trial, override: Override) -> str:
         """A setting with the value that the sampler proposes for it."""
