@@ -70,8 +70,8 @@ class PretrainedSpec(ModelSpec):
         path = self.weights()
         assert path is not None
         key = self._key(path)
-        tokenizer = read_tokenizer(path, self.gguf_file)
         module: Any = self._network(path, self.gguf_file, key, self.trust_remote_code)
+        tokenizer = read_tokenizer(path, self.gguf_file)
         check_vocabulary(path, module.net, tokenizer)
         check_causal(path, module.net)
         return Opened(module, tokenizer, digest([key, self.lora, self.dtype]))

@@ -50,6 +50,10 @@ def add_tokens(path: Path, *tokens: AddedToken) -> None:
 
 
 def test_a_directory_without_a_tokenizer_is_refused_with_the_files_that_it_lacks(own: Path) -> None:
+    settings = (own / "tokenizer_config.json").rename(own / "away")
+    with pytest.raises(ValueError, match=r"there is no tokenizer_config.json in .*, which would name the eos_token"):
+        starting_policy(PretrainedSpec(path=str(own)))
+    settings.rename(own / "tokenizer_config.json")
     (own / "tokenizer.json").unlink()
     assert "holds no tokenizer; expected tokenizer.json" in refusal(own), "settings alone are none"
     (own / "vocab.json").write_text("{}")
