@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from dpo_lab.data.messages import ASSISTANT, Message, Prompt, transcript
+from dpo_lab.data.messages import ASSISTANT, Message, Prompt, UntokenizableError, transcript
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
 from dpo_lab.registry import Registry
@@ -139,7 +139,9 @@ class Tokenizer:
         if self.start is not None:
             return [self.start, *ids]
         if not ids:
-            raise ValueError("an empty prompt, and the tokenizer has no start token: nothing would predict the first token")
+            raise UntokenizableError(
+                "an empty prompt, and the tokenizer has no start token: nothing would predict the first token"
+            )
         return ids
 
     def _chat_candidates(self, prompt: tuple[Message, ...], completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
@@ -147,7 +149,9 @@ class Tokenizer:
         joint = [self.encode_chat([*prompt, Message(ASSISTANT, text)]) for text in completions]
         cut = _common_length([alone, *joint])
         if cut == 0:
-            raise ValueError("the chat template puts nothing before the assistant's words that would predict the first token")
+            raise UntokenizableError(
+                "the chat template puts nothing before the assistant's words that would predict the first token"
+            )
         return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
