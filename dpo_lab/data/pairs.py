@@ -12,7 +12,7 @@ from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_
 from dpo_lab.data.files.source import RowSource, paths_of
 from dpo_lab.data.formats.base import FIELDS, Format
 from dpo_lab.data.messages import Prompt, plain
-from dpo_lab.data.row_reader import OnBadRow, ReadReport, RowReader
+from dpo_lab.data.row_reader import OnBadRow, ReadReport, RepeatedPrompt, RowReader
 from dpo_lab.data.statistics import (
     IN_EVAL,
     FeedbackStatistics,
@@ -56,6 +56,8 @@ class PairsSource(DataSource):
     """Hold out these rows instead. Rows to train on that are among them are left out."""
     on_bad_row: OnBadRow = OnBadRow.error
     """A row that cannot be read ends the run (error), or is left out, counted and listed (skip)."""
+    repeated_prompt: RepeatedPrompt = RepeatedPrompt.remove
+    """A text prompt that all completions begin with again is taken off them (remove), or left there (keep), and counted."""
     split: str = "train"
     """Of a data set of the hub."""
     subset: str | None = None
@@ -88,10 +90,7 @@ class PairsSource(DataSource):
                 (held_out if side == "eval" else train).add(row)
         noun = report.noun
         if not train.num_rows or not held_out.num_rows:
-            raise ValueError(
-                f"{self._train.source}: {train.num_rows + held_out.num_rows} usable {noun} leave {train.num_rows} to train on "
-                f"and {held_out.num_rows} held out; both are needed: give more prompts, or another data.eval_share"
-            )
+            raise ValueError(f"{self._train.source}: {self._nothing_left(report, train, held_out, counts)}")
         train_rows = Reread(lambda: self._rows("train", eval_digests), train.num_rows)
         eval_rows = Reread(lambda: self._rows("eval", eval_digests), held_out.num_rows)
         num_desirable = train.num_rows - train.num_undesirable
@@ -114,6 +113,26 @@ class PairsSource(DataSource):
                 *data_warnings(noun, train, held_out),
             ],
         )
+
+    def _nothing_left(
+        self, report: ReadReport, train: FeedbackStatistics, held_out: FeedbackStatistics, counts: Counter[str]
+    ) -> str:
+        """What became of the rows where none is left to train on or none held out, and what would help."""
+        why = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+        if report.bad:
+            why += f"{', ' if why else ''}{report.num_bad:,} bad rows left out, such as {report.bad[0]}"
+        left = (
+            f"{train.num_rows + held_out.num_rows:,} usable {report.noun} leave {train.num_rows:,} to train on and "
+            f"{held_out.num_rows:,} held out{f' ({why})' if why else ''}; both are needed: "
+        )
+        if counts[IN_EVAL]:
+            return f"{left}name other rows in data.eval_path than in data.path"
+        if self._eval is not None or not train.num_rows + held_out.num_rows:
+            side = "data.path" if held_out.num_rows else "data.eval_path" if train.num_rows else "it"
+            return f"{left}no row of {side} has completions to learn from"
+        if len({*train.openings, *held_out.openings}) == 1:
+            return f"{left}all prompts open alike, and the split is by the opening: name held-out rows by data.eval_path"
+        return f"{left}give more prompts, another data.eval_share, or held-out rows by data.eval_path"
 
     def held_out(self) -> list[Feedback]:
         """The rows of `eval_path` alone, for no training; those with nothing to learn are left out."""
@@ -139,7 +158,7 @@ class PairsSource(DataSource):
     def _reader(self, setting: str, value: Any) -> RowReader:
         source = RowSource(setting, paths_of(setting, value), self.subset, self.split)
         to_train = setting == "data.path"
-        return RowReader(source, self.format, self.columns, self.on_bad_row, self.chat, to_train)
+        return RowReader(source, self.format, self.columns, self.on_bad_row, self.chat, self.repeated_prompt, to_train)
 
     def _rows(self, side: str, eval_digests: Collection[int]) -> Iterator[Feedback]:
         """The usable rows to train on, or those held out."""

@@ -13,6 +13,7 @@ from dpo_lab.data.files.source import RowSource
 from dpo_lab.data.formats.base import Format, detect, read_row, unread
 from dpo_lab.data.formats.values import BadRowError, short
 from dpo_lab.data.messages import Message
+from dpo_lab.data.repeated import disagreement, prompt_once
 
 CANARY = "canary"
 LISTED = 10
@@ -30,6 +31,13 @@ class OnBadRow(Enum):
 
     error = "error"
     skip = "skip"
+
+
+class RepeatedPrompt(Enum):
+    """What to do about a text prompt that all completions of its row begin with again."""
+
+    remove = "remove"
+    keep = "keep"
 
 
 @dataclass
@@ -50,6 +58,8 @@ class ReadReport:
     """Messages of the first bad rows."""
     unread: Counter[str] = field(default_factory=Counter)
     """Rows that have a field which is not read, for each such field."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """Rows of which something else is to be told, by what it is."""
 
     @property
     def noun(self) -> str:
@@ -78,6 +88,7 @@ class ReadReport:
         notes = [f"{source}: read as data.format={self.format.name}, with {', '.join(self.fields)}"]
         if self.num_reordered:
             notes.append(f"{self.num_reordered:,} of the {self.noun} are put in the order of their scores or ratings")
+        notes += [f"{count:,} of the {self.noun} {remark}" for remark, count in self.remarks.most_common()]
         if self.unread:
             fields = ", ".join(f"{short(name)} ({count:,} rows)" for name, count in self.unread.most_common(LISTED))
             more = f" and {len(self.unread) - LISTED} more" if len(self.unread) > LISTED else ""
@@ -98,6 +109,7 @@ class RowReader:
     on_bad_row: OnBadRow = OnBadRow.error
     as_chat: bool = False
     """Make text prompts a user's message."""
+    repeated_prompt: RepeatedPrompt = RepeatedPrompt.remove
     to_train: bool = False
     """Refuse rows with a canary, by which their authors ask that nothing be trained on them."""
 
@@ -120,12 +132,19 @@ class RowReader:
                     raise ValueError(message) from error
                 report.add_bad(message)
                 continue
-            if self.as_chat and isinstance(row.prompt, str):
-                row = replace(row, prompt=(Message("user", row.prompt),))
-            yield replace(row, where=where)
+            yield replace(self._prompt_once(fields, row, report), where=where)
         if report.first is None:
             reason = f"none of its {report.num_bad:,} rows can be read, such as {report.bad[0]}" if report.num_bad else ""
             raise ValueError(f"{self.source}: {reason or 'it holds no rows'}")
+
+    def _prompt_once(self, fields: Any, row: Feedback, report: ReadReport) -> Feedback:
+        """The row without prompts that its completions repeat, as a conversation if that is wanted. What is odd is counted."""
+        if self.as_chat and isinstance(row.prompt, str):
+            row = replace(row, prompt=(Message("user", row.prompt),))
+        keep = self.repeated_prompt is RepeatedPrompt.keep or report.format in (Format.chat, Format.transcript)
+        row, remark = prompt_once(row, keep)
+        report.remarks.update(said for said in (remark, disagreement(fields, row.prompt)) if said is not None)
+        return row
 
 
 def read_feedback(*paths: str) -> list[Feedback]:

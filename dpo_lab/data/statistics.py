@@ -58,6 +58,8 @@ class FeedbackStatistics:
     num_rows: int = 0
     prompts: set[int] = field(default_factory=set)
     """Digests of the different prompts."""
+    openings: set[int] = field(default_factory=set)
+    """Digests of what decides the split; two of them are enough to know that they differ."""
     num_repeated: int = 0
     """Rows that prefer what an earlier row of the same prompt and completions prefers."""
     num_contradictory: int = 0
@@ -78,6 +80,8 @@ class FeedbackStatistics:
     def add(self, row: Feedback) -> None:
         self.num_rows += 1
         self.prompts.add(prompt_digest(row.prompt))
+        if len(self.openings) < 2:
+            self.openings.add(text_digest(split_text(row.prompt)))
         digest, preference = row_digest(row), _preference(row)
         before = self._preferred.get(digest, 0)
         self.num_repeated += bool(before & preference)

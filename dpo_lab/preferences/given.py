@@ -116,14 +116,21 @@ class GivenCandidates(GivenSource):
             raise UntokenizableError(f"a {what}, over {setting}")
         return on_long is OnLong.truncate
 
+    @property
+    def _cuts(self) -> bool:
+        """Whether completions may be equal only because they are cut."""
+        return self.on_long_completion is OnLong.truncate
+
     def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int], num_bad: int, first_bad: str) -> str:
         size = len(next(iter(feedback)).completions)
         left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
         reasons = [f"{count} {reason}" for reason, count in left_out.items()]
         reasons += [f"{num_bad} {BAD}, such as {first_bad}"] if num_bad else []
-        too_long = counts[LONG_PROMPT] or counts[LONG_COMPLETION]
-        ways = ["raise candidates.max_tokens or candidates.max_prompt_tokens"] if too_long else []
-        ways += ["choose a tokenizer that tells them apart, such as tokenizer=byte"] if counts[EQUAL] else []
+        too_low = ["candidates.max_tokens"] * bool(counts[LONG_COMPLETION] or (counts[EQUAL] and self._cuts))
+        too_low += ["candidates.max_prompt_tokens"] * bool(counts[LONG_PROMPT])
+        ways = [f"raise {' or '.join(too_low)}"] if too_low else []
+        if counts[EQUAL]:
+            ways.append("choose a tokenizer that tells them apart, such as tokenizer=byte (a pretrained model has its own)")
         return "; ".join([f"of {len(feedback)} {noun(size)} none is left ({', '.join(reasons)})", *ways])
 
 

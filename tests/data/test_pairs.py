@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dpo_lab.data import Feedback
 from dpo_lab.data.formats.base import Format
 from dpo_lab.data.pairs import PairsSource
-from dpo_lab.data.row_reader import best_first
+from dpo_lab.data.row_reader import OnBadRow, RepeatedPrompt, best_first, read_feedback
 
 
 def written(path: Path, rows: list[Any], **options: Any) -> PairsSource:
@@ -176,3 +176,85 @@ def test_a_pair_keeps_its_label_where_its_scores_say_otherwise_and_that_is_count
     for row in [*corpus.train, *corpus.eval]:
         i = int(row.prompt.split()[1])
         assert (row.completions, row.scores, row.margin) == ((" yes", " no"), (i % 2, 0.5), -i)
+
+
+def test_where_no_row_is_left_the_message_has_the_reason_and_advice_that_can_help(tmp_path: Path) -> None:
+    empty = [row | {"chosen": ""} for row in many(9)]
+    with pytest.raises(ValueError, match=r"0 usable pairs .* \(9 left out, empty completion\).*no row of it has completions"):
+        written(tmp_path / "a", empty).load()
+    held_out = written(tmp_path / "b", many(9)).path
+    with pytest.raises(ValueError, match=r"9 left out, also held out\).*name other rows in data\.eval_path than in data\.path"):
+        PairsSource(path=held_out, eval_path=held_out).load()
+    with pytest.raises(ValueError, match=r"9 left out, empty completion\).*no row of data\.path has") as raised:
+        PairsSource(path=str(tmp_path / "a"), eval_path=held_out).load()
+    assert "eval_share" not in str(raised.value), "it decides nothing where data.eval_path is set"
+    bad = [*many(1), *[{"prompt": "p", "chosen": 1, "rejected": "b"}] * 8]
+    with pytest.raises(ValueError, match=r"8 bad rows left out, such as .*c:2: 'chosen' must be a string, found int"):
+        written(tmp_path / "c", bad, on_bad_row=OnBadRow.skip).load()
+
+
+def test_conversations_that_all_open_alike_are_to_be_held_out_by_a_path(tmp_path: Path) -> None:
+    opening = [{"role": "user", "content": "Hi!"}, {"role": "assistant", "content": "Hello."}]
+    rows = [{"prompt": [*opening, {"role": "user", "content": f"{i}"}], "chosen": "a", "rejected": "b"} for i in range(20)]
+    with pytest.raises(ValueError, match=r"all prompts open alike.*data\.eval_path") as raised:
+        written(tmp_path / "a", rows).load()
+    assert "eval_share" not in str(raised.value)
+
+
+ASKED = "What is it,  then?"
+SPACES = st.sampled_from([" ", "\n", "  ", "\t"])
+
+
+@given(before=SPACES, between=SPACES, rows=st.integers(10, 30))
+def test_a_prompt_that_both_sides_repeat_is_asked_once_and_that_is_said(
+    before: str, between: str, rows: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "repeated.jsonl"
+    again = before + ASKED.replace("  ", between)
+    fields = [{"prompt": ASKED, "chosen": f"{again} yes {i}", "rejected": f"{again} no {i}"} for i in range(rows)]
+    for chat, space in ((False, " "), (True, "")):
+        read = written(path, [*fields, *many(30)], chat=chat).load()
+        found = {row.completions for row in [*read.train, *read.eval]}
+        assert found == {(f"{space}yes {i}", f"{space}no {i}") for i in range(rows)} | {(" yes", " no")}
+        assert any(note.startswith(f"{rows} of the pairs begin every completion with the prompt again") for note in read.notes)
+    kept = written(path, [*fields, *many(30)], repeated_prompt=RepeatedPrompt.keep).load()
+    assert {row.completions for row in [*kept.train, *kept.eval]} >= {(row["chosen"], row["rejected"]) for row in fields}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "said"),
+    [
+        ("Good morning", "Good morning!", "Good morning to you.", "left there"),
+        (ASKED, f"{ASKED} a", "b", "begin one completion with the prompt again"),
+        ("the old cat", "the old cats a", "the old cats b", ""),
+        ("", "a", "b", ""),
+    ],
+)
+def test_what_may_be_an_answer_is_left_as_it_is(tmp_path: Path, prompt: str, chosen: str, rejected: str, said: str) -> None:
+    row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    read = written(tmp_path / "a", [*many(40), row]).load()
+    assert (chosen, rejected) in {row.completions for row in [*read.train, *read.eval]}
+    assert any(said in note for note in read.notes)
+    assert any("prompt again" in note for note in read.notes) is bool(said)
+
+
+def test_a_prompt_that_the_messages_do_not_say_is_told(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": "Bye!" if i % 2 else f"Hi,\n{i}!",
+            "chosen": [{"role": "user", "content": f"Hi, {i}!"}, {"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "user", "content": f"Hi, {i}!"}, {"role": "assistant", "content": "b"}],
+        }
+        for i in range(40)
+    ]
+    assert (
+        "20 of the pairs have a 'prompt' that their messages do not say: it is not read"
+        in written(tmp_path / "a", rows).load().notes
+    )
+
+
+def test_messages_that_both_the_prompt_and_the_sides_hold_are_said_once(tmp_path: Path) -> None:
+    system, asked = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who are you?"}
+    sides = {name: [asked, {"role": "assistant", "content": name}] for name in ("chosen", "rejected")}
+    row = read_feedback(written(tmp_path / "a.jsonl", [{"prompt": [system, asked], **sides}]).path)[0]
+    assert [(m.role, m.content) for m in row.prompt] == [("system", "Be kind."), ("user", "Who are you?")]

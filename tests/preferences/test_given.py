@@ -138,6 +138,11 @@ def test_where_no_row_is_left_the_message_says_why_and_what_to_raise() -> None:
     rows = [Feedback("a", (" x", " y", " b"))]  # two words that the tokenizer does not know
     with pytest.raises(ValueError, match=r"of 1 rankings of 3 none is left \(1 left out, equal .*\); choose a tokenizer that"):
         encode(CANDIDATES["given"](), rows, WORDS)
+    with pytest.raises(ValueError, match=r"none is left .*; raise candidates\.max_tokens$"):
+        encode(CANDIDATES["given"](max_prompt_tokens=5, max_tokens=5), [Feedback("a", ("b" * 9, "c"))], BYTES)
+    cut = CANDIDATES["given"](max_tokens=5, on_long_completion=OnLong.truncate)
+    with pytest.raises(ValueError, match=r"equal after tokenisation\); raise candidates\.max_tokens; choose"):
+        encode(cut, [Feedback("a", ("b" * 9 + "c", "b" * 9))], BYTES)
     assert [noun(k) for k in (1, 2, 3)] == ["completions", "pairs", "rankings of 3"]
 
 

@@ -43,10 +43,16 @@ def read_chat_pair(fields: Mapping[str, Any]) -> Feedback:
         context = (Message("user", text(prompt, "prompt")),)
     elif prompt is not None and not isinstance(prompt, str):
         context = conversation(prompt, "prompt")
-        if sides_hold_prompt and all(side[: len(context)] == context for side in sides):
-            context = ()
+        if sides_hold_prompt:
+            context = context[: len(context) - _num_repeated(context, sides)]
     history, answers = split_last([(*context, *side) for side in sides])
     return _labelled(fields, with_system(fields, history), answers)
+
+
+def _num_repeated(context: Sequence[Message], sides: Sequence[Sequence[Message]]) -> int:
+    """Messages at the end of the prompt with which all sides begin again."""
+    counts = range(len(context), 0, -1)
+    return next((n for n in counts if all(tuple(side[:n]) == tuple(context[-n:]) for side in sides)), 0)
 
 
 def _side(value: Any, name: str) -> tuple[Message, ...]:

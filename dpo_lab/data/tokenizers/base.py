@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from dpo_lab.data.messages import ASSISTANT, Message, Prompt, UntokenizableError, transcript
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
+from dpo_lab.data.tokenizers.turn_ends import turn_end
 from dpo_lab.registry import Registry
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -22,7 +23,7 @@ SPECIAL = [START, END, UNKNOWN]
 
 
 class Tokenizer:
-    """A trained tokenizer. Prompts begin with the start token, if there is one; finished completions end with the end token.
+    """A trained tokenizer. Prompts begin with the start token, if there is one; finished completions end with an end token.
 
     The text of a special token is never that token in plain text, and in a conversation only where the chat template put it.
     """
@@ -34,6 +35,7 @@ class Tokenizer:
         end: str = END,
         unknown: str | None = UNKNOWN,
         chat_template: str | None = None,
+        stops: Collection[int] = (),
     ) -> None:
         self.backend = backend
         backend.encode_special_tokens = True  # "</s>" in a text is text
@@ -43,14 +45,30 @@ class Tokenizer:
         self.start, self.unknown = (None if token is None else self._special(token) for token in (start, unknown))
         self.end = self._special(end)
         self.chat_template = chat_template
+        self._stops = stops
 
     @property
     def vocab_size(self) -> int:
         return self.backend.get_vocab_size()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the ids of a text."""
-        return {"backend": self.backend.to_str(), "tokens": self.names, "chat_template": self.chat_template}
+        """Everything that determines the ids of a text, and where it ends."""
+        return {
+            "backend": self.backend.to_str(),
+            "tokens": self.names,
+            "chat_template": self.chat_template,
+            "ends": list(self.ends),
+        }
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a completion: the end token first, those of the model's generation settings (of which ordinary
+        tokens do not count: any text may hold them), and the one that the chat template ends a turn with.
+        """
+        added = self.backend.get_added_tokens_decoder().keys()
+        ends = dict.fromkeys([self.end, *(i for i in self._stops if i in added)])
+        turn = None if self.chat_template is None else turn_end(self.encode_chat, ends, self._specials, added)
+        return (*ends, *([] if turn is None else [turn]))
 
     def encode(self, text: str) -> list[int]:
         return self.encode_many([text])[0]
@@ -108,7 +126,7 @@ class Tokenizer:
 
     def decode_many(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Text of each row of ids, without start and end tokens."""
-        hidden = {self.start, self.end}
+        hidden = {self.start, *self.ends}
         return self.backend.decode_batch([[i for i in row if i not in hidden] for row in rows], skip_special_tokens=False)
 
     def spelled(self, ids: Sequence[int]) -> str:
@@ -127,13 +145,14 @@ class Tokenizer:
 
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
-        files.write(directory, self.backend, self.names, self.chat_template)
+        files.write(directory, self.backend, self.names, self.chat_template, self.ends)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
         """The tokenizer in a directory of Hugging Face's files. Raises ValueError for one that cannot be used."""
         backend, names, chat_template = files.read(directory)
-        return cls(backend, names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token"), chat_template)
+        start, end, unknown = names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token")
+        return cls(backend, start, end, unknown, chat_template, files.stops(directory))
 
     def _with_start(self, ids: list[int]) -> list[int]:
         if self.start is not None:
@@ -156,8 +175,9 @@ class Tokenizer:
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
-        if self.end in ids:
-            return ids[: ids.index(self.end) + 1]
+        for i, token in enumerate(ids):
+            if token in self.ends:
+                return ids[: i + 1]
         last = max((i for i, token in enumerate(ids) if token in self._specials), default=None)
         return [*ids, self.end] if last is None else ids[: last + 1]
 
