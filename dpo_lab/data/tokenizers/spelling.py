@@ -6,9 +6,19 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-MARKS = tuple(
-    "<|im_start|> <|im_end|> <|start_header_id|> <|eot_id|> <start_of_turn> <end_of_turn> [INST] [/INST] <|user|> <|assistant|> "
-    "<|system|> <|endoftext|>".split()
+MARKS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "[INST]",
+    "[/INST]",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|endoftext|>",
 )
 """What chat templates of widespread models put between turns."""
 
