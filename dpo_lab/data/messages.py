@@ -20,6 +20,10 @@ Prompt = str | tuple[Message, ...]
 """What a completion answers: running text that it continues, or the conversation so far."""
 
 
+class UntokenizableError(ValueError):
+    """A prompt or completion that cannot become tokens. The message says why, not yet in which row."""
+
+
 def transcript(messages: Sequence[Message], reply: bool = False) -> str:
     r"""The conversation as plain text, a turn a line: "user: Hello!\nassistant: Hi.".
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from dpo_lab.data.messages import ASSISTANT, Message, Prompt, transcript
+from dpo_lab.data.messages import ASSISTANT, Message, Prompt, UntokenizableError, transcript
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
+from dpo_lab.data.tokenizers.spelling import MARKS, marked
 from dpo_lab.data.tokenizers.turn_ends import turn_end
 from dpo_lab.registry import Registry
 
@@ -143,6 +144,14 @@ class Tokenizer:
             before = text if whole else before
         return pieces
 
+    def told_apart(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
+        r"""The pieces, with a backslash before the text of a special token that is spelled in characters: "\</s>"."""
+        return marked(self.pieces(ids, after), [i in self._specials for i in ids], self._special_texts)
+
+    def spelled_in(self, text: str) -> set[str]:
+        """Special tokens, and other marks of widespread chat templates, that the text spells in characters."""
+        return {*self._special_texts.findall(text), *(mark for mark in MARKS if mark in text)}
+
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
         files.write(directory, self.backend, self.names, self.chat_template, self.ends)
@@ -158,7 +167,9 @@ class Tokenizer:
         if self.start is not None:
             return [self.start, *ids]
         if not ids:
-            raise ValueError("an empty prompt, and the tokenizer has no start token: nothing would predict the first token")
+            raise UntokenizableError(
+                "an empty prompt, and the tokenizer has no start token: nothing would predict the first token"
+            )
         return ids
 
     def _chat_candidates(self, prompt: tuple[Message, ...], completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
@@ -166,7 +177,9 @@ class Tokenizer:
         joint = [self.encode_chat([*prompt, Message(ASSISTANT, text)]) for text in completions]
         cut = _common_length([alone, *joint])
         if cut == 0:
-            raise ValueError("the chat template puts nothing before the assistant's words that would predict the first token")
+            raise UntokenizableError(
+                "the chat template puts nothing before the assistant's words that would predict the first token"
+            )
         return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
 
     def _up_to_end(self, ids: list[int]) -> list[int]:

@@ -14,7 +14,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from dpo_lab.data.messages import Message
+from dpo_lab.data.messages import Message, UntokenizableError
 
 OPAQUE = "\ue000"  # private use: no template and no special token holds it
 
@@ -44,7 +44,7 @@ class ChatTemplate:
             return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=reply)
         except Exception as error:  # whatever a stranger's template does with these messages
             roles = ", ".join(message.role for message in messages)
-            raise ValueError(f"the tokenizer's chat template refuses a conversation of {roles}: {error}") from error
+            raise UntokenizableError(f"the tokenizer's chat template refuses a conversation of {roles}: {error}") from error
 
     def render_marked(self, messages: Sequence[Message], hide: Callable[[str], str], reply: bool = False) -> tuple[str, str]:
         """The text, and the same text with whatever `hide` hides of the messages as OPAQUE characters.
@@ -57,7 +57,7 @@ class ChatTemplate:
             return text, text
         marked = self.render(hidden, reply)
         if len(marked) != len(text) or any(a != b for a, b in zip(text, marked, strict=True) if b != OPAQUE):
-            raise ValueError("a message holds the text of a special token, and the chat template reads it as its own")
+            raise UntokenizableError("a message holds the text of a special token, and the chat template reads it as its own")
         return text, marked
 
 
