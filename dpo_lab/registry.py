@@ -21,12 +21,12 @@ LONGEST_LIST = 250
 """Characters of names in a message."""
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str], within: str = "") -> str:
     """' Did you mean `x`?' for the closest of `known`, or the list of them (as many as fit) when none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
-        return f" Did you mean '{close[0]}'?"
+        return f" Did you mean '{within}{close[0]}'?"
     shown = list(known)
     while len(", ".join(shown)) > LONGEST_LIST:
         shown.pop()

@@ -32,6 +32,8 @@ def write_directory(path: Path, build: Callable[[Path], object], **facts: Any) -
     try:
         build(temporary)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
+        for file in files:
+            file.chmod(file.stat().st_mode | 0o666 & ~umask)  # some libraries close theirs to everybody else
         listed = {str(p.relative_to(temporary)): {"size": p.stat().st_size, "sha256": file_digest(p)} for p in files}
         manifest = {**facts, "files": listed}
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "manifest_digest": digest(manifest)}, indent=1))

@@ -29,7 +29,7 @@ from dpo_lab.cli.resumed_config import config_of_run
 from dpo_lab.pipeline.resume import AUTO, NEVER
 from dpo_lab.pipeline.seeds import apply_vary
 from dpo_lab.pipeline.study import CHOICES
-from dpo_lab.pipeline.study_config import refuse_remote_code
+from dpo_lab.pipeline.study_config import meant, refuse_remote_code
 from dpo_lab.registry import Registry, load_user_modules, suggestion
 
 VERSION_BASE = "1.3"
@@ -227,8 +227,9 @@ def _set(config: DictConfig, override: Override) -> None:
             if not isinstance(node, DictConfig):
                 break
             if name not in node:
-                known = [str(known) for known in node] + ["+experiment"] * (node is config)
-                raise ValueError(f"there is no setting '{override.key_or_group}'.{suggestion(name, known)}") from error
+                raise ValueError(
+                    f"there is no setting '{override.key_or_group}'.{meant(config, override.key_or_group)}"
+                ) from error
             node = node._get_node(name)
         cause = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(f"{override.input_line}: {cause}") from error

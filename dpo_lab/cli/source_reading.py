@@ -140,8 +140,9 @@ class Sources:
         found = self.find(module, annotation.removesuffix(" | None"))
         values = []
         if found is not None and any("Enum" in ast.unparse(base) for base in found[1].bases):
-            names = (node.targets[0] for node in found[1].body if isinstance(node, ast.Assign))
-            values = [target.id for target in names if isinstance(target, ast.Name)]
+            members = [node for node in found[1].body if isinstance(node, ast.Assign)]
+            by_value = {ast.unparse(node.value): node.targets[0] for node in reversed(members)}  # without aliases
+            values = [node.id for node in reversed(by_value.values()) if isinstance(node, ast.Name)]
         return Setting(name, _written(value), meaning, values, module, annotation, factory)
 
     def _constant(self, module: str, name: str) -> ast.expr:

@@ -77,7 +77,13 @@ class PreferenceLoss:
         """The loss of each prompt. `state` is that of a loss which has one, as `initial_state` and `observe` give it."""
         carried = self.initial_state().keys()
         assert state.keys() == carried, f"loss={self.name} carries {sorted(carried)} from step to step, got {sorted(state)}"
-        return self.options.with_nll_term(self.values(logps, batch, state), logps)
+        values = self.values(logps, batch, state)
+        if values.shape != batch.ids.shape:
+            raise ValueError(
+                f"loss={self.name}: `values` gave the shape {tuple(values.shape)}, and must give a value for each prompt, "
+                f"{tuple(batch.ids.shape)}: means are taken elsewhere"
+            )
+        return self.options.with_nll_term(values, logps)
 
     def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Float[Tensor, " b"]:
         """The formula: the loss of each prompt, without the `nll` term."""

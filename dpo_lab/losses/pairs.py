@@ -82,7 +82,13 @@ class PairLoss(PreferenceLoss):
         right = self.probability_right(logps, batch)
         # Where the order is certain the other side has no weight; it must not overflow either, for 0 * inf is not 0.
         other = pair.swapped().where(right < 1, pair)
-        return right * self.per_sides(pair) + (1 - right) * self.per_sides(other)
+        losses = self.per_sides(pair)
+        if losses.shape != pair.diff.shape:
+            raise ValueError(
+                f"loss={self.name}: the loss of pairs has the shape {tuple(losses.shape)}, and must have a value for each "
+                f"pair, {tuple(pair.diff.shape)}: means are taken elsewhere"
+            )
+        return right * losses + (1 - right) * self.per_sides(other)
 
     def over_pairs(self, losses: Float[Tensor, "q b"], pair: Pair, batch: CandidateBatch) -> Float[Tensor, " b"]:
         """Each prompt's value, from the losses of its pairs."""

@@ -109,7 +109,7 @@ def sample(
     if context and len(lengths) and int(lengths.max()) + max_tokens - 1 > context:
         raise ValueError(
             f"a prompt of {int(lengths.max())} tokens and {max_tokens} sampled ones exceed the model's context of {context}: "
-            "lower max_tokens, or raise model.context"
+            "sample fewer, or give the model more context"
         )
     assert len(streams) == len(prompt), (len(streams), len(prompt))
     stops = torch.tensor(ends, device=prompt.device)

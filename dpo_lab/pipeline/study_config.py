@@ -59,9 +59,35 @@ def environment_refused() -> Iterator[None]:
 
 def refuse_unknown_keys(config: DictConfig) -> None:
     """Raises ValueError for a setting that no schema has."""
-    for path, known in _unknown_keys(config):
-        known += [] if "." in path else ["+experiment"]
-        raise ValueError(f"there is no setting '{path}'.{suggestion(path.rpartition('.')[2], known)}")
+    for path in _unknown_keys(config):
+        raise ValueError(f"there is no setting '{path}'.{meant(config, path)}")
+
+
+def meant(config: DictConfig, path: str) -> str:
+    """What a setting that does not exist may stand for: one of that name elsewhere, or the closest name beside it."""
+    known = list(_settings(config))
+    named_so = sorted((other for other in known if other.rpartition(".")[2] == path.rpartition(".")[2]), key=len)
+    if named_so:
+        return f" Did you mean {' or '.join(repr(other) for other in named_so[:3])}?"
+    inside, _, name = path.rpartition(".")
+    while inside and inside not in known:  # a part of the path is wrong already
+        inside, _, name = inside.rpartition(".")
+    beside = [other.removeprefix(f"{inside}.") for other in known if other.rpartition(".")[0] == inside]
+    return suggestion(name, [*beside, *([] if inside else ["+experiment"])], within=f"{inside}." if inside else "")
+
+
+def _settings(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every setting that the schemas of a configuration have."""
+    schema = OmegaConf.get_type(config)
+    for name in map(str, config) if schema in (None, dict) else [f.name for f in fields(schema)]:
+        yield f"{prefix}{name}"
+        node = config._get_node(name)
+        if (
+            isinstance(node, DictConfig)
+            and OmegaConf.get_type(node) is not dict
+            and not (node._is_none() or node._is_missing())
+        ):
+            yield from _settings(node, f"{prefix}{name}.")
 
 
 def study_from_file(path: Path) -> Study:
@@ -102,8 +128,8 @@ def refuse_remote_code(config: DictConfig) -> None:
         raise ValueError("model.trust_remote_code is for the command line alone: a file may not ask for it")
 
 
-def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Settings that no schema has (they come in with + and ++), each with the names that the schema does have."""
+def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Settings that no schema has: they come in with + and ++."""
     schema = OmegaConf.get_type(config)
     if schema in (None, dict):
         return
@@ -111,7 +137,7 @@ def _unknown_keys(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, l
     for key in map(str, config):
         path = f"{prefix}{key}"
         if key not in known:
-            yield path, known
+            yield path
         elif OmegaConf.is_missing(config, key):
             continue
         elif isinstance(config._get_node(key), DictConfig) and config[key] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dpo_lab.data.tokenizers import Tokenizer
@@ -42,8 +42,16 @@ def draw(
     completions, mask = (rearrange(t.cpu(), "(k b) m -> k b m", k=num_samples) for t in (drawn, drawn_mask))
     samples = CandidateBatch(prompt, prompt_mask, completions, mask, torch.arange(len(prompt)), torch.ones(len(prompt)))
     if scorer is not None:
-        samples.scores = torch.stack([scorer(texts) for texts in texts_of(samples, tokenizer)])
+        samples.scores = torch.stack([_rewards(scorer, texts) for texts in texts_of(samples, tokenizer)])
     return samples
+
+
+def _rewards(scorer: Scorer, texts: list[str]) -> Float[Tensor, " n"]:
+    rewards: object = scorer(texts)
+    if not isinstance(rewards, Tensor) or rewards.shape != (len(texts),) or not rewards.is_floating_point():
+        given = f"{tuple(rewards.shape)} {rewards.dtype}" if isinstance(rewards, Tensor) else type(rewards).__name__
+        raise ValueError(f"a reward must give a floating-point tensor with a value for each of {len(texts)} texts, got {given}")
+    return rewards
 
 
 def texts_of(batch: CandidateBatch, tokenizer: Tokenizer) -> list[list[str]]:

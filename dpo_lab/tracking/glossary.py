@@ -39,7 +39,10 @@ POLICY_SAMPLES = {
     "distinct_2": "Different word pairs among 1,000, as a share, whatever the number of samples; absent with fewer pairs.",
     "proxy/policy": "Mean reward of policy samples by the scorer that labelled the training pairs.",
     "proxy/reference": "The same of the reference, over all its samples of each prompt.",
-    "reward/policy": "Mean reward of policy samples by the gold scorer, which is fitted on other data.",
+    "reward/policy": (
+        "Mean reward of policy samples by the gold scorer: fitted on other data than the training reward, or the same reward "
+        "where none is fitted."
+    ),
     "reward/reference": "The same of the reference, over all its samples of each prompt.",
     "positive/policy": "Share of policy samples with a gold reward above 0.",
     "positive/reference": "The same of the reference, over all its samples of each prompt.",

@@ -91,6 +91,16 @@ def test_what_is_no_value_cannot_be_part_of_a_key() -> None:
 # ---- write_directory
 
 
+def test_its_files_are_as_open_as_the_umask_lets_files_be(tmp_path: Path) -> None:
+    """Other members of a group share a store, and some libraries write files that only their owner can read."""
+    before = os.umask(0o022)
+    try:
+        write_directory(tmp_path / "a", lambda d: (d / "closed.bin").touch(mode=0o600))
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "a").iterdir()} == {0o644}
+
+
 def test_a_written_directory_holds_what_was_built_and_its_facts(tmp_path: Path) -> None:
     write_directory(tmp_path / "a", build, kind="toy", size=3)
     manifest = verify_directory(tmp_path / "a")

@@ -29,15 +29,15 @@ UNPAIRED = "loss=kto candidates.pairing=unpaired candidates.labels=hard"
 # The command, and what its answer must hold: the field, file or option, and a way out.
 WRONG = {
     # Misspelt settings, however they are forced in.
-    "loss.bta=1": ("loss.bta", "'beta'"),
-    "+loss.bta=1": ("loss.bta", "'beta'"),
-    "++loss.bta=1": ("loss.bta", "'beta'"),
-    "~loss.bta": ("loss.bta", "'beta'"),
-    "lss.beta=1": ("lss.beta", "'loss'"),
+    "loss.bta=1": ("loss.bta", "'loss.beta'"),
+    "+loss.bta=1": ("loss.bta", "'loss.beta'"),
+    "++loss.bta=1": ("loss.bta", "'loss.beta'"),
+    "~loss.bta": ("loss.bta", "'loss.beta'"),
+    "lss.beta=1": ("lss.beta", "'loss.beta'"),
     "+lss.beta=1": ("lss", "'loss'"),
-    "base.optimizr.lr=1": ("base.optimizr.lr", "'optimizer'"),
-    "++base.optimizer.lrr=1": ("base.optimizer.lrr", "'lr'"),
-    "trainer.max_step=3": ("trainer.max_step", "'max_steps'"),
+    "base.optimizr.lr=1": ("base.optimizr.lr", "'base.optimizer.lr'"),
+    "++base.optimizer.lrr=1": ("base.optimizer.lrr", "'base.optimizer.lr'"),
+    "trainer.max_step=3": ("trainer.max_step", "'trainer.max_steps'"),
     "sede=1": ("sede", "'seed'"),
     "+zzz=1": ("zzz", "trainer"),
     "+loss._target_=os.system": ("loss._target_", "beta"),
@@ -140,7 +140,7 @@ WRONG = {
     # A sweep is checked whole before its first job.
     "-m loss.beta=0.1,-1": ("loss.beta", "> 0"),
     "-m loss=dpo,ipoo": ("loss 'ipoo'", "'ipo'"),
-    "-m seed=range(3) +loss.bta=1": ("loss.bta", "'beta'"),
+    "-m seed=range(3) +loss.bta=1": ("loss.bta", "'loss.beta'"),
     "-m name=a,../b": ("name", "relative path"),
     "loss.beta=0.1,0.2": ("loss.beta", "-m"),
     "seed=range(3)": ("seed", "-m"),
@@ -163,7 +163,7 @@ WRONG = {
     "--config-dir": ("--config-dir", "--help"),
     "--foo": ("--foo", "--help"),
     "--cfg jobs": ("--cfg", "job"),
-    "--cfg job loss.bta=1": ("loss.bta", "'beta'"),
+    "--cfg job loss.bta=1": ("loss.bta", "'loss.beta'"),
     "-m --cfg job": ("--multirun", "leave it out"),
 }
 
@@ -318,7 +318,7 @@ def test_the_process_says_the_same_and_exits_with_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dpo_lab", QUICK, "loss.bta=1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: there is no setting 'loss.bta'. Did you mean 'beta'?\n"
+    assert done.stderr == "error: there is no setting 'loss.bta'. Did you mean 'loss.beta'?\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -358,9 +358,26 @@ def test_a_misspelt_key_is_refused_and_the_closest_one_suggested(case: tuple[str
     with pytest.raises(ValueError, match="there is no setting") as caught:
         validate([QUICK, f"{plus}{key}=1"])
     if difflib.get_close_matches(wrong, beside, n=1, cutoff=0.5) == [right]:
-        assert f"'{right}'" in str(caught.value)
+        assert f"{right}'" in str(caught.value)
 
 
 def test_of_two_misspelt_keys_the_first_is_named() -> None:
-    with pytest.raises(ValueError, match=r"there is no setting 'trainer.num_steps'. Did you mean 'max_steps'\?"):
+    with pytest.raises(ValueError, match=r"there is no setting 'trainer.num_steps'. Did you mean 'trainer.max_steps'\?"):
         validate([QUICK, "trainer.num_steps=4", "base.trainer.num_steps=5"])
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    {
+        "beta=1": "'loss.beta'",
+        "lr=1e-4": "'optimizer.lr' or 'base.optimizer.lr'",
+        "max_steps=10": "'trainer.max_steps' or 'base.trainer.max_steps'",
+        "+loss.bta=1": "'loss.beta'",
+        "trainer.gards.max_kl=1": "'trainer.guards.max_kl' or 'base.trainer.guards.max_kl'",
+        "trainer.gards.x=1": "'trainer.guards'",
+        "+expriment=x": "'+experiment'",
+    }.items(),
+)
+def test_a_setting_is_found_by_its_last_name_or_by_what_is_beside_it(word: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"^there is no setting '[^']+'\. Did you mean {re.escape(meant)}\?$"):
+        validate(["+experiment=quickstart", word])

@@ -8,13 +8,15 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import pytest
+from torch import Tensor
 
 from dpo_lab.check.strategies import sample
 from dpo_lab.losses import LOSSES, Laws, PairLoss, PreferenceLoss
+from dpo_lab.losses.base import State
 from dpo_lab.losses.dpo import DPOLoss
 from dpo_lab.losses.kto import KTOLoss
 from dpo_lab.losses.options import LossOptions, with_options
-from dpo_lab.records import Aggregate
+from dpo_lab.records import Aggregate, CandidateBatch, Logps
 
 
 def test_options_are_settings_of_a_loss_and_held_together(loss_class: type[PreferenceLoss]) -> None:
@@ -66,3 +68,20 @@ def test_a_misspelt_law_is_refused() -> None:
     with pytest.raises(ValueError, match=r"there is no law 'convx'\. Did you mean 'convex'\?"):
         Laws.of("convx rowwise")
     assert Laws.of("convex rowwise").names == ["convex", "raises_margin", "rowwise"]
+
+
+class Meaned(DPOLoss):
+    def per_pair(self, diff: Tensor) -> Tensor:
+        return super().per_pair(diff).mean()
+
+
+class Summed(DPOLoss):
+    def values(self, logps: Logps, batch: CandidateBatch, state: State) -> Tensor:
+        return super().values(logps, batch, state).sum()
+
+
+@pytest.mark.parametrize(("loss", "must"), [(Meaned(), "a value for each pair, "), (Summed(), "a value for each prompt, ")])
+def test_a_loss_that_takes_the_mean_itself_is_refused(loss: DPOLoss, must: str) -> None:
+    """It would be spread over all prompts, train, and change with the size of the micro-batches."""
+    with pytest.raises(ValueError, match=must):
+        loss(*sample(2))

@@ -194,6 +194,14 @@ def test_the_rewards_of_drawn_samples_belong_to_their_texts() -> None:
     assert other.completions.shape != made.completions.shape or not torch.equal(other.completions, made.completions)
 
 
+@pytest.mark.parametrize("given", [[1.0], torch.ones(1, 1), torch.ones(2), torch.ones(1, dtype=torch.long)])
+def test_a_reward_that_gives_something_else_is_refused(given: Any) -> None:
+    tokenizer = TOKENIZERS["word"]().train(["a b"])
+    model = TransformerSpec(dim=8, depth=1, heads=1, context=12).build(tokenizer.vocab_size)
+    with pytest.raises(ValueError, match="a reward must give a floating-point tensor with a value for each of 1 texts, got "):
+        draw(model, tokenizer, lambda texts: given, *padded([[tokenizer.start]]), 2, 2, seed=0, purpose="test")
+
+
 WRONG: list[dict[str, Any]] = [
     {"samples_per_prompt": 1},
     {"num_prompts": 0},

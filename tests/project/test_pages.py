@@ -86,7 +86,6 @@ for command in commands:
     run = next(iter(sorted(Path("runs/quickstart").glob("*"))), None)
     key = next(iter(sorted(Path("artifacts/base").glob("*/manifest.json"))), None)
     words = [word.replace("runs/...", str(run)) for word in words]
-    words += ["runner.max_tokens=8"] if "runner=sample" in words else []
     words = [f"runner.key={key.parent.name}" if word.startswith("runner.key=") else word for word in words]
     assert run_command(words) == 0, words
 exec(block)

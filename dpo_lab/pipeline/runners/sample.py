@@ -6,12 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from dpo_lab.models.policies import starting_policy
 from dpo_lab.pipeline.base import RUNNERS, RunnerSpec
 from dpo_lab.pipeline.context import Context
 from dpo_lab.pipeline.study import Study
 from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.sampling import draw, texts_of
+
+USUAL_TOKENS = 32
+"""Sampled at most, where nothing else is asked for."""
 
 
 @RUNNERS.register
@@ -24,8 +29,8 @@ class SampleRunner(RunnerSpec):
     """Text to continue."""
     num_samples: int = 4
     """Completions to draw."""
-    max_tokens: int = 32
-    """Most tokens of a completion."""
+    max_tokens: int | None = None
+    """Most tokens of a completion. None: 32, or what the model's context leaves if that is less."""
     temperature: float = 1.0
     """Divides the logits: 1 samples the policy itself, 0 takes the likeliest token each time."""
 
@@ -33,7 +38,7 @@ class SampleRunner(RunnerSpec):
     reads: ClassVar[tuple[str, ...] | None] = ("model", "seed")
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1 or self.max_tokens < 1:
+        if self.num_samples < 1 or (self.max_tokens is not None and self.max_tokens < 1):
             raise ValueError(
                 f"runner.num_samples and runner.max_tokens must be at least 1, got {self.num_samples} and {self.max_tokens}"
             )
@@ -56,7 +61,7 @@ class SampleRunner(RunnerSpec):
             None,
             *starts,
             self.num_samples,
-            self.max_tokens,
+            self._most_tokens(policy.module, starts[0].shape[1]),
             temperature=self.temperature,
             seed=context.study.seed,
             purpose="sample",
@@ -66,3 +71,14 @@ class SampleRunner(RunnerSpec):
             context.console.note(text)
         context.run.write_samples([{"prompt": self.prompt, "policy": text} for text in texts])
         return {"num_samples": len(texts)}
+
+    def _most_tokens(self, model: nn.Module, prompt_tokens: int) -> int:
+        """How many tokens are sampled. Raises ValueError where the context has no room for so many behind the prompt."""
+        context = getattr(model, "max_seq_len", None)
+        room = USUAL_TOKENS if context is None else context - prompt_tokens + 1  # the last token is not read
+        if context is not None and room < (self.max_tokens or 1):
+            raise ValueError(
+                f"runner.prompt has {prompt_tokens} tokens, and the model's context of {context} leaves room for "
+                f"{max(room, 0)} more: give a shorter prompt, or a runner.max_tokens of at most that"
+            )
+        return self.max_tokens or min(USUAL_TOKENS, room)

@@ -26,7 +26,7 @@ class Layout(Enum):
 
     rows: every candidate after its own copy of the prompt. branches: the prompt once, its candidates behind it in one row.
     packed: the same, all prompts in one row. auto: for each batch the cheapest by count, without packed where it has no kernel.
-    prefix was a layout once, slower than packed or branches wherever it was measured; configurations that name it get auto.
+    prefix, which earlier configurations name, is auto.
     """
 
     auto = "auto"
