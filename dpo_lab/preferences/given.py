@@ -25,6 +25,7 @@ from dpo_lab.preferences.writing import TokenColumn, write_columns
 LONG_PROMPT = "left out, prompt over max_prompt_tokens"
 LONG_COMPLETION = "left out, completion over max_tokens"
 EQUAL = "left out, equal after tokenisation"
+UNREAD = "with '{}' in their messages, which the chat template does not read"
 CUT_PROMPT = "with the beginning of the prompt cut off"
 CUT_COMPLETION = "with a completion cut off, which then has no end token"
 
@@ -75,6 +76,8 @@ class GivenCandidates(GivenSource):
 
     def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
         """Ids of the prompt and of its completions, cut where that is asked for; None for a row left out. Both are counted."""
+        for name in tokenizer.unread(row.prompt, row.completions):
+            counts[UNREAD.format(name)] = counts.get(UNREAD.format(name), 0) + 1
         prompt, completions = tokenizer.encode_candidates(row.prompt, row.completions)
         longest = max(map(len, completions))
         cuts = []
@@ -111,6 +114,7 @@ class GivenCandidates(GivenSource):
     def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int]) -> str:
         size = len(next(iter(feedback)).completions)
         left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
+        left_out |= {reason: count for reason, count in counts.items() if reason.startswith(UNREAD[:6])}
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         too_low = ["candidates.max_tokens"] * bool(counts[LONG_COMPLETION] or (counts[EQUAL] and self._cuts))
         too_low += ["candidates.max_prompt_tokens"] * bool(counts[LONG_PROMPT])
