@@ -30,6 +30,8 @@ class Feedback:
     margin: float | None = None
     """How much better the first should be than the second, in rewards."""
     desirable: bool | None = None
+    where: str = field(default="", compare=False, repr=False)
+    """File and line, for messages; empty where the row comes from no file."""
 
     def __post_init__(self) -> None:
         assert self.completions, self
@@ -82,6 +84,11 @@ class DataSource:
 
     has_pairs: ClassVar[bool] = False
     """Whether it yields labelled completions (`Corpus.train` and `Corpus.eval`)."""
+
+    @property
+    def skips_bad_rows(self) -> bool:
+        """Whether rows that prove to be bad when they become tokens are left out, counted and listed; else they end the run."""
+        return False
 
     def load(self) -> Corpus:
         """The corpus, the same at each call. Raises ValueError, naming file and line, for what cannot be read."""

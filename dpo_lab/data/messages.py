@@ -50,6 +50,10 @@ def as_completion(message: Message) -> Completion:
     return message if message.more else message.content
 
 
+class UntokenizableError(ValueError):
+    """A prompt or completion that cannot become tokens. The message says why, not yet in which row."""
+
+
 def transcript(messages: Sequence[Message], reply: bool = False) -> str:
     r"""The conversation as plain text, a turn a line: "user: Hello!\nassistant: Hi.".
 

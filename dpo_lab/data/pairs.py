@@ -70,6 +70,10 @@ class PairsSource(DataSource):
             if name not in KNOWN_FIELDS:
                 raise ValueError(f"data.columns: there is no field '{name}'.{suggestion(name, KNOWN_FIELDS)}")
 
+    @property
+    def skips_bad_rows(self) -> bool:
+        return self.on_bad_row is OnBadRow.skip
+
     def load(self) -> Corpus:
         counts: Counter[str] = Counter()
         train, held_out = FeedbackStatistics(), FeedbackStatistics()

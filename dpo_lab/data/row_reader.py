@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -18,6 +18,12 @@ from dpo_lab.data.repeated import disagreement, prompt_once
 CANARY = "canary"
 LISTED = 10
 """Bad rows that are listed; the rest are counted."""
+
+
+def listed(messages: Sequence[str]) -> list[str]:
+    """The first messages about bad rows, and how many more there are."""
+    more = len(messages) - LISTED
+    return [*messages[:LISTED], *([f"... and {more:,} more"] if more > 0 else [])]
 
 
 class OnBadRow(Enum):
@@ -134,7 +140,7 @@ class RowReader:
                     raise ValueError(message) from error
                 report.add_bad(message)
                 continue
-            yield self._prompt_once(fields, row, report)
+            yield replace(self._prompt_once(fields, row, report), where=where)
         if report.first is None:
             reason = f"none of its {report.num_bad:,} rows can be read, such as {report.bad[0]}" if report.num_bad else ""
             raise ValueError(f"{self.source}: {reason or 'it holds no rows'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
@@ -90,14 +90,14 @@ def sample(
     prompt_mask: Bool[Tensor, "b p"],
     max_tokens: int,
     *,
-    end: int,
+    ends: Sequence[int],
     streams: Streams,
     temperature: float = 1.0,
     rows_at_once: int | None = None,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """One completion for each prompt, drawn token by token, and its mask; at most `max_tokens` long.
 
-    A completion ends with the token `end`, which belongs to it, or is cut at `max_tokens`. Temperature 1 draws from the
+    A completion ends with one of `ends`, which belongs to it, or is cut at `max_tokens`. Temperature 1 draws from the
     model's own distribution; 0 takes the most likely token. Prompts of like length run together, equal ones are read once.
     Each row has a random stream of its own: its completion depends on nothing beside it, and more `max_tokens` continue it.
     `rows_at_once` None: as many as are fast. Raises ValueError where prompt + completion exceed the model's context.
@@ -112,7 +112,8 @@ def sample(
             "lower max_tokens, or raise model.context"
         )
     assert len(streams) == len(prompt), (len(streams), len(prompt))
-    out = prompt.new_full((len(prompt), max_tokens), end)
+    stops = torch.tensor(ends, device=prompt.device)
+    out = prompt.new_full((len(prompt), max_tokens), ends[0])
     if len(prompt) and max_tokens:
         # Padding is -1 and on the left: sorted, prompts stand by length, and equal ones together.
         right = prompt.masked_fill(~prompt_mask, -1).gather(1, prompt_mask.byte().argsort(dim=1, stable=True))
@@ -123,11 +124,11 @@ def sample(
             for rows in which.argsort(stable=True).split(at_once):
                 here, copies = which[rows].unique(return_inverse=True)
                 numbers = streams.select(rows).uniform(max_tokens).to(prompt.device)
-                out[rows] = _sample_rows(start, distinct[here], copies, numbers, end, temperature)
-    ended = (out == end).cumsum(dim=1) - (out == end).long()
-    mask = ended == 0
+                out[rows] = _sample_rows(start, distinct[here], copies, numbers, stops, temperature)
+    ends_here = torch.isin(out, stops).long()
+    mask = ends_here.cumsum(dim=1) == ends_here  # no end before
     used = int(mask.sum(dim=1).max()) if len(mask) else 0
-    return out.masked_fill(~mask, end)[:, :used], mask[:, :used]
+    return out.masked_fill(~mask, ends[0])[:, :used], mask[:, :used]
 
 
 def _rows_at_once(model: nn.Module, width: int, device: torch.device) -> int:
@@ -186,13 +187,13 @@ def _sample_rows(
     prompts: Int[Tensor, "d p"],
     copies: Int[Tensor, " r"],
     numbers: Float64[Tensor, "r m"],
-    end: int,
+    ends: Int[Tensor, " e"],
     temperature: float,
 ) -> Int[Tensor, "r m"]:
     """One completion of `prompts[copies[r]]` for each r; what stands behind its end means nothing."""
     prompts = prompts[:, int((prompts < 0).all(dim=0).sum()) :]
     max_tokens = numbers.shape[1]
-    out = prompts.new_full(numbers.shape, end)
+    out = prompts.new_full(numbers.shape, int(ends[0]))
     decoding = start((prompts < 0).sum(dim=1), prompts.shape[1] + max_tokens - 1)
     logits = decoding.read(prompts.clamp(min=0))[copies]
     decoding.keep(copies)
@@ -201,7 +202,7 @@ def _sample_rows(
     for t in range(max_tokens):
         drawn = _draw(logits, numbers[:, t, None], temperature)
         out[running, t] = drawn
-        alive = alive & (drawn != end)
+        alive = alive & ~torch.isin(drawn, ends)
         if t + 1 == max_tokens:
             break
         if (t + 1) % LOOK_EVERY.get(out.device.type, 8) == 0:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.pairs import PairsSource
+from dpo_lab.data.row_reader import listed
 from dpo_lab.data.statistics import overlap
 from dpo_lab.models.copies import freeze
 from dpo_lab.pipeline.context import Context
@@ -40,7 +41,10 @@ def evaluate_pairs(context: Context, path: str, run: TrainedRun, stages: Stages)
     given = candidates if isinstance(candidates, GivenSource) else GivenCandidates(max_tokens=candidates.max_tokens)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pairs.safetensors"
-        counts = given.write(rows, policy.tokenizer, file)
+        bad: list[str] = []
+        counts = given.write(rows, policy.tokenizer, file, bad.append if own.skips_bad_rows else None)
+        for line in listed(bad):
+            context.console.note(f"  {line}")
         pairs = CandidateBatch.from_tensors(load_file(file))
     left_out = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
     study.loss.check(pairs)

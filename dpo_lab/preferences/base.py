@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -43,10 +43,13 @@ class CandidatesSpec:
 class GivenSource(CandidatesSpec):
     """Completions and labels that come with the data, which `write` turns into tokens."""
 
-    def write(self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path) -> dict[str, int]:
+    def write(
+        self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path, on_bad: Callable[[str], None] | None = None
+    ) -> dict[str, int]:
         """Tokenise the rows into a CandidateBatch, saved to `path` as safetensors; numbers of rows left out, by reason.
 
-        Raises ValueError where no row is left.
+        `on_bad` is told of each row that cannot become tokens, which is then left out. Raises ValueError for such a row where
+        there is no `on_bad`, and where no row is left.
         """
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.messages import plain
+from dpo_lab.data.messages import UntokenizableError, plain
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.preferences.base import CANDIDATES, GivenSource, noun
 from dpo_lab.preferences.labelling import certain_utilities
@@ -26,6 +26,7 @@ LONG_PROMPT = "left out, prompt over max_prompt_tokens"
 LONG_COMPLETION = "left out, completion over max_tokens"
 EQUAL = "left out, equal after tokenisation"
 UNREAD = "with '{}' in their messages, which the chat template does not read"
+BAD = "left out, bad rows"
 CUT_PROMPT = "with the beginning of the prompt cut off"
 CUT_COMPLETION = "with a completion cut off, which then has no end token"
 
@@ -56,23 +57,35 @@ class GivenCandidates(GivenSource):
         if self.max_prompt_tokens < 1:
             raise ValueError(f"candidates.max_prompt_tokens must be at least 1, got {self.max_prompt_tokens}")
 
-    def write(self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path) -> dict[str, int]:
+    def write(
+        self, feedback: Collection[Feedback], tokenizer: Tokenizer, path: Path, on_bad: Callable[[str], None] | None = None
+    ) -> dict[str, int]:
         """Tokenise the rows into a CandidateBatch in a safetensors file; the number of rows cut or left out, by reason.
 
-        Only a few bytes of each row are held in memory. Raises ValueError where no row is left, and where some rows have
-        scores, margins or labels and others do not.
+        Only a few bytes of each row are held in memory. `on_bad` is told of each row that cannot become tokens, which is left
+        out; without it such a row is a ValueError, as is where no row is left, or where some rows have scores, margins or
+        labels and others do not.
         """
+        num_bad, first_bad = 0, ""
         counts = dict.fromkeys((LONG_PROMPT, LONG_COMPLETION, EQUAL, CUT_PROMPT, CUT_COMPLETION), 0)
         with ExitStack() as stack:
             rows = _Rows(lambda: TokenColumn(stack.enter_context(tempfile.TemporaryFile(dir=path.parent))))
             for row in feedback:
-                tokens = self._encode(row, tokenizer, counts)
+                try:
+                    tokens = self._encode(row, tokenizer, counts)
+                except UntokenizableError as error:
+                    message = _with_place(row, error)
+                    if on_bad is None:
+                        raise ValueError(message + _way_out(row)) from error
+                    on_bad(message)
+                    num_bad, first_bad = num_bad + 1, first_bad or message
+                    continue
                 if tokens is not None:
                     rows.add(row, *tokens)
             if not rows.columns:
-                raise ValueError(self._nothing_left(feedback, counts))
+                raise ValueError(self._nothing_left(feedback, counts, num_bad, first_bad))
             rows.write(path)
-        return counts
+        return counts | ({BAD: num_bad} if num_bad else {})
 
     def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
         """Ids of the prompt and of its completions, cut where that is asked for; None for a row left out. Both are counted."""
@@ -103,7 +116,7 @@ class GivenCandidates(GivenSource):
     def _may_cut(self, on_long: OnLong, row: Feedback, what: str, limit: str) -> bool:
         if on_long is OnLong.error:
             setting = f"candidates.{limit}={getattr(self, limit)}"
-            raise ValueError(f"a {what}, over {setting}, in the row that begins {plain(row.prompt)[:60]!r}")
+            raise UntokenizableError(f"a {what}, over {setting}")
         return on_long is OnLong.truncate
 
     @property
@@ -111,17 +124,27 @@ class GivenCandidates(GivenSource):
         """Whether completions may be equal only because they are cut."""
         return self.on_long_completion is OnLong.truncate
 
-    def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int]) -> str:
+    def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int], num_bad: int, first_bad: str) -> str:
         size = len(next(iter(feedback)).completions)
         left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
         left_out |= {reason: count for reason, count in counts.items() if reason.startswith(UNREAD[:6])}
-        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        reasons = [f"{count} {reason}" for reason, count in left_out.items()]
+        reasons += [f"{num_bad} {BAD}, such as {first_bad}"] if num_bad else []
         too_low = ["candidates.max_tokens"] * bool(counts[LONG_COMPLETION] or (counts[EQUAL] and self._cuts))
         too_low += ["candidates.max_prompt_tokens"] * bool(counts[LONG_PROMPT])
         ways = [f"raise {' or '.join(too_low)}"] if too_low else []
         if counts[EQUAL]:
             ways.append("choose a tokenizer that tells them apart, such as tokenizer=byte (a pretrained model has its own)")
-        return f"of {len(feedback)} {noun(size)} none is left ({why}); {'; '.join(ways)}"
+        return "; ".join([f"of {len(feedback)} {noun(size)} none is left ({', '.join(reasons)})", *ways])
+
+
+def _with_place(row: Feedback, error: Exception) -> str:
+    """What is wrong with a row, with its file and line; of one that comes from no file, with its beginning."""
+    return f"{row.where}: {error}" if row.where else f"{error}, in the row that begins {plain(row.prompt)[:60]!r}"
+
+
+def _way_out(row: Feedback) -> str:
+    return "; data.on_bad_row=skip leaves such rows out" if row.where else ""
 
 
 def _last(ids: list[int], count: int, start: int | None) -> list[int]:

@@ -36,7 +36,9 @@ def draw(
     device = next(model.parameters()).device
     streams = streams_of_prompts(seed, purpose, prompt, prompt_mask).branches(num_samples)
     rows, rows_mask = (repeat(t, "b p -> (k b) p", k=num_samples).to(device) for t in (prompt, prompt_mask))
-    drawn, drawn_mask = sample(model, rows, rows_mask, max_tokens, end=tokenizer.end, streams=streams, temperature=temperature)
+    drawn, drawn_mask = sample(
+        model, rows, rows_mask, max_tokens, ends=tokenizer.ends, streams=streams, temperature=temperature
+    )
     completions, mask = (rearrange(t.cpu(), "(k b) m -> k b m", k=num_samples) for t in (drawn, drawn_mask))
     samples = CandidateBatch(prompt, prompt_mask, completions, mask, torch.arange(len(prompt)), torch.ones(len(prompt)))
     if scorer is not None:

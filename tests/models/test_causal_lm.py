@@ -141,7 +141,7 @@ def test_a_network_without_keys_and_values_gets_rows_and_reasons() -> None:
     assert exact_layouts(made, Layout.auto, said.append) == (Layout.rows,)
     assert len(said) == 2
     tokens, mask = torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.bool)
-    drawn_tokens, _ = sample(made, tokens, mask, 3, end=0, streams=stream(0, "test").branches(len(tokens)))
+    drawn_tokens, _ = sample(made, tokens, mask, 3, ends=[0], streams=stream(0, "test").branches(len(tokens)))
     assert drawn_tokens.shape[1] <= 3
 
 

@@ -36,7 +36,7 @@ def prompts(rows: list[list[int]], columns: list[list[int]] | None = None) -> tu
 
 def drawn(model: nn.Module, rows: list[list[int]], max_tokens: int = 3, seed: int = 0, **options: float) -> list[Completion]:
     streams = stream(seed, "test").branches(len(rows))
-    tokens, mask = sample(model, *prompts(rows), max_tokens=max_tokens, end=END, streams=streams, **options)
+    tokens, mask = sample(model, *prompts(rows), max_tokens=max_tokens, ends=[END], streams=streams, **options)
     return [tuple(t[m].tolist()) for t, m in zip(tokens, mask, strict=True)]
 
 
@@ -117,7 +117,7 @@ def test_greedy_samples_do_not_depend_on_the_other_prompts_or_on_padding(model: 
     rows = data.draw(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=4), min_size=1, max_size=4))
     columns = [sorted(data.draw(st.permutations(range(6)))[: len(row)]) for row in rows]
     streams = stream(0, "test").branches(len(rows))
-    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, end=END, streams=streams, temperature=0.0)
+    tokens, mask = sample(model, *prompts(rows, columns), max_tokens=4, ends=[END], streams=streams, temperature=0.0)
     for row, found, real in zip(rows, tokens, mask, strict=True):
         assert (tuple(found[real].tolist()),) == tuple(drawn(model, [row], max_tokens=4, temperature=0.0))
 
@@ -140,7 +140,7 @@ def test_a_completion_ends_with_its_first_end_token_or_is_cut(model: nn.Module, 
         model,
         *prompts([[1], [3, 1], [4], [0, 1, 3]] * 4),
         max_tokens=max_tokens,
-        end=END,
+        ends=[END],
         streams=stream(seed, "test").branches(16),
     )
     assert tokens.shape == mask.shape
@@ -154,6 +154,19 @@ def test_a_completion_ends_with_its_first_end_token_or_is_cut(model: nn.Module, 
         assert length == max_tokens or row[length - 1] == END
 
 
+@few
+@given(models(), st.integers(0, 1000))
+def test_with_several_end_tokens_a_completion_is_the_same_cut_at_the_first_of_them(model: nn.Module, seed: int) -> None:
+    rows, other = [[1], [3, 1], [4], [0, 1, 3]] * 4, 3
+    streams = stream(seed, "test").branches(16)
+    tokens, mask = sample(model, *prompts(rows), max_tokens=5, ends=[END, other], streams=streams)
+    streams = stream(seed, "test").branches(16)
+    for row, real, whole in zip(tokens, mask, sample(model, *prompts(rows), 5, ends=[END], streams=streams)[0], strict=True):
+        first = min([i for i, token in enumerate(whole.tolist()) if token in (END, other)], default=4)
+        assert row[real].tolist() == whole[: first + 1].tolist()
+        assert set(row[~real].tolist()) <= {END}
+
+
 class AlwaysEnd(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         logits = torch.full((*tokens.shape, 4), -1e9)
@@ -162,7 +175,7 @@ class AlwaysEnd(nn.Module):
 
 
 def test_an_end_token_at_once_is_the_whole_completion() -> None:
-    tokens, mask = sample(AlwaysEnd(), *prompts([[1], [1, 3]]), max_tokens=5, end=END, streams=stream(0, "test").branches(2))
+    tokens, mask = sample(AlwaysEnd(), *prompts([[1], [1, 3]]), max_tokens=5, ends=[END], streams=stream(0, "test").branches(2))
     assert tokens.tolist() == [[END], [END]]
     assert mask.tolist() == [[True], [True]]
 
@@ -190,7 +203,7 @@ def test_a_prompts_samples_are_its_own_whatever_is_sampled_beside_them(
         """Of each prompt, and of which of those equal to it, its k completions."""
         prompt, mask = prompts(rows)
         streams = streams_of_prompts(0, "test", prompt, mask).branches(k)
-        found, real = sample(model, prompt.repeat(k, 1), mask.repeat(k, 1), end=END, streams=streams, **options)
+        found, real = sample(model, prompt.repeat(k, 1), mask.repeat(k, 1), ends=[END], streams=streams, **options)
         texts = [tuple(t[m].tolist()) for t, m in zip(found, real, strict=True)]
         return {(tuple(row), sum(other == row for other in rows[:i])): texts[i :: len(rows)] for i, row in enumerate(rows)}
 
@@ -416,12 +429,12 @@ def test_an_empty_prompt_is_refused() -> None:
     prompt, mask = prompts([[1], [3, 4]])
     mask[0] = False
     with pytest.raises(ValueError, match="empty prompt"):
-        sample(RecurrentTable(), prompt, mask, 2, end=END, streams=stream(0, "test").branches(2))
+        sample(RecurrentTable(), prompt, mask, 2, ends=[END], streams=stream(0, "test").branches(2))
 
 
 def test_no_prompts_give_no_completions() -> None:
     none = torch.zeros(0, 2, dtype=torch.long)
-    tokens, mask = sample(RecurrentTable(), none, none.bool(), 3, end=END, streams=stream(0, "test").branches(0))
+    tokens, mask = sample(RecurrentTable(), none, none.bool(), 3, ends=[END], streams=stream(0, "test").branches(0))
     assert len(tokens) == len(mask) == 0
 
 

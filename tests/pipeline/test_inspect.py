@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_it_is_refused_where_nothing_is_labelled() -> None:
         runner_of(study).check(study)
     with pytest.raises(ValueError, match=r"runner\.num_shown must be at least 0, got -1"):
         to_study(composed(["runner=inspect", "runner.num_shown=-1"]))
+
+
+def test_rows_that_cannot_become_tokens_obey_on_bad_row(tmp_path: Path) -> None:
+    words = ["candidates.on_long_completion=error", "candidates.max_tokens=24", "runner.num_shown=0"]
+    with pytest.raises(ValueError, match=r"pairs\.jsonl:\d+: a completion of \d+ tokens, over candidates\.max_tokens=24"):
+        inspected(tmp_path, *words)
+    summary, printed = inspected(tmp_path, *words, "data.on_bad_row=skip")
+    # " bad" and so many !, and the end token: of 40 rows those from the twentieth on are too long.
+    assert summary["train/rows"] + summary["eval/rows"] == 21
+    assert len(set(re.findall(r"pairs\.jsonl:(\d+): a completion of", printed))) >= 10
+    assert "left out, bad rows" in printed

@@ -222,3 +222,50 @@ def test_rows_of_different_kinds_are_refused() -> None:
 def test_a_limit_below_one_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=rf"candidates\.{field} must be at least 1, got 0"):
         CANDIDATES["given"](**{field: 0})
+
+
+REFUSING = Tokenizer(
+    BYTES.backend,
+    chat_template=(
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ bos_token if loop.first }}{{ m.content | replace('<|', '</') | replace('|>', '>') }}{% endfor %}"
+    ),
+)
+READABLE = Feedback((Message("user", "hello"),), (" b", " c"), where="pairs.jsonl:1")
+BAD_ROWS = {
+    "refuses a conversation of system, user: System": (
+        REFUSING,
+        Feedback((Message("system", "x"), Message("user", "y")), ("b", "c")),
+    ),
+    "an empty prompt, and the tokenizer has no start token": (Tokenizer(BYTES.backend, start=None), Feedback("", (" b", "!c"))),
+    "a message holds the text of a special token, and the chat template reads it as its own": (
+        Tokenizer(
+            BYTES.backend, chat_template="{% for m in messages %}{{ '!' if '</s>' in m.content else m.content }}{% endfor %}"
+        ),
+        Feedback((Message("user", "</s>"),), ("b", "c")),
+    ),
+    "a completion of 10 tokens, over candidates.max_tokens=6": (BYTES, Feedback("a", ("b" * 9, "c"))),
+    "a prompt of 100 tokens, over candidates.max_prompt_tokens=64": (BYTES, Feedback("a" * 99, ("b", "c"))),
+}
+
+
+@pytest.mark.parametrize("said", BAD_ROWS)
+def test_a_row_that_cannot_become_tokens_is_named_by_file_and_line_or_left_out(said: str) -> None:
+    tokenizer, row = BAD_ROWS[said]
+    spec = GivenCandidates(max_tokens=6, on_long_prompt=OnLong.error, on_long_completion=OnLong.error)
+    bad = replace(row, where="pairs.jsonl:38")
+    rows = [READABLE, bad, READABLE]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.safetensors"
+        with pytest.raises(ValueError, match=r"^pairs\.jsonl:38: .*; data\.on_bad_row=skip leaves such rows out$") as caught:
+            spec.write(rows, tokenizer, path)
+        assert said in str(caught.value)
+        messages: list[str] = []
+        counts = spec.write(rows, tokenizer, path, messages.append)
+        assert counts["left out, bad rows"] == 1
+        assert len(CandidateBatch.from_tensors(load(path.read_bytes()))) == 2
+        (message,) = messages
+        assert message.startswith("pairs.jsonl:38: ")
+        assert said in message
+        with pytest.raises(ValueError, match=r"none is left \(1 left out, bad rows, such as pairs\.jsonl:38: [^;]*\)$"):
+            spec.write([bad], tokenizer, path, messages.append)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -12,9 +12,20 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from dpo_lab.data.messages import TOOLS, Completion, Message, Prompt, as_message, carried, transcript, written
+from dpo_lab.data.messages import (
+    TOOLS,
+    Completion,
+    Message,
+    Prompt,
+    UntokenizableError,
+    as_message,
+    carried,
+    transcript,
+    written,
+)
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
+from dpo_lab.data.tokenizers.turn_ends import turn_end
 from dpo_lab.registry import Registry
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -22,7 +33,7 @@ SPECIAL = [START, END, UNKNOWN]
 
 
 class Tokenizer:
-    """A trained tokenizer. Prompts begin with the start token, if there is one; finished completions end with the end token.
+    """A trained tokenizer. Prompts begin with the start token, if there is one; finished completions end with an end token.
 
     The text of a special token is never that token in plain text, and in a conversation only where the chat template put it.
     """
@@ -34,6 +45,7 @@ class Tokenizer:
         end: str = END,
         unknown: str | None = UNKNOWN,
         chat_template: str | None = None,
+        stops: Collection[int] = (),
     ) -> None:
         self.backend = backend
         backend.encode_special_tokens = True  # "</s>" in a text is text
@@ -43,14 +55,30 @@ class Tokenizer:
         self.start, self.unknown = (None if token is None else self._special(token) for token in (start, unknown))
         self.end = self._special(end)
         self.chat_template = chat_template
+        self._stops = stops
 
     @property
     def vocab_size(self) -> int:
         return self.backend.get_vocab_size()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the ids of a text."""
-        return {"backend": self.backend.to_str(), "tokens": self.names, "chat_template": self.chat_template}
+        """Everything that determines the ids of a text, and where it ends."""
+        return {
+            "backend": self.backend.to_str(),
+            "tokens": self.names,
+            "chat_template": self.chat_template,
+            "ends": list(self.ends),
+        }
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a completion: the end token first, those of the model's generation settings (of which ordinary
+        tokens do not count: any text may hold them), and the one that the chat template ends a turn with.
+        """
+        added = self.backend.get_added_tokens_decoder().keys()
+        ends = dict.fromkeys([self.end, *(i for i in self._stops if i in added)])
+        turn = None if self.chat_template is None else turn_end(self.encode_chat, ends, self._specials, added)
+        return (*ends, *([] if turn is None else [turn]))
 
     def encode(self, text: str) -> list[int]:
         return self.encode_many([text])[0]
@@ -115,7 +143,7 @@ class Tokenizer:
 
     def decode_many(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Text of each row of ids, without start and end tokens."""
-        hidden = {self.start, self.end}
+        hidden = {self.start, *self.ends}
         return self.backend.decode_batch([[i for i in row if i not in hidden] for row in rows], skip_special_tokens=False)
 
     def spelled(self, ids: Sequence[int]) -> str:
@@ -134,19 +162,22 @@ class Tokenizer:
 
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""
-        files.write(directory, self.backend, self.names, self.chat_template)
+        files.write(directory, self.backend, self.names, self.chat_template, self.ends)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
         """The tokenizer in a directory of Hugging Face's files. Raises ValueError for one that cannot be used."""
         backend, names, chat_template = files.read(directory)
-        return cls(backend, names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token"), chat_template)
+        start, end, unknown = names.get("bos_token"), names.get("eos_token") or END, names.get("unk_token")
+        return cls(backend, start, end, unknown, chat_template, files.stops(directory))
 
     def _with_start(self, ids: list[int]) -> list[int]:
         if self.start is not None:
             return [self.start, *ids]
         if not ids:
-            raise ValueError("an empty prompt, and the tokenizer has no start token: nothing would predict the first token")
+            raise UntokenizableError(
+                "an empty prompt, and the tokenizer has no start token: nothing would predict the first token"
+            )
         return ids
 
     def _chat_candidates(
@@ -156,13 +187,16 @@ class Tokenizer:
         joint = [self.encode_chat([*prompt, as_message(said)]) for said in completions]
         cut = _common_length([alone, *joint])
         if cut == 0:
-            raise ValueError("the chat template puts nothing before the assistant's words that would predict the first token")
+            raise UntokenizableError(
+                "the chat template puts nothing before the assistant's words that would predict the first token"
+            )
         return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
-        if self.end in ids:
-            return ids[: ids.index(self.end) + 1]
+        for i, token in enumerate(ids):
+            if token in self.ends:
+                return ids[: i + 1]
         last = max((i for i, token in enumerate(ids) if token in self._specials), default=None)
         return [*ids, self.end] if last is None else ids[: last + 1]
 

@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from dpo_lab.data.messages import Message
+from dpo_lab.data.messages import Message, UntokenizableError
 from dpo_lab.data.tokenizers.turns import ALIASES, turns_of
 
 OPAQUE = "\ue000"  # private use: no template and no special token holds it
@@ -53,7 +53,7 @@ class ChatTemplate:
                 with suppress(Exception):
                     return self._render(messages, reply, parse=False)
             roles = ", ".join(message.role for message in messages)
-            raise ValueError(f"the tokenizer's chat template refuses a conversation of {roles}: {error}") from error
+            raise UntokenizableError(f"the tokenizer's chat template refuses a conversation of {roles}: {error}") from error
 
     def _render(self, messages: Sequence[Message], reply: bool, parse: bool) -> str:
         turns, tools = turns_of(messages, parse, null=NULL_CONTENT.search(self.source) is not None)
@@ -74,7 +74,7 @@ class ChatTemplate:
             return text, text
         marked = self.render(hidden, reply)
         if len(marked) != len(text) or any(a != b for a, b in zip(text, marked, strict=True) if b != OPAQUE):
-            raise ValueError("a message holds the text of a special token, and the chat template reads it as its own")
+            raise UntokenizableError("a message holds the text of a special token, and the chat template reads it as its own")
         return text, marked
 
 

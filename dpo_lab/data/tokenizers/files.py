@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,22 @@ VOCABULARY, SETTINGS, TEMPLATE, TOKEN_MAP = (
     "chat_template.jinja",
     "special_tokens_map.json",
 )
+GENERATION, NETWORK = "generation_config.json", "config.json"
 TOKENS = ("bos_token", "eos_token", "unk_token")
 DEFAULT_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-def write(directory: Path, backend: Backend, names: Mapping[str, str | None], chat_template: str | None) -> None:
-    """tokenizer.json and tokenizer_config.json; with a start token, one that transformers puts in front of a text too."""
+def write(
+    directory: Path,
+    backend: Backend,
+    names: Mapping[str, str | None],
+    chat_template: str | None,
+    ends: Sequence[int],
+) -> None:
+    """tokenizer.json and tokenizer_config.json; with a start token, one that transformers puts in front of a text too.
+
+    Several end tokens are written into generation_config.json, beside what stands there: transformers then stops at them too.
+    """
     start = names["bos_token"]
     if start is not None and not _prepends_start(backend, start):
         backend = Backend.from_str(backend.to_str())
@@ -35,6 +45,9 @@ def write(directory: Path, backend: Backend, names: Mapping[str, str | None], ch
     if chat_template is not None:
         settings["chat_template"] = chat_template
     (directory / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False), encoding="utf-8")
+    if len(ends) > 1:
+        generation = _object(directory / GENERATION) | {"eos_token_id": list(ends)}
+        (directory / GENERATION).write_text(json.dumps(generation, indent=1), encoding="utf-8")
 
 
 def read(directory: Path) -> tuple[Backend, dict[str, str | None], str | None]:
@@ -62,6 +75,19 @@ def read(directory: Path) -> tuple[Backend, dict[str, str | None], str | None]:
     if start is not None and not (prepended if isinstance(prepended, bool) else _prepends_start(backend, start)):
         names["bos_token"] = None
     return backend, names, _template(directory, settings.get("chat_template"))
+
+
+def stops(directory: Path) -> list[int]:
+    """The tokens at which transformers stops to generate: those of generation_config.json, or else of config.json."""
+    file = directory / (GENERATION if (directory / GENERATION).is_file() else NETWORK)
+    settings = _object(file)
+    found = settings.get("eos_token_id")
+    if found is None and isinstance(settings.get("text_config"), dict):  # of a model that reads more than text
+        found = settings["text_config"].get("eos_token_id")
+    ids = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(type(i) is int for i in ids):
+        raise ValueError(f"{file}: eos_token_id must be a token's number or a list of them, got {found!r}")
+    return ids
 
 
 def _prepends_start(backend: Backend, start: str) -> bool:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from dpo_lab.data.tokenizers import Tokenizer
+from dpo_lab.data.tokenizers.files import GENERATION, NETWORK
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -50,6 +52,9 @@ def read_tokenizer(path: Path, gguf_file: str | None) -> Tokenizer:
             AutoTokenizer.from_pretrained(path, local_files_only=True, **options).save_pretrained(converted)
         except Exception as error:
             raise ValueError(f"model.path: the tokenizer in {path} cannot be read: {_first_line(error)}") from error
+        for name in (GENERATION, NETWORK):  # they say where a completion ends
+            if (path / name).is_file():
+                copyfile(path / name, Path(converted) / name)
         return Tokenizer.load(Path(converted))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from dpo_lab.artifacts.digests import digest
+from dpo_lab.data.row_reader import listed
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.pipeline.stages.text import FORMAT, Text
 from dpo_lab.preferences import GivenSource
@@ -26,10 +27,14 @@ def given_pairs(text: Text, spec: GivenSource, tokenizer: Tokenizer) -> tuple[Ca
             raise ValueError(f"data={text.study.data.name} has no labelled pairs: choose candidates=sampled and a reward")
         notes = []
         for title, rows in (("train", text.corpus.train), ("held-out", text.corpus.eval)):
-            counts = spec.write(rows, tokenizer, directory / f"{title}.safetensors")
+            bad: list[str] = []
+            on_bad = bad.append if text.study.data.skips_bad_rows else None
+            counts = spec.write(rows, tokenizer, directory / f"{title}.safetensors", on_bad)
             effects = "".join(f", {count:,} {what}" for what, count in counts.items() if count)
             notes.append(f"{title}: {len(rows):,} {noun(len(next(iter(rows)).completions))}{effects}")
-            console.note(f"  {notes[-1]}")
+            notes += [f"  {line}" for line in listed(bad)]
+        for note in notes:
+            console.note(f"  {note}")
         (directory / NOTES).write_text(json.dumps([*text.corpus.notes, *notes]))
 
     determined_by = {"text": text.key, "tokenizer": digest(tokenizer.fingerprint()), "candidates": spec, "format": FORMAT}

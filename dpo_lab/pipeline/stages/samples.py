@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from dpo_lab.artifacts.fingerprint import code_of
+from dpo_lab.data.messages import Prompt, UntokenizableError, plain
+from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.models.policies import Policy
 from dpo_lab.pipeline.stages.reward import Scorers
 from dpo_lab.pipeline.stages.text import FORMAT, Text
@@ -16,6 +18,23 @@ from dpo_lab.preferences.batches import padded
 from dpo_lab.preferences.sampling import draw
 from dpo_lab.records import CandidateBatch
 from dpo_lab.seeding import permutation
+
+
+def _encoded(text: Text, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
+    """Ids of the prompts; those that cannot become tokens are left out as bad rows are, and counted."""
+    encoded, bad = [], []
+    for prompt in prompts:
+        try:
+            encoded.append(tokenizer.encode_prompt(prompt))
+        except UntokenizableError as error:
+            bad.append(f"{error}, in the prompt that begins {plain(prompt)[:60]!r}")
+            if not text.study.data.skips_bad_rows:
+                raise ValueError(bad[-1]) from error
+    if bad:
+        text.context.console.note(f"  {len(bad):,} of {len(prompts):,} prompts left out, as they cannot become tokens")
+    if not encoded:
+        raise ValueError(f"of {len(prompts):,} prompts none can become tokens, such as: {bad[0]}")
+    return encoded
 
 
 def samples_of(
@@ -26,7 +45,7 @@ def samples_of(
 
     def build(directory: Path) -> None:
         prompts = text.prompts(split, drawn["num_prompts"], drawn["seed"])
-        starts = padded([policy.tokenizer.encode_prompt(prompt) for prompt in prompts])
+        starts = padded(_encoded(text, prompts, policy.tokenizer))
         batch = draw(
             policy.module,
             policy.tokenizer,
