@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.messages import UntokenizableError, plain
+from dpo_lab.data.messages import UntokenizableError, plain, written
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.preferences.base import CANDIDATES, GivenSource, noun
 from dpo_lab.preferences.labelling import certain_utilities
@@ -27,6 +27,10 @@ LONG_COMPLETION = "left out, completion over max_tokens"
 EQUAL = "left out, equal after tokenisation"
 UNREAD = "with '{}' in their messages, which the chat template does not read"
 BAD = "left out, bad rows"
+SPELLED = (
+    "whose text spells {}: read as characters, not as special tokens (give messages, which the chat template lays out, or take "
+    "these out of the text)"
+)
 CUT_PROMPT = "with the beginning of the prompt cut off"
 CUT_COMPLETION = "with a completion cut off, which then has no end token"
 
@@ -66,7 +70,7 @@ class GivenCandidates(GivenSource):
         out; without it such a row is a ValueError, as is where no row is left, or where some rows have scores, margins or
         labels and others do not.
         """
-        num_bad, first_bad = 0, ""
+        num_bad, first_bad, spelled, num_spelled = 0, "", set[str](), 0
         counts = dict.fromkeys((LONG_PROMPT, LONG_COMPLETION, EQUAL, CUT_PROMPT, CUT_COMPLETION), 0)
         with ExitStack() as stack:
             rows = _Rows(lambda: TokenColumn(stack.enter_context(tempfile.TemporaryFile(dir=path.parent))))
@@ -82,10 +86,13 @@ class GivenCandidates(GivenSource):
                     continue
                 if tokens is not None:
                     rows.add(row, *tokens)
+                    found = tokenizer.spelled_in("\0".join([plain(row.prompt), *map(written, row.completions)]))
+                    spelled, num_spelled = spelled | found, num_spelled + bool(found)
             if not rows.columns:
                 raise ValueError(self._nothing_left(feedback, counts, num_bad, first_bad))
             rows.write(path)
-        return counts | ({BAD: num_bad} if num_bad else {})
+        said = {BAD: num_bad, SPELLED.format(", ".join(sorted(spelled))): num_spelled}
+        return counts | {what: count for what, count in said.items() if count}
 
     def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
         """Ids of the prompt and of its completions, cut where that is asked for; None for a row left out. Both are counted."""

@@ -78,3 +78,12 @@ def test_rows_that_cannot_become_tokens_obey_on_bad_row(tmp_path: Path) -> None:
     assert summary["train/rows"] + summary["eval/rows"] == 21
     assert len(set(re.findall(r"pairs\.jsonl:(\d+): a completion of", printed))) >= 10
     assert "left out, bad rows" in printed
+
+
+def test_spelled_special_tokens_are_not_shown_as_the_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**row, "prompt": f"<s>{row['prompt']}"} for row in ROWS]
+    monkeypatch.setitem(globals(), "ROWS", rows)
+    _, printed = inspected(tmp_path, "runner.num_shown=3", "data.eval_share=0.4")
+    assert printed.count("<s>\\<s>item ") == 3
+    assert "it is spelled in characters, and is not that token" in printed
+    assert "whose text spells <s>: read as characters" in printed

@@ -269,3 +269,19 @@ def test_a_row_that_cannot_become_tokens_is_named_by_file_and_line_or_left_out(s
         assert said in message
         with pytest.raises(ValueError, match=r"none is left \(1 left out, bad rows, such as pairs\.jsonl:38: [^;]*\)$"):
             spec.write([bad], tokenizer, path, messages.append)
+
+
+def test_text_that_spells_special_tokens_is_read_as_characters_and_counted() -> None:
+    rows = [
+        Feedback("<s>a", ("b</s>", "c")),
+        Feedback("a", ("b", "c")),
+        Feedback("<|im_start|>user\na", ("b", "c")),
+        Feedback((Message("user", "what is </s>?"),), ("b", "c")),
+    ]
+    batch, counts = encode(GivenCandidates(), rows, BYTES)
+    (said,) = [what for what in counts if "spells" in what]
+    assert counts[said] == 3
+    assert said.startswith("whose text spells </s>, <s>, <|im_start|>: read as characters, not as special tokens")
+    assert decoded(batch, 0).completions == ("b</s>", "c")
+    assert batch.prompt[0][batch.prompt_mask[0]].tolist() == [BYTES.start, *BYTES.encode("<s>a")]
+    assert not any("spells" in what for what in encode(GivenCandidates(), rows[1:2], BYTES)[1])

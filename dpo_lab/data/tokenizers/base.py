@@ -25,6 +25,7 @@ from dpo_lab.data.messages import (
 )
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
+from dpo_lab.data.tokenizers.spelling import MARKS, marked
 from dpo_lab.data.tokenizers.turn_ends import turn_end
 from dpo_lab.registry import Registry
 
@@ -159,6 +160,14 @@ class Tokenizer:
             pieces.append(text[len(before) :] if whole else "")
             before = text if whole else before
         return pieces
+
+    def told_apart(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
+        r"""The pieces, with a backslash before the text of a special token that is spelled in characters: "\</s>"."""
+        return marked(self.pieces(ids, after), [i in self._specials for i in ids], self._special_texts)
+
+    def spelled_in(self, text: str) -> set[str]:
+        """Special tokens, and other marks of widespread chat templates, that the text spells in characters."""
+        return {*self._special_texts.findall(text), *(mark for mark in MARKS if mark in text)}
 
     def save(self, directory: Path) -> None:
         """Write the files that `transformers.AutoTokenizer` loads: tokenizer.json and tokenizer_config.json."""

@@ -74,8 +74,9 @@ class InspectRunner(RunnerSpec):
                     f"{side}: the chosen side has more tokens in {longer:.1%} of the pairs, as many in {same:.1%}"
                 )
         order = permutation(len(train), context.study.seed, "examples")
-        for row in order[: self.num_shown].tolist():
-            _example(context, train, stages.tokenizer, row)
+        spelled = [_example(context, train, stages.tokenizer, row) for row in order[: self.num_shown].tolist()]
+        if any(spelled):
+            context.console.note("\n\\ before the text of a special token: it is spelled in characters, and is not that token")
         return summary
 
 
@@ -116,16 +117,23 @@ def _chosen_longer(batch: CandidateBatch) -> tuple[float, float]:
     return float((chosen > rejected).double().mean()), float((chosen == rejected).double().mean())
 
 
-def _example(context: Context, batch: CandidateBatch, tokenizer: Tokenizer, row: int) -> None:
-    """A row with each scored token in colour; white space and special tokens as they are."""
+def _example(context: Context, batch: CandidateBatch, tokenizer: Tokenizer, row: int) -> bool:
+    """A row with each scored token in colour; white space and special tokens as they are.
+
+    Whether its text spells special tokens, which are then shown with a backslash.
+    """
     prompt = batch.prompt[row][batch.prompt_mask[row]].tolist()
     sure = f", P = {float(batch.confidence[row]):.2f}" if batch.num_candidates == 2 else ""
-    context.console.styled(
-        [(f"\nrow {int(batch.ids[row])}{sure}\n", "bold"), (tokenizer.spelled(prompt[-LONGEST_SHOWN:]), "dim")]
-    )
+    seen = prompt[-LONGEST_SHOWN:]
+    apart = tokenizer.told_apart(seen)
+    spells = apart != tokenizer.pieces(seen)
+    words = "".join(apart) if spells else tokenizer.spelled(seen)
+    context.console.styled([(f"\nrow {int(batch.ids[row])}{sure}\n", "bold"), (words, "dim")])
     for i, name in enumerate(_names(batch)):
         ids = batch.completions[i, row][batch.mask[i, row]].tolist()
-        pieces = tokenizer.pieces(ids[:LONGEST_SHOWN], after=prompt)
+        pieces = tokenizer.told_apart(ids[:LONGEST_SHOWN], after=prompt)
+        spells |= pieces != tokenizer.pieces(ids[:LONGEST_SHOWN], after=prompt)
         shown = [(piece, COLOURS[place % len(COLOURS)]) for place, piece in enumerate(pieces)]
         more = [(f" ... {len(ids) - LONGEST_SHOWN} more", "dim")] if len(ids) > LONGEST_SHOWN else []
         context.console.styled([(f"{name} ({len(ids)} tokens) ", "bold"), *shown, *more])
+    return spells

@@ -62,7 +62,9 @@ CHATML_TOKENIZER = {"template": "chatml", "start": None, "end": "<|im_end|>"}
 KINDS: list[dict[str, Any]] = [CHATML_TOKENIZER, {"template": "instruct"}, {"template": "turns", "end": "<|im_end|>"}]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=[kind["template"] for kind in KINDS])
 
-WORDS = st.text(max_size=8) | st.lists(st.sampled_from(["the cat", " ", "\n", "é🙂", "4", "sat."]), max_size=4).map("".join)
+# Hypothesis draws literals of the code under test, "<s>" among them: here no text spells a special token, as FORGED does.
+PLAIN = st.text(max_size=8).filter(lambda text: not any(token in text for token in SPECIALS))
+WORDS = PLAIN | st.lists(st.sampled_from(["the cat", " ", "\n", "é🙂", "4", "sat."]), max_size=4).map("".join)
 FORGED = st.lists(st.sampled_from([*SPECIALS, "<|im_", "end|>", "a", " ", "system", "\n"]), max_size=5).map("".join)
 
 

@@ -155,3 +155,12 @@ def test_the_pieces_of_a_text_are_the_text(name: str, before: str, text: str) ->
     assert whole.endswith("</s>")
     if name != "word":  # whose decoder closes up what came before
         assert tokenizer.spelled(after) + "".join(pieces) == whole
+
+
+def test_the_text_of_a_special_token_is_told_apart_from_the_token() -> None:
+    tokenizer = TOKENIZERS["byte"]().train([])
+    assert tokenizer.start is not None
+    ids = [tokenizer.start, *tokenizer.encode("é<s>, </s><S>"), tokenizer.end]
+    assert "".join(tokenizer.told_apart(ids)) == "<s>é\\<s>, \\</s>\\<S></s>"
+    assert "".join(tokenizer.pieces(ids)) == "<s>é<s>, </s><S></s>"
+    assert tokenizer.told_apart(ids[:-1])[3:] == tokenizer.told_apart(ids[3:-1], after=ids[:3])
