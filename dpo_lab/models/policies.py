@@ -19,6 +19,7 @@ from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.models.base import MODELS, ModelSpec
 from dpo_lab.models.checkpoint import CheckpointSpec
 from dpo_lab.models.copies import independent_copy
+from dpo_lab.models.foreign_directory import ADAPTER
 from dpo_lab.models.memory_estimate import fixed_weights
 from dpo_lab.models.pretrained import PretrainedSpec
 
@@ -120,14 +121,18 @@ def spec_class(path: Path) -> type[ModelSpec]:
     Raises ValueError where nothing says it.
     """
     directory = policy_directory(path)
-    if not (directory / MANIFEST).is_file() and (directory / "config.json").is_file():
+    if _of_others(directory):
         return PretrainedSpec
     return MODELS[str(OmegaConf.select(read_config(directory / CONFIG), "model.name"))]
 
 
 def load_any_policy(path: Path) -> tuple[Policy, str]:
     """The policy in a run, a policy directory or a Hugging Face model's directory, and its digest. Errors as `load_policy`."""
-    ours = (policy_directory(path) / MANIFEST).is_file() or not (path / "config.json").is_file()
-    policy = starting_policy((CheckpointSpec if ours else PretrainedSpec)(path=str(path)))
+    policy = starting_policy((PretrainedSpec if _of_others(policy_directory(path)) else CheckpointSpec)(path=str(path)))
     assert policy is not None
     return policy
+
+
+def _of_others(directory: Path) -> bool:
+    """Whether these are other tools' files: an export of ours, too."""
+    return not (directory / CONFIG).is_file() and any((directory / file).is_file() for file in ("config.json", ADAPTER))

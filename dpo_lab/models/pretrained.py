@@ -13,6 +13,7 @@ from torch import nn
 
 from dpo_lab.artifacts.digests import cached_file_digest, digest
 from dpo_lab.models.base import MODELS, ModelSpec, Opened
+from dpo_lab.models.foreign_directory import check_directory
 from dpo_lab.models.lora import Lora
 
 SOURCE = "base.json"
@@ -55,21 +56,25 @@ class PretrainedSpec(ModelSpec):
         path = Path(self.path).expanduser()
         if not path.is_dir():
             raise ValueError(f"model.path: there is no directory {self.path}; nothing is downloaded")
-        file = self.gguf_file or "config.json"
-        if not (path / file).is_file():
-            setting = "model.gguf_file" if self.gguf_file else "model.path"
-            raise ValueError(f"{setting}: {path} holds no {file}; what was trained here loads with model=checkpoint")
+        if self.gguf_file is None:
+            check_directory(path)
+        elif not (path / self.gguf_file).is_file():
+            raise ValueError(f"model.gguf_file: {path} holds no {self.gguf_file}")
         self._check_installed()
         return path
 
     def open(self) -> Opened:
+        from dpo_lab.models.hugging_face.fitness import check_causal, check_vocabulary
         from dpo_lab.models.hugging_face.loading import read_tokenizer
 
         path = self.weights()
         assert path is not None
         key = self._key(path)
-        module = self._network(path, self.gguf_file, key, self.trust_remote_code)
-        return Opened(module, read_tokenizer(path, self.gguf_file), digest([key, self.lora, self.dtype]))
+        module: Any = self._network(path, self.gguf_file, key, self.trust_remote_code)
+        tokenizer = read_tokenizer(path, self.gguf_file)
+        check_vocabulary(path, module.net, tokenizer)
+        check_causal(path, module.net)
+        return Opened(module, tokenizer, digest([key, self.lora, self.dtype]))
 
     def rebuild(self, directory: Path, vocab_size: int) -> nn.Module:
         self._check_installed()
@@ -117,8 +122,9 @@ class PretrainedSpec(ModelSpec):
 
     def _key(self, path: Path) -> str:
         """A digest of the files that a model and its tokenizer are read from."""
-        kinds = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.bin", "*.txt")
-        files = [path / self.gguf_file] if self.gguf_file else sorted(file for kind in kinds for file in path.glob(kind))
+        weights = self.gguf_file or "*.safetensors"
+        kinds = (weights, "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+        files = sorted(file for kind in kinds for file in path.glob(kind))
         return digest({file.name: cached_file_digest(file) for file in files})
 
     def _check_installed(self) -> None:

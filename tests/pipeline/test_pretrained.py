@@ -248,6 +248,8 @@ def test_what_cannot_be_is_refused_before_any_work(lab: Lab, capsys: pytest.Capt
     (folder / "empty").mkdir()
     (folder / "broken").mkdir()
     (folder / "broken" / "config.json").write_text('{"model_type": "no_such"}')
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(folder / "tiny" / name, folder / "broken")
     write_model(folder / "others")
     words = json.loads((folder / "others" / "tokenizer.json").read_text())
     words["model"]["vocab"] = {token if i != 9 else "zzz": i for token, i in words["model"]["vocab"].items()}

@@ -63,7 +63,9 @@ def read(directory: Path) -> tuple[Backend, dict[str, str | None], str | None]:
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{path}: not a tokenizer ({error})") from error
     if not (directory / SETTINGS).is_file() and not (directory / TOKEN_MAP).is_file():
-        return backend, dict(DEFAULT_TOKENS), None
+        if backend.token_to_id(DEFAULT_TOKENS["eos_token"]) is None:
+            raise ValueError(f"there is no {SETTINGS} in {directory}, which would name the eos_token that ends a completion")
+        return backend, {name: t for name, t in DEFAULT_TOKENS.items() if backend.token_to_id(t) is not None}, None
     settings = _object(directory / TOKEN_MAP) | _object(directory / SETTINGS)
     names = {name: _content(settings.get(name)) for name in TOKENS}
     if names["eos_token"] is None:

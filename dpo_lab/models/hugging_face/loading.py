@@ -23,7 +23,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def read_network(path: Path, gguf_file: str | None, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
     """The network in a directory, in evaluation mode. Raises ValueError where it cannot be read, or weights are missing."""
-    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    options: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {"use_safetensors": True}
     with _quiet():
         try:
             net, info = AutoModelForCausalLM.from_pretrained(
@@ -55,7 +55,12 @@ def read_tokenizer(path: Path, gguf_file: str | None) -> Tokenizer:
         for name in (GENERATION, NETWORK):  # they say where a completion ends
             if (path / name).is_file():
                 copyfile(path / name, Path(converted) / name)
-        return Tokenizer.load(Path(converted))
+        tokenizer = Tokenizer.load(Path(converted))
+    if len(tokenizer.backend.get_vocab()) == len(tokenizer.backend.get_added_tokens_decoder()):
+        raise ValueError(
+            f"model.path: the tokenizer in {path} holds no words; expected tokenizer.json, or all files of its kind"
+        )
+    return tokenizer
 
 
 def write_config(module: nn.Module, directory: Path) -> None:
