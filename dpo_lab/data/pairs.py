@@ -59,7 +59,7 @@ class PairsSource(DataSource):
     repeated_prompt: RepeatedPrompt = RepeatedPrompt.remove
     """A text prompt that all completions begin with again is taken off them (remove), or left there (keep), and counted."""
     split: str = "train"
-    """Of a data set of the hub."""
+    """Of a data set of the hub, or of a folder whose files are named by splits."""
     subset: str | None = None
     """Of a data set of the hub that has several configurations."""
 

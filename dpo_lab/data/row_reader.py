@@ -88,7 +88,7 @@ class ReadReport:
     def notes(self, source: RowSource) -> list[str]:
         """How the rows were read, in lines for the user."""
         assert self.format is not None, "nothing was read"
-        notes = [f"{source}: read as data.format={self.format.name}, with {', '.join(self.fields)}"]
+        notes = [f"{source}: read as data.format={self.format.name}, with {', '.join(self.fields)}", *source.notes]
         if self.num_reordered:
             notes.append(f"{self.num_reordered:,} of the {self.noun} are put in the order of their scores or ratings")
         notes += [f"{count:,} of the {self.noun} {remark}" for remark, count in self.remarks.most_common()]
