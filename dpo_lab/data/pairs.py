@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_of
 from dpo_lab.data.files.source import RowSource, paths_of
 from dpo_lab.data.formats.base import FIELDS, Format
-from dpo_lab.data.messages import Prompt, plain
+from dpo_lab.data.messages import Prompt, plain, written
 from dpo_lab.data.row_reader import OnBadRow, ReadReport, RepeatedPrompt, RowReader
 from dpo_lab.data.statistics import (
     IN_EVAL,
@@ -185,7 +185,7 @@ def _usable(rows: Iterable[Feedback], counts: Counter[str] | None = None) -> Ite
 
 def _texts(rows: Iterable[Feedback]) -> Iterator[str]:
     """What a base policy is fitted on: each prompt with its best completion."""
-    return (plain(row.prompt) + row.completions[0] for row in rows if row.desirable is not False)
+    return (plain(row.prompt) + written(row.completions[0]) for row in rows if row.desirable is not False)
 
 
 def _prompts(rows: Iterable[Feedback]) -> Iterator[Prompt]:
