@@ -26,7 +26,7 @@ from dpo_lab.data.messages import (
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
 from dpo_lab.data.tokenizers.spelling import MARKS, marked
-from dpo_lab.data.tokenizers.turn_ends import turn_end
+from dpo_lab.data.tokenizers.turn_ends import REPLIES, turn_end
 from dpo_lab.registry import Registry
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -97,7 +97,7 @@ class Tokenizer:
             return self._with_start(self.encode(prompt))
         if self._chat is None:
             return self._with_start(self.encode(transcript(prompt, reply=True)))
-        return self.encode_chat(prompt, reply=True)
+        return self._asked(prompt)
 
     def encode_candidates(self, prompt: Prompt, completions: Sequence[Completion]) -> tuple[list[int], list[list[int]]]:
         """Ids of the prompt, start token first, and of each completion, end token last.
@@ -192,7 +192,7 @@ class Tokenizer:
     def _chat_candidates(
         self, prompt: tuple[Message, ...], completions: Sequence[Completion]
     ) -> tuple[list[int], list[list[int]]]:
-        alone = self.encode_chat(prompt, reply=True)
+        alone = self._asked(prompt)
         joint = [self.encode_chat([*prompt, as_message(said)]) for said in completions]
         cut = _common_length([alone, *joint])
         if cut == 0:
@@ -200,6 +200,20 @@ class Tokenizer:
                 "the chat template puts nothing before the assistant's words that would predict the first token"
             )
         return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
+
+    def _asked(self, prompt: tuple[Message, ...]) -> list[int]:
+        """Ids of a conversation up to the assistant's words: with the header before them, where the template knows of no prompt
+        to generate from and writes one with a special token.
+        """
+        alone = self.encode_chat(prompt, reply=True)
+        if self._chat is None or "add_generation_prompt" in self._chat.source:
+            return alone
+        try:
+            opened = _common_length(rows := [self.encode_chat([*prompt, reply]) for reply in REPLIES])
+        except ValueError:  # a template that refuses this reply may take another
+            return alone
+        more = rows[0][len(alone) : opened]
+        return alone + more if rows[0][: len(alone)] == alone and self._specials.intersection(more) else alone
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""
