@@ -130,7 +130,7 @@ class PairsSource(DataSource):
         if self._eval is not None or not train.num_rows + held_out.num_rows:
             side = "data.path" if held_out.num_rows else "data.eval_path" if train.num_rows else "it"
             return f"{left}no row of {side} has completions to learn from"
-        if len({*train.openings, *held_out.openings}) == 1:
+        if train.num_rows + held_out.num_rows > 1 and len({*train.openings, *held_out.openings}) == 1:
             return f"{left}all prompts open alike, and the split is by the opening: name held-out rows by data.eval_path"
         return f"{left}give more prompts, another data.eval_share, or held-out rows by data.eval_path"
 
