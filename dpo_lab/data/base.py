@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from dpo_lab.data.messages import Prompt
+from dpo_lab.data.messages import Completion, Prompt
 from dpo_lab.registry import Registry
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class Feedback:
     """
 
     prompt: Prompt
-    completions: tuple[str, ...]
+    completions: tuple[Completion, ...]
     confidence: float = 1.0
     """P(first beats second)."""
     scores: tuple[float, ...] | None = None

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from dpo_lab.data.base import DATA, Corpus, DataSource, Feedback, Reread, share_of
 from dpo_lab.data.files.source import RowSource, paths_of
 from dpo_lab.data.formats.base import FIELDS, Format
-from dpo_lab.data.messages import Prompt, plain
+from dpo_lab.data.messages import Prompt, plain, written
 from dpo_lab.data.row_reader import OnBadRow, ReadReport, RepeatedPrompt, RowReader
 from dpo_lab.data.statistics import (
     IN_EVAL,
@@ -59,7 +59,7 @@ class PairsSource(DataSource):
     repeated_prompt: RepeatedPrompt = RepeatedPrompt.remove
     """A text prompt that all completions begin with again is taken off them (remove), or left there (keep), and counted."""
     split: str = "train"
-    """Of a data set of the hub."""
+    """Of a data set of the hub, or of a folder whose files are named by splits."""
     subset: str | None = None
     """Of a data set of the hub that has several configurations."""
 
@@ -130,7 +130,7 @@ class PairsSource(DataSource):
         if self._eval is not None or not train.num_rows + held_out.num_rows:
             side = "data.path" if held_out.num_rows else "data.eval_path" if train.num_rows else "it"
             return f"{left}no row of {side} has completions to learn from"
-        if len({*train.openings, *held_out.openings}) == 1:
+        if train.num_rows + held_out.num_rows > 1 and len({*train.openings, *held_out.openings}) == 1:
             return f"{left}all prompts open alike, and the split is by the opening: name held-out rows by data.eval_path"
         return f"{left}give more prompts, another data.eval_share, or held-out rows by data.eval_path"
 
@@ -185,7 +185,7 @@ def _usable(rows: Iterable[Feedback], counts: Counter[str] | None = None) -> Ite
 
 def _texts(rows: Iterable[Feedback]) -> Iterator[str]:
     """What a base policy is fitted on: each prompt with its best completion."""
-    return (plain(row.prompt) + row.completions[0] for row in rows if row.desirable is not False)
+    return (plain(row.prompt) + written(row.completions[0]) for row in rows if row.desirable is not False)
 
 
 def _prompts(rows: Iterable[Feedback]) -> Iterator[Prompt]:

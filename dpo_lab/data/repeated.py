@@ -26,8 +26,9 @@ def prompt_once(row: Feedback, keep: bool) -> tuple[Feedback, str | None]:
     text = row.prompt if isinstance(row.prompt, str) else row.prompt[-1].content
     if not text.strip():
         return row, None
-    rests = [_after(text, side) for side in row.completions]
-    if None in rests:
+    texts = [side for side in row.completions if isinstance(side, str)]  # a message that carries more is left as it is
+    rests = [_after(text, side) for side in texts]
+    if len(texts) < len(row.completions) or None in rests:
         return row, IN_SOME if any(rest is not None for rest in rests) and len(text.split()) >= FEWEST_WORDS else None
     if keep or len(text.split()) < FEWEST_WORDS:
         return row, LEFT

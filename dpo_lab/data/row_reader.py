@@ -12,7 +12,7 @@ from dpo_lab.data.base import Feedback
 from dpo_lab.data.files.source import RowSource
 from dpo_lab.data.formats.base import Format, detect, read_row, unread
 from dpo_lab.data.formats.values import BadRowError, short
-from dpo_lab.data.messages import Message
+from dpo_lab.data.messages import Message, carried
 from dpo_lab.data.repeated import disagreement, prompt_once
 
 CANARY = "canary"
@@ -58,6 +58,8 @@ class ReadReport:
     """Messages of the first bad rows."""
     unread: Counter[str] = field(default_factory=Counter)
     """Rows that have a field which is not read, for each such field."""
+    carried: Counter[str] = field(default_factory=Counter)
+    """Rows whose messages have a field besides role and content, for each such field."""
     remarks: Counter[str] = field(default_factory=Counter)
     """Rows of which something else is to be told, by what it is."""
 
@@ -77,6 +79,7 @@ class ReadReport:
         _check_kind(row, *self.first)
         self.num_rows += 1
         self.unread.update(ignored)
+        self.carried.update(carried(row.prompt, row.completions))
 
     def add_bad(self, message: str) -> None:
         self.num_bad += 1
@@ -85,18 +88,23 @@ class ReadReport:
     def notes(self, source: RowSource) -> list[str]:
         """How the rows were read, in lines for the user."""
         assert self.format is not None, "nothing was read"
-        notes = [f"{source}: read as data.format={self.format.name}, with {', '.join(self.fields)}"]
+        notes = [f"{source}: read as data.format={self.format.name}, with {', '.join(self.fields)}", *source.notes]
         if self.num_reordered:
             notes.append(f"{self.num_reordered:,} of the {self.noun} are put in the order of their scores or ratings")
         notes += [f"{count:,} of the {self.noun} {remark}" for remark, count in self.remarks.most_common()]
+        if self.carried:
+            notes.append(f"besides role and content, messages give the chat template {_listed(self.carried)}")
         if self.unread:
-            fields = ", ".join(f"{short(name)} ({count:,} rows)" for name, count in self.unread.most_common(LISTED))
-            more = f" and {len(self.unread) - LISTED} more" if len(self.unread) > LISTED else ""
-            notes.append(f"fields that are not read: {fields}{more}")
+            notes.append(f"fields that are not read: {_listed(self.unread)}")
         if self.num_bad:
             unlisted = [f"... and {self.num_bad - len(self.bad):,} more"] if self.num_bad > len(self.bad) else []
             notes += [f"{self.num_bad:,} bad rows left out:", *(f"  {line}" for line in [*self.bad, *unlisted])]
         return notes
+
+
+def _listed(rows: Counter[str]) -> str:
+    fields = ", ".join(f"{short(name)} ({count:,} rows)" for name, count in rows.most_common(LISTED))
+    return f"{fields} and {len(rows) - LISTED} more" if len(rows) > LISTED else fields
 
 
 @dataclass

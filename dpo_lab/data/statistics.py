@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from dpo_lab.data.base import Corpus, Feedback
-from dpo_lab.data.messages import Message, Prompt, plain, transcript
+from dpo_lab.data.messages import TOOLS, Prompt, plain, transcript, written
 
 EMPTY = "left out, empty completion"
 IDENTICAL = "left out, identical completions"
@@ -17,7 +17,7 @@ IN_EVAL = "left out, also held out"
 
 def nothing_to_learn(row: Feedback) -> str | None:
     """The reason to leave a row out, if there is one."""
-    if not all(row.completions):
+    if not all(map(written, row.completions)):
         return EMPTY
     if len(set(row.completions)) < len(row.completions):
         return IDENTICAL
@@ -27,11 +27,12 @@ def nothing_to_learn(row: Feedback) -> str | None:
 
 
 def split_text(prompt: Prompt) -> str:
-    """The text whose hash decides the split; of a conversation only its beginning up to the first user's turn."""
+    """The text whose hash decides the split; of a conversation its beginning up to the first user's turn, without tools."""
     if isinstance(prompt, str):
         return prompt
+    prompt = tuple(message for message in prompt if message.role != TOOLS)
     first = next((i for i, message in enumerate(prompt) if message.role == "user"), len(prompt) - 1)
-    return transcript([Message(message.role, message.content) for message in prompt[: first + 1]])
+    return transcript(prompt[: first + 1])
 
 
 def text_digest(*texts: str) -> int:
@@ -48,7 +49,7 @@ def prompt_digest(prompt: Prompt) -> int:
 
 def row_digest(row: Feedback) -> int:
     """A 64-bit digest of the prompt and its completions in any order."""
-    return text_digest(plain(row.prompt), *sorted(row.completions))
+    return text_digest(plain(row.prompt), *sorted(map(written, row.completions)))
 
 
 @dataclass
@@ -89,7 +90,7 @@ class FeedbackStatistics:
         self._preferred[digest] = before | preference
         self.num_undesirable += row.desirable is False
         if len(row.completions) == 2:
-            chosen, rejected = map(len, row.completions)
+            chosen, rejected = (len(written(side)) for side in row.completions)
             self.num_chosen_longer += chosen > rejected
             self.num_chosen_shorter += chosen < rejected
             self.num_chosen_scored_lower += row.scores is not None and row.scores[0] < row.scores[1]
@@ -99,7 +100,7 @@ def _preference(row: Feedback) -> int:
     """Which of two opposite preferences the row has: 1 or 2. Of a ranking always 1."""
     if len(row.completions) == 1:
         return 1 if row.desirable else 2
-    return 1 if len(row.completions) > 2 or row.completions[0] < row.completions[1] else 2
+    return 1 if len(row.completions) > 2 or written(row.completions[0]) < written(row.completions[1]) else 2
 
 
 def data_warnings(noun: str, train: FeedbackStatistics, held_out: FeedbackStatistics) -> list[str]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor, nn
 
 from dpo_lab.scoring.layouts import SplitsHead
-from dpo_lab.scoring.logps import evaluating
+from dpo_lab.scoring.logps import evaluating, or_raise_context
 from dpo_lab.seeding import Streams, uniform
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def sample(
     if context and len(lengths) and int(lengths.max()) + max_tokens - 1 > context:
         raise ValueError(
             f"a prompt of {int(lengths.max())} tokens and {max_tokens} sampled ones exceed the model's context of {context}: "
-            "sample fewer, or give the model more context"
+            f"lower max_tokens or max_prompt_tokens{or_raise_context(model)}"
         )
     assert len(streams) == len(prompt), (len(streams), len(prompt))
     stops = torch.tensor(ends, device=prompt.device)

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 
 from dpo_lab.data.base import Feedback
-from dpo_lab.data.messages import UntokenizableError, plain
+from dpo_lab.data.messages import UntokenizableError, plain, written
 from dpo_lab.data.tokenizers import Tokenizer
 from dpo_lab.preferences.base import CANDIDATES, GivenSource, noun
 from dpo_lab.preferences.labelling import certain_utilities
@@ -25,6 +25,7 @@ from dpo_lab.preferences.writing import TokenColumn, write_columns
 LONG_PROMPT = "left out, prompt over max_prompt_tokens"
 LONG_COMPLETION = "left out, completion over max_tokens"
 EQUAL = "left out, equal after tokenisation"
+UNREAD = "with '{}' in their messages, which the chat template does not read"
 BAD = "left out, bad rows"
 SPELLED = (
     "whose text spells {}: read as characters, not as special tokens (give messages, which the chat template lays out, or take "
@@ -85,7 +86,7 @@ class GivenCandidates(GivenSource):
                     continue
                 if tokens is not None:
                     rows.add(row, *tokens)
-                    found = tokenizer.spelled_in("\0".join([plain(row.prompt), *row.completions]))
+                    found = tokenizer.spelled_in("\0".join([plain(row.prompt), *map(written, row.completions)]))
                     spelled, num_spelled = spelled | found, num_spelled + bool(found)
             if not rows.columns:
                 raise ValueError(self._nothing_left(feedback, counts, num_bad, first_bad))
@@ -95,6 +96,8 @@ class GivenCandidates(GivenSource):
 
     def _encode(self, row: Feedback, tokenizer: Tokenizer, counts: dict[str, int]) -> tuple[list[int], list[list[int]]] | None:
         """Ids of the prompt and of its completions, cut where that is asked for; None for a row left out. Both are counted."""
+        for name in tokenizer.unread(row.prompt, row.completions):
+            counts[UNREAD.format(name)] = counts.get(UNREAD.format(name), 0) + 1
         prompt, completions = tokenizer.encode_candidates(row.prompt, row.completions)
         longest = max(map(len, completions))
         cuts = []
@@ -131,6 +134,7 @@ class GivenCandidates(GivenSource):
     def _nothing_left(self, feedback: Collection[Feedback], counts: dict[str, int], num_bad: int, first_bad: str) -> str:
         size = len(next(iter(feedback)).completions)
         left_out = {reason: counts[reason] for reason in (LONG_PROMPT, LONG_COMPLETION, EQUAL) if counts[reason]}
+        left_out |= {reason: count for reason, count in counts.items() if reason.startswith(UNREAD[:6])}
         reasons = [f"{count} {reason}" for reason, count in left_out.items()]
         reasons += [f"{num_bad} {BAD}, such as {first_bad}"] if num_bad else []
         too_low = ["candidates.max_tokens"] * bool(counts[LONG_COMPLETION] or (counts[EQUAL] and self._cuts))

@@ -183,8 +183,13 @@ def _check_context(model: nn.Module, length: int) -> None:
     if context and length - 1 > context:  # the last token is predicted, never read
         raise ValueError(
             f"prompt + completion have {length} tokens, the model reads {context} and predicts one more: "
-            "raise model.context, or shorten what it is given"
+            f"shorten what it is given (candidates.max_prompt_tokens, candidates.max_tokens){or_raise_context(model)}"
         )
+
+
+def or_raise_context(model: nn.Module) -> str:
+    """The other way out of a context that is too short, for a model that has one."""
+    return "" if getattr(model, "fixed_context", False) else ", or raise model.context"
 
 
 @contextmanager

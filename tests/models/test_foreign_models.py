@@ -14,8 +14,12 @@ from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
 from dpo_lab.artifacts.directory import MANIFEST
 from dpo_lab.models.foreign_directory import check_directory
+from dpo_lab.models.generation import sample
 from dpo_lab.models.policies import load_any_policy, load_policy, spec_class, starting_policy
 from dpo_lab.models.pretrained import PretrainedSpec
+from dpo_lab.records import CandidateBatch
+from dpo_lab.scoring.logps import score
+from dpo_lab.seeding import stream
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,19 @@ def test_pickled_weights_are_refused_and_so_are_none(own: Path) -> None:
     torch.save({}, own / "pytorch_model.bin")
     (own / "other.safetensors").touch()
     assert "cannot be read" in refusal(own), "transformers does not fall back to the pickle either"
+
+
+def test_a_context_that_is_too_short_comes_with_advice_that_the_model_can_follow(own: Path) -> None:
+    opened = starting_policy(PretrainedSpec(path=str(own)))
+    assert opened is not None
+    module = opened[0].module
+    rows = torch.ones(1, 1, module.max_seq_len + 2, dtype=torch.long)
+    batch = CandidateBatch(rows[0], rows[0].bool(), rows, rows.bool(), torch.arange(1), torch.ones(1))
+    streams = stream(0, "test").branches(1)
+    for ask in (lambda: score(module, batch), lambda: sample(module, rows[0], rows[0].bool(), 3, ends=[1], streams=streams)):
+        with pytest.raises(ValueError, match="max_prompt_tokens") as caught:
+            ask()
+        assert "model.context" not in str(caught.value)
 
 
 @pytest.mark.parametrize("also_a_model", [True, False])

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lab.artifacts.digests import file_digest
+from dpo_lab.data.files.folders import files_of, is_saved, split_of
 from dpo_lab.data.files.hub import HUB, dataset_digests, dataset_rows, open_dataset
 from dpo_lab.data.files.reading import Row, read_rows
-
-READABLE = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 class RowSource:
@@ -20,9 +19,13 @@ class RowSource:
 
     def __init__(self, setting: str, paths: Sequence[str], subset: str | None, split: str) -> None:
         """Raises ValueError, naming the setting, for what is not there."""
-        self.files = [file for path in paths if not path.startswith(HUB) for file in _files(setting, path)]
+        paths = [f"{HUB}{path}" if is_saved(Path(path).expanduser()) else path for path in paths]
         names = [path.removeprefix(HUB) for path in paths if path.startswith(HUB)]
-        if not names and (subset is not None or split != "train"):
+        self.notes: list[str] = []
+        """What to tell the user about files that are read, or not."""
+        self.files = [file for path in paths if not path.startswith(HUB) for file in self._files(setting, path, split)]
+        has_splits = any(split_of(Path(file)) == split for file in self.files)
+        if not names and setting != "data.eval_path" and (subset is not None or (split != "train" and not has_splits)):
             given = "subset" if subset is not None else "split"
             raise ValueError(f"data.{given} is for data sets of the hub, and {setting} names none: leave it out")
         self.datasets = {name: open_dataset(name, subset, split) for name in names}
@@ -33,6 +36,24 @@ class RowSource:
         for name, dataset in self.datasets.items():
             yield from dataset_rows(dataset, f"{HUB}{name}", columns)
 
+    def _files(self, setting: str, path: str, split: str) -> list[str]:
+        """The files that a path, a folder or a glob names, by name in order."""
+        full = Path(path).expanduser()
+        if full.is_file():
+            return [path]
+        if full.is_dir():
+            chosen, note = files_of(setting, full, split)
+            self.notes += [] if note is None else [note]
+            return [str(file) for file in chosen]
+        files = sorted(file for file in glob(str(full), recursive=True) if Path(file).is_file()) if has_magic(path) else []
+        if not files:
+            hint = f"; a data set of the hub is {setting}={HUB}{path}" if path.count("/") == 1 and not full.suffix else ""
+            raise ValueError(f"{setting}: there is no file {path}{hint}")
+        splits = {name for name in map(split_of, map(Path, files)) if name is not None}
+        if len(splits) > 1:
+            self.notes.append(f"{path}: files of the splits {', '.join(sorted(splits))} are all read")
+        return files
+
     @cached_property
     def digests(self) -> list[Any]:
         """Digests of all files. Kept, since they are asked for several times before a run begins and files may be large."""
@@ -42,23 +63,6 @@ class RowSource:
     def __str__(self) -> str:
         names = [*self.files, *(f"{HUB}{name}" for name in self.datasets)]
         return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _files(setting: str, path: str) -> list[str]:
-    """The files that a path, a folder or a glob names, by name in order."""
-    full = Path(path).expanduser()
-    if full.is_file():
-        return [path]
-    if full.is_dir():
-        files = sorted(str(file) for file in full.iterdir() if set(file.suffixes) & set(READABLE) and file.is_file())
-        if not files:
-            raise ValueError(f"{setting}: no file in {path} ends with {', '.join(READABLE)}")
-        return files
-    files = sorted(file for file in glob(str(full), recursive=True) if Path(file).is_file()) if has_magic(path) else []
-    if not files:
-        hint = f"; a data set of the hub is {setting}={HUB}{path}" if path.count("/") == 1 and not full.suffix else ""
-        raise ValueError(f"{setting}: there is no file {path}{hint}")
-    return files
 
 
 def paths_of(setting: str, value: Any) -> list[str]:

@@ -35,26 +35,20 @@ class Format(Enum):
 EXPECTED = "prompt, chosen, rejected (a pair), or prompt, completion, label, or prompt, completions (a ranking)"
 LABELS = ("confidence", "score_chosen", "score_rejected", "ratings_chosen", "ratings_rejected", "margin")
 """Fields with numbers that label a pair."""
-PAIR = ("prompt", "conversations", "chosen", "rejected", "system", *LABELS)
+PAIR = ("prompt", "conversations", "chosen", "rejected", "system", "tools", *LABELS)
 FIELDS = {
     Format.text: PAIR,
     Format.chat: PAIR,
     Format.transcript: PAIR,
-    Format.ranking: ("prompt", "conversations", "completions", "system", "scores", "ranks", "ratings"),
-    Format.unpaired: ("prompt", "conversations", "messages", "completion", "system", "label"),
+    Format.ranking: ("prompt", "conversations", "completions", "system", "tools", "scores", "ranks", "ratings"),
+    Format.unpaired: ("prompt", "conversations", "messages", "completion", "system", "tools", "label"),
 }
 """The fields that each format reads; others are counted and named."""
 
 
 def detect(fields: Mapping[str, Any]) -> Format:
-    """The format of a row by its fields. Raises BadRowError where they fit none, or two."""
-    fitting = []
-    if "chosen" in fields or "rejected" in fields:
-        fitting.append(_pair_format(fields))
-    if "completions" in fields:
-        fitting.append(Format.ranking)
-    if "completion" in fields or ("label" in fields and ("messages" in fields or "conversations" in fields)):
-        fitting.append(Format.unpaired)
+    """The format of a row by its fields that are not null. Raises BadRowError where they fit none, or two."""
+    fitting = _fitting({name: value for name, value in fields.items() if value is not None}) or _fitting(fields)
     if len(fitting) > 1:
         raise BadRowError(f"fields of {' and of '.join(f.name for f in fitting)}; say which with data.format=")
     if not fitting:
@@ -62,6 +56,17 @@ def detect(fields: Mapping[str, Any]) -> Format:
             f"expected {EXPECTED}; found {short(sorted(fields))}; name the columns with data.columns={{prompt: ...}}"
         )
     return fitting[0]
+
+
+def _fitting(fields: Mapping[str, Any]) -> list[Format]:
+    fitting = []
+    if "chosen" in fields or "rejected" in fields:
+        fitting.append(_pair_format(fields))
+    if "completions" in fields:
+        fitting.append(Format.ranking)
+    if "completion" in fields or ("label" in fields and ("messages" in fields or "conversations" in fields)):
+        fitting.append(Format.unpaired)
+    return fitting
 
 
 def _pair_format(fields: Mapping[str, Any]) -> Format:

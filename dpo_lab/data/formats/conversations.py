@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpo_lab.data.formats.values import BadRowError, short, text
-from dpo_lab.data.messages import ASSISTANT, Message
+from dpo_lab.data.messages import ASSISTANT, Completion, Message, as_completion
 
 ROLES = {
-    ASSISTANT: ("assistant", "gpt", "chatgpt", "model", "bot", "chosen", "rejected", "function_call"),
+    ASSISTANT: ("assistant", "gpt", "chatgpt", "model", "bot", "ai", "chosen", "rejected", "function_call", "tool_call"),
     "user": ("user", "human", "prompter"),
-    "system": ("system",),
-    "tool": ("tool", "observation", "function", "function_response"),
+    "system": ("system", "developer"),
+    "tool": ("tool", "observation", "function", "function_response", "tool_response", "tool_result", "ipython"),
 }
 KNOWN_ROLES = {name: role for role, names in ROLES.items() for name in names}
 DIALECTS = (("role", "content"), ("from", "value"))
 """Names of the fields for speaker and text: OpenAI's and ShareGPT's."""
+CONTENTS = tuple(content for _, content in DIALECTS)
+SPEAKING = frozenset(("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"))
+"""Fields of a message by which it says something without words."""
+TEXT_PARTS = ("text", "input_text", "output_text")
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
@@ -38,25 +43,50 @@ def conversation(value: Any, name: str) -> tuple[Message, ...]:
 def _message(row: Any, name: str) -> Message:
     if not isinstance(row, Mapping):
         raise BadRowError(f"'{name}' must be a message with role and content, or from and value; found {type(row).__name__}")
+    row = {field: value for field, value in row.items() if value is not None} or row
     for speaker, content in DIALECTS:
         if speaker in row:
             role = row[speaker]
             if not isinstance(role, str) or role.lower() not in KNOWN_ROLES:
                 raise BadRowError(f"'{name}.{speaker}' must be one of {', '.join(KNOWN_ROLES)}; found {short(role)}")
-            return Message(KNOWN_ROLES[role.lower()], _content(row.get(content), f"{name}.{content}"))
+            content = next((field for field in (content, *CONTENTS) if field in row), content)
+            return _filled(KNOWN_ROLES[role.lower()], row, speaker, content, name)
     raise BadRowError(f"'{name}' has neither 'role' nor 'from'; found {short(sorted(map(str, row)))}")
 
 
-def _content(value: Any, name: str) -> str:
-    """A message's text, which may be a list of parts."""
+def _filled(role: str, row: Mapping[str, Any], speaker: str, content: str, name: str) -> Message:
+    """The message with everything that its row carries. It may go without words where it carries a call or reasoning."""
+    rest = {str(field): row[field] for field in sorted(row, key=str) if field not in (speaker, content)}
+    rest = {field: value for field, value in rest.items() if value not in ("", [], {})}
+    more = text(json.dumps(rest, ensure_ascii=False, default=str), f"{name}") if rest else ""
+    if content not in row and SPEAKING & rest.keys():
+        return Message(role, "", more)
+    return Message(role, _content(row.get(content), f"{name}.{content}", role), more)
+
+
+def _content(value: Any, name: str, role: str) -> str:
+    """A message's text, which may be a list of parts; a tool's result may be any JSON."""
+    is_parts = isinstance(value, list) and all(map(_is_text, value))
+    if role == "tool" and not is_parts and not isinstance(value, str | None):
+        return text(json.dumps(value, ensure_ascii=False, default=str), name)
     if not isinstance(value, list):
         return text(value, name)
-    parts = []
+    texts = []
     for part in value:
-        if not isinstance(part, Mapping) or part.get("type", "text") != "text":
+        if not _is_text(part):
             raise BadRowError(f"'{name}' must be text, found a part {short(part)}")
-        parts.append(text(part.get("text", part.get("value")), name))
-    return "".join(parts)
+        texts.append(
+            part
+            if isinstance(part, str)
+            else next((part[field] for field in ("text", "value") if part.get(field) is not None), None)
+        )
+    return "".join(text(part, name) for part in texts)
+
+
+def _is_text(part: Any) -> bool:
+    if isinstance(part, Mapping):
+        return part.get("type", "text") in TEXT_PARTS and ("text" in part or "value" in part)
+    return isinstance(part, str)
 
 
 def is_transcript(value: Any) -> bool:
@@ -75,7 +105,7 @@ def from_transcript(value: str, name: str) -> tuple[Message, ...]:
     )
 
 
-def split_last(sides: Sequence[Sequence[Message]]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+def split_last(sides: Sequence[Sequence[Message]]) -> tuple[tuple[Message, ...], tuple[Completion, ...]]:
     """The history that all sides share, and the last turn of each, which must be the assistant's.
 
     Raises BadRowError for sides that differ before their last turn: only that can be compared.
@@ -89,4 +119,4 @@ def split_last(sides: Sequence[Sequence[Message]]) -> tuple[tuple[Message, ...],
         raise BadRowError(f"the sides part at message {at + 1}, before their last turn; only the last turn can be compared")
     if not history:
         raise BadRowError("nothing is said before the assistant's answer; expected a prompt")
-    return history, tuple(side[-1].content for side in sides)
+    return history, tuple(as_completion(side[-1]) for side in sides)

@@ -8,9 +8,9 @@ from typing import Any
 
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.formats.conversations import conversation, from_transcript, split_last
-from dpo_lab.data.formats.fields import context_of, prompt_of, with_system
+from dpo_lab.data.formats.fields import context_of, prompt_of, with_opening
 from dpo_lab.data.formats.values import BadRowError, beats, is_number, number, numbers, required, short, text
-from dpo_lab.data.messages import ASSISTANT, Message, Prompt
+from dpo_lab.data.messages import ASSISTANT, Completion, Message, Prompt
 
 
 def read_text_pair(fields: Mapping[str, Any]) -> Feedback:
@@ -22,7 +22,7 @@ def read_text_pair(fields: Mapping[str, Any]) -> Feedback:
                 f"no 'prompt' field, and chosen and rejected do not begin alike; found {short(sorted(fields))}; "
                 "name the prompt's column with data.columns={prompt: ...}"
             )
-        return _labelled(fields, with_system(fields, prompt), [side[len(prompt) :] for side in sides])
+        return _labelled(fields, with_opening(fields, prompt), [side[len(prompt) :] for side in sides])
     return _labelled(fields, prompt_of(fields), sides)
 
 
@@ -46,7 +46,7 @@ def read_chat_pair(fields: Mapping[str, Any]) -> Feedback:
         if sides_hold_prompt:
             context = context[: len(context) - _num_repeated(context, sides)]
     history, answers = split_last([(*context, *side) for side in sides])
-    return _labelled(fields, with_system(fields, history), answers)
+    return _labelled(fields, with_opening(fields, history), answers)
 
 
 def _num_repeated(context: Sequence[Message], sides: Sequence[Sequence[Message]]) -> int:
@@ -62,10 +62,10 @@ def _side(value: Any, name: str) -> tuple[Message, ...]:
 def read_transcript_pair(fields: Mapping[str, Any]) -> Feedback:
     sides = [from_transcript(text(required(fields, name), name), name) for name in ("chosen", "rejected")]
     history, answers = split_last(sides)
-    return _labelled(fields, with_system(fields, history), answers)
+    return _labelled(fields, with_opening(fields, history), answers)
 
 
-def _labelled(fields: Mapping[str, Any], prompt: Prompt, sides: Sequence[str]) -> Feedback:
+def _labelled(fields: Mapping[str, Any], prompt: Prompt, sides: Sequence[Completion]) -> Feedback:
     """The pair with its labels: confidence or ratings, scores, margin."""
     confidence = 1.0 if fields.get("confidence") is None else fields["confidence"]
     if not is_number(confidence, 0.5, 1.0):

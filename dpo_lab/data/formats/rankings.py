@@ -9,7 +9,7 @@ from dpo_lab.data.base import Feedback
 from dpo_lab.data.formats.conversations import is_conversation
 from dpo_lab.data.formats.fields import answer, prompt_of
 from dpo_lab.data.formats.values import BadRowError, beats, number, numbers, required, short, text
-from dpo_lab.data.messages import Prompt
+from dpo_lab.data.messages import Completion, Prompt
 
 TEXTS = ("text", "response", "answer", "completion", "content", "value")
 SCORES = ("score", "overall_score", "rating", "reward")
@@ -33,7 +33,7 @@ def read_ranking(fields: Mapping[str, Any]) -> Feedback:
     return Feedback(prompt, completions, scores=scores)
 
 
-def _completion_of(item: Any, name: str) -> str:
+def _completion_of(item: Any, name: str) -> Completion:
     if isinstance(item, Mapping) and not is_conversation(item):
         field = next((name for name in TEXTS if name in item), None)
         if field is None:
@@ -51,7 +51,7 @@ def _scores_of(items: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
     return None
 
 
-def _rated(prompt: Prompt, completions: tuple[str, ...], ratings: Any) -> Feedback:
+def _rated(prompt: Prompt, completions: tuple[Completion, ...], ratings: Any) -> Feedback:
     """A ranking by lists of individual ratings: by their means, and for two completions with the confidence they give."""
     if not isinstance(ratings, list) or len(ratings) != len(completions):
         raise BadRowError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from dpo_lab.data.base import Feedback
 from dpo_lab.data.formats.conversations import conversation, is_conversation, split_last
-from dpo_lab.data.formats.fields import answer, prompt_of, with_system
+from dpo_lab.data.formats.fields import answer, prompt_of, with_opening
 from dpo_lab.data.formats.values import required, truth
 
 
@@ -19,4 +19,4 @@ def read_unpaired(fields: Mapping[str, Any]) -> Feedback:
         return Feedback(prompt_of(fields), (answer(completion, "completion"),), desirable=label)
     name = next((name for name in ("completion", "messages", "conversations") if fields.get(name) is not None), "completion")
     history, answers = split_last([conversation(required(fields, name), name)])
-    return Feedback(with_system(fields, history), answers, desirable=label)
+    return Feedback(with_opening(fields, history), answers, desirable=label)

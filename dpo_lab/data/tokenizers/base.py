@@ -12,11 +12,21 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from dpo_lab.data.messages import ASSISTANT, Message, Prompt, UntokenizableError, transcript
+from dpo_lab.data.messages import (
+    TOOLS,
+    Completion,
+    Message,
+    Prompt,
+    UntokenizableError,
+    as_message,
+    carried,
+    transcript,
+    written,
+)
 from dpo_lab.data.tokenizers import files
 from dpo_lab.data.tokenizers.chat import OPAQUE, ChatTemplate
 from dpo_lab.data.tokenizers.spelling import MARKS, marked
-from dpo_lab.data.tokenizers.turn_ends import turn_end
+from dpo_lab.data.tokenizers.turn_ends import REPLIES, turn_end
 from dpo_lab.registry import Registry
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -87,9 +97,9 @@ class Tokenizer:
             return self._with_start(self.encode(prompt))
         if self._chat is None:
             return self._with_start(self.encode(transcript(prompt, reply=True)))
-        return self.encode_chat(prompt, reply=True)
+        return self._asked(prompt)
 
-    def encode_candidates(self, prompt: Prompt, completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    def encode_candidates(self, prompt: Prompt, completions: Sequence[Completion]) -> tuple[list[int], list[list[int]]]:
         """Ids of the prompt, start token first, and of each completion, end token last.
 
         Prompt and completion are tokenised together and cut where all candidates and the prompt still agree, so that no
@@ -99,8 +109,8 @@ class Tokenizer:
         if not isinstance(prompt, str):
             if self._chat is not None:
                 return self._chat_candidates(prompt, completions)
-            prompt, completions = transcript(prompt, reply=True), [f" {text}" for text in completions]
-        alone, *joint = self.encode_many([prompt, *(prompt + completion for completion in completions)])
+            prompt, completions = transcript(prompt, reply=True), [f" {written(said)}" for said in completions]
+        alone, *joint = self.encode_many([prompt, *(prompt + written(completion) for completion in completions)])
         cut = _common_length([alone, *joint])
         return self._with_start(alone[:cut]), [[*ids[cut:], self.end] for ids in joint]
 
@@ -121,6 +131,13 @@ class Tokenizer:
         for i, (first, after) in zip(encoding.ids, encoding.offsets, strict=True):
             ids += self.encode(text[first:after]) if i in self._specials and OPAQUE in marked[first:after] else [i]
         return ids
+
+    def unread(self, prompt: Prompt, completions: Sequence[Completion]) -> set[str]:
+        """Names of fields that these messages carry and the chat template does not read. Without one all are written out."""
+        if isinstance(prompt, str) or self._chat is None:
+            return set()
+        names = carried(prompt, completions) | {TOOLS for message in prompt if message.role == TOOLS}
+        return {name for name in names if not self._chat.reads(name)}
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.decode_many([list(ids)])[0]
@@ -172,15 +189,31 @@ class Tokenizer:
             )
         return ids
 
-    def _chat_candidates(self, prompt: tuple[Message, ...], completions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-        alone = self.encode_chat(prompt, reply=True)
-        joint = [self.encode_chat([*prompt, Message(ASSISTANT, text)]) for text in completions]
+    def _chat_candidates(
+        self, prompt: tuple[Message, ...], completions: Sequence[Completion]
+    ) -> tuple[list[int], list[list[int]]]:
+        alone = self._asked(prompt)
+        joint = [self.encode_chat([*prompt, as_message(said)]) for said in completions]
         cut = _common_length([alone, *joint])
         if cut == 0:
             raise UntokenizableError(
                 "the chat template puts nothing before the assistant's words that would predict the first token"
             )
         return alone[:cut], [self._up_to_end(ids[cut:]) for ids in joint]
+
+    def _asked(self, prompt: tuple[Message, ...]) -> list[int]:
+        """Ids of a conversation up to the assistant's words: with the header before them, where the template knows of no prompt
+        to generate from and writes one with a special token.
+        """
+        alone = self.encode_chat(prompt, reply=True)
+        if self._chat is None or "add_generation_prompt" in self._chat.source:
+            return alone
+        try:
+            opened = _common_length(rows := [self.encode_chat([*prompt, reply]) for reply in REPLIES])
+        except ValueError:  # a template that refuses this reply may take another
+            return alone
+        more = rows[0][len(alone) : opened]
+        return alone + more if rows[0][: len(alone)] == alone and self._specials.intersection(more) else alone
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """The ids up to the first end token, or else to the last special token; with an end token where there is neither."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -15,8 +17,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from dpo_lab.data.messages import Message, UntokenizableError
+from dpo_lab.data.tokenizers.turns import ALIASES, turns_of
 
 OPAQUE = "\ue000"  # private use: no template and no special token holds it
+
+
+NULL_CONTENT = re.compile(r"content['\"\]]*\s+is\s+(not\s+)?none", re.IGNORECASE)
+"""Of templates that know a call by its message having no content; others would write the word None."""
 
 
 class ChatTemplate:
@@ -39,12 +46,22 @@ class ChatTemplate:
 
         Raises ValueError with what the template says of messages that it refuses.
         """
-        turns = [message._asdict() for message in messages]
         try:
-            return self._template.render(messages=turns, tools=None, documents=None, add_generation_prompt=reply)
+            return self._render(messages, reply, parse=True)
         except Exception as error:  # whatever a stranger's template does with these messages
+            if any(message.more for message in messages):  # some join a call's arguments to text, and so need them as text
+                with suppress(Exception):
+                    return self._render(messages, reply, parse=False)
             roles = ", ".join(message.role for message in messages)
             raise UntokenizableError(f"the tokenizer's chat template refuses a conversation of {roles}: {error}") from error
+
+    def _render(self, messages: Sequence[Message], reply: bool, parse: bool) -> str:
+        turns, tools = turns_of(messages, parse, null=NULL_CONTENT.search(self.source) is not None)
+        return self._template.render(messages=turns, tools=tools, documents=None, add_generation_prompt=reply)
+
+    def reads(self, name: str) -> bool:
+        """Whether the template mentions that field of a message, under one of its names."""
+        return any(re.search(rf"\b{re.escape(alias)}\b", self.source) for alias in {name, *ALIASES.get(name, ())})
 
     def render_marked(self, messages: Sequence[Message], hide: Callable[[str], str], reply: bool = False) -> tuple[str, str]:
         """The text, and the same text with whatever `hide` hides of the messages as OPAQUE characters.
@@ -52,7 +69,7 @@ class ChatTemplate:
         Raises ValueError where the template does not lay out both alike, for then nothing tells its own text from theirs.
         """
         text = self.render(messages, reply)
-        hidden = [Message(hide(message.role), hide(message.content)) for message in messages]
+        hidden = [Message(*map(hide, message)) for message in messages]
         if hidden == list(messages):
             return text, text
         marked = self.render(hidden, reply)

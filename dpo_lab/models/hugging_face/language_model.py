@@ -20,6 +20,8 @@ class LanguageModel(nn.Module):
     only: the others are the same in every copy.
     """
 
+    fixed_context = True
+    """No setting makes it longer."""
     source = ""
     """A digest of the files that the weights under an adapter come from."""
 

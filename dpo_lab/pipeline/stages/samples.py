@@ -20,7 +20,7 @@ from dpo_lab.records import CandidateBatch
 from dpo_lab.seeding import permutation
 
 
-def _encoded(text: Text, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
+def encoded_prompts(text: Text, prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
     """Ids of the prompts; those that cannot become tokens are left out as bad rows are, and counted."""
     encoded, bad = [], []
     for prompt in prompts:
@@ -45,7 +45,7 @@ def samples_of(
 
     def build(directory: Path) -> None:
         prompts = text.prompts(split, drawn["num_prompts"], drawn["seed"])
-        starts = padded(_encoded(text, prompts, policy.tokenizer))
+        starts = padded(encoded_prompts(text, prompts, policy.tokenizer))
         batch = draw(
             policy.module,
             policy.tokenizer,

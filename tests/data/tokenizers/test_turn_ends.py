@@ -61,6 +61,14 @@ def test_a_turn_ends_with_the_templates_token_and_nothing_behind_it_is_scored(ki
     assert tokenizer.decode(completions[0]) == "yes"
 
 
+def test_a_template_that_knows_no_prompt_to_generate_from_gives_the_header_to_the_prompt() -> None:
+    tokenizer = made(TURNS)
+    prompt, completions = tokenizer.encode_candidates(ASKED, ["yes", "no"])
+    assert tokenizer.spelled(prompt) == "<turn>user\nhi</turn>\n<turn>assistant\n"
+    assert [tokenizer.spelled(row) for row in completions] == ["yes</turn>", "no</turn>"]
+    assert prompt == tokenizer.encode_prompt(ASKED)
+
+
 def test_a_template_that_ends_turns_with_the_end_token_adds_none() -> None:
     assert made(TEMPLATES["its own token"], end="</turn>").ends == ids("</turn>")
     thinking = TURNS.replace("</turn>", "<more></turn>")
