@@ -30,7 +30,7 @@ class Law:
     drawn: Callable[[Loss], SearchStrategy[Drawn]]
     """What it is tested on."""
     candidates: tuple[int, ...] = (1, 2, 3)
-    """Of prompts with so many candidates, where the loss takes them."""
+    """The numbers of candidates to test with, of those that the loss takes."""
 
 
 def law(

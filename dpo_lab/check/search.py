@@ -34,7 +34,7 @@ class Violation:
 
 
 def violation(loss_class: Loss, law: Law, examples: int = 25, shrink: bool = True) -> Violation | None:
-    """A counter-example among so many comparisons (the same ones in every call), made as small as it gets."""
+    """A counter-example among the first comparisons (the same ones in every call), made as small as it gets."""
     if not numbers_of_candidates(loss_class, law.candidates):
         return None  # of pairs, say, where the loss takes single completions only
     found: list[tuple[Drawn, Exception]] = []

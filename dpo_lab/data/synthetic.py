@@ -37,7 +37,7 @@ class SyntheticSource(DataSource):
     sharpness: float = 1.0
     """Standard deviation of the chain's logits: 0 is uniform noise, larger is more predictable."""
     seed: int = 0
-    """Of the chain and the sentences."""
+    """Seed of the chain and the sentences."""
 
     def __post_init__(self) -> None:
         if len(set(self.words)) < 2:

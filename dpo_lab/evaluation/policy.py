@@ -28,15 +28,15 @@ class EvaluationSettings:
     """
 
     num_prompts: int = 512
-    """At the end."""
+    """Held-out prompts of the evaluation at the end."""
     num_prompts_during: int = 256
-    """At the evaluations during training; their samples also make the held-out pairs."""
+    """Held-out prompts of the evaluations during training; their samples also make the held-out pairs."""
     best_of: list[int] | None = None
     """The n of the best-of-n rows; None: 2, 4 and 8."""
     num_shown: int = 4
     """Prompts whose samples are printed at the end; samples.jsonl holds all."""
     seed: int = 0
-    """Of the held-out prompts and of the reference's samples."""
+    """Seed of the held-out prompts and of the reference's samples."""
 
     def __post_init__(self) -> None:
         for field in ("num_prompts", "num_prompts_during"):

@@ -138,7 +138,7 @@ class PreferenceLoss:
         return self.options.weighting is Weighting.wpo
 
     def check_count(self, num_candidates: int) -> None:
-        """Raises ValueError where the loss cannot take so many candidates of a prompt."""
+        """Raises ValueError where the loss cannot take `num_candidates` candidates of a prompt."""
         if num_candidates < self.min_candidates:
             raise ValueError(
                 f"loss={self.name} compares completions of one prompt, but the data has single ones: choose loss=kto, bco or "

@@ -24,7 +24,7 @@ class CalDPOLoss(PairLoss):
 
     name: str = "cal_dpo"
     calibration: float = 1.0
-    """What the squares count."""
+    """Weight of the squares."""
 
     laws = Laws.of("ratios_only convex swap_linear rowwise nonnegative")
     ranges: ClassVar = {"calibration": "[0, inf)"}

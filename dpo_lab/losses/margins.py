@@ -22,7 +22,7 @@ class Margin:
     constant: float = 0.0
     """The same for every pair."""
     length_penalty: float = 0.0
-    """Times (tokens of rejected - of chosen): the policy is trained for the reward less so much per token. R-DPO, Park et al.
+    """Times (tokens of rejected - of chosen): the policy is trained for the reward less this much a token. R-DPO, Park et al.
     2024, arXiv:2403.19159. The labels knew nothing of the penalty, so a longer chosen completion needs less of a difference.
     """
     score: float = 0.0

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from dpo_lab.scoring.attention import recomputation_context
 
 GRAPHS = 32
-"""So many variants of one function are compiled before the rest is run as it is."""
+"""Variants of one function that are compiled; further ones run uncompiled."""
 
 
 @runtime_checkable

@@ -38,11 +38,11 @@ class BaseFit:
     schedule: ScheduleSpec = MISSING
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     max_tokens: int = 64
-    """Texts are cut to so many tokens (a cut one gets no end token)."""
+    """Longest text in tokens; a longer one is cut, and gets no end token."""
     whole_at_end: float = 0.0
     """Share of the steps, at the end, that see whole texts only: fragments teach words, but not where a text ends."""
     seed: int = 0
-    """Of the order of the texts and of the first weights."""
+    """Seed of the order of the texts and of the first weights."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

@@ -65,7 +65,7 @@ class SampledSource(CandidatesSpec):
     temperature: float = 1.0
     """Divides the logits: 1 samples the base policy itself."""
     seed: int = 0
-    """Of the prompts and the samples."""
+    """Seed of the prompts and the samples."""
 
     sampled: ClassVar[bool] = True
 

@@ -33,7 +33,7 @@ class Scoring:
     layouts: Sequence[Layout] = (Layout.rows,)
     """The cheapest of these is taken for each batch."""
     head_portion: int | None = None
-    """So many positions' logits exist at a time, computed once more in the backward pass; None: all."""
+    """Positions whose logits exist at a time, computed once more in the backward pass; None: all."""
     micro_batch_size: int | None = None
     micro_batch_tokens: int | None = None
     """Prompts, or tokens, in one forward pass of a whole data set, see `micro_batches.split_for_inference`."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 LARGEST_DIFFERENCE = 3e-4
 """Relative. Exact layouts are some ten float32 roundings apart (x-transformers rounds float64 to it, too), wrong ones 1e-2."""
 SMALLEST_SHARE = 1e-3
-"""Gradients smaller than so much of the largest parameter's are measured by that: some are nothing but rounding."""
+"""Gradients below this share of the largest parameter's are compared with that share: some are nothing but rounding."""
 
 
 def exact_layouts(

@@ -23,7 +23,7 @@ Forward = tuple[Sequence[Tensor], Sequence[Tensor] | None, B]
 
 
 def map_in_order(work: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """`work(item)` for each item, in the order of the items, on so many threads."""
+    """`work(item)` for each item, in the order of the items, on `workers` threads."""
     if workers == 1:
         yield from map(work, items)
         return

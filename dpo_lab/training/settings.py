@@ -41,15 +41,15 @@ class TrainerSettings:
     together. A single prompt that has more runs alone.
     """
     length_window: int | None = None
-    """The rows of so many consecutive batches are sorted into them by length, which saves padding; the batches come in random
+    """Sort the rows of this many consecutive batches into them by length, which saves padding; the batches come in random
     order.
     """
     max_steps: int | None = 100
     """Optimiser steps."""
     max_pairs: int | None = None
-    """Counted in prompts: with two candidates each is a pair."""
+    """Training prompts to see; with two candidates a prompt is a pair."""
     max_minutes: float | None = None
-    """Training stops at whichever of the three comes first. How far it comes in a time depends on the machine."""
+    """Training time in minutes. Of max_steps, max_pairs and max_minutes the first limit reached ends training."""
     clip: float | None = 1.0
     """Largest norm of the gradient."""
     dropout: bool = False
@@ -63,7 +63,7 @@ class TrainerSettings:
     best_metric: str = "loss"
     """The evaluation's metric that chooses the best checkpoint: lower is better for losses and kl, higher for all others."""
     patience: int | None = None
-    """Stop early after so many evaluations without a better one."""
+    """Stop early after this many evaluations in a row without a better one."""
     policy: Kept = Kept.last
     """Which weights are evaluated at the end and become policy/: those of the last step, or of the best evaluation."""
     checkpoint_every: int | None = None
@@ -71,7 +71,7 @@ class TrainerSettings:
     keep_last: int = 2
     """Newest checkpoints that are kept, beside the best: if the newest is damaged, a run resumes from the one before it."""
     keep_every: int | None = None
-    """Checkpoints of every so many steps are kept for good."""
+    """Keep the checkpoint of every N-th step for good."""
 
     preflight: bool | None = None
     """Try the longest batch first, to see whether it fits into memory. Changes no result. None: on an accelerator."""

@@ -27,7 +27,7 @@ class EvaluateRunner(RunnerSpec):
     num_prompts: int | None = None
     """Held-out prompts to sample for. None: as many as the run itself."""
     seed: int | None = None
-    """Of the samples. None: that of the run's own evaluations."""
+    """Seed of the samples. None: that of the run's own evaluations."""
     pairs: str = ""
     """A file that data=pairs can read: only score its pairs, by the loss's implicit rewards."""
 

@@ -98,7 +98,7 @@ def _row(lengths: _Lengths) -> list[Any]:
 
 
 def _histogram(context: Context, parts: list[_Lengths]) -> None:
-    """How many rows have so many tokens, in steps that double."""
+    """A histogram of lengths in tokens, with bins that double."""
     top = max(int(lengths.tokens.max()) for lengths in parts)
     edges = [2**i for i in range(top.bit_length() + 1)]
     counts = [[int(((part.tokens >= low) & (part.tokens < 2 * low)).sum()) for part in parts] for low in edges]

@@ -44,7 +44,7 @@ class StoreRunner(RunnerSpec):
     damaged: bool = False
     """Prune what is damaged, and what killed builders have left."""
     days: float | None = None
-    """Prune what was not asked for in so many days; None: unused artifacts are left a day, others have no limit."""
+    """Prune what was not asked for in this many days; None: unused artifacts are left a day, others have no limit."""
     delete: bool = False
     """Remove them. Without it, they are only listed."""
 

@@ -49,7 +49,7 @@ class Text:
         return "corpus" in vars(self)
 
     def prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
-        """So many prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
+        """`count` prompts. Raises ValueError where there are too few to train on; held-out ones may be fewer."""
         prompts = self.corpus.train_prompts if split == "train" else self.corpus.eval_prompts
         order = permutation(len(prompts), seed, "prompts", split).tolist()
         if len(prompts) < count and split == "train":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 ALIGNED = 32
-"""CUDA's memory-efficient kernel has room for so many log-sum-exps, or a multiple."""
+"""CUDA's memory-efficient kernel pads its log-sum-exps to a multiple of this."""
 
 EXPECTED = {
     "cpu": (

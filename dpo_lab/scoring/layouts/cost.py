@@ -27,7 +27,7 @@ class ForwardCost:
     longest_row: int | None = None
     """The most tokens that a row of several candidates may hold: the size of a learned table of positions. None: any number."""
     tokens_per_pass: int = 48
-    """One more pass of the model costs as much as so many more tokens: small products are slow. Measured on a CPU."""
+    """What one more pass of the model costs, in tokens: small products are slow. Measured on a CPU."""
 
 
 def length_groupings(items: list[int], lengths: list[int]) -> list[list[list[int]]]:

@@ -29,7 +29,7 @@ class AdamWSpec(OptimizerSpec):
     eps: float = 1e-8
     """Added to the root of the second average."""
     weight_decay: float = 0.0
-    """Decoupled: each step shrinks a weight by lr times so much."""
+    """Decoupled: each step shrinks a weight by lr * weight_decay of itself."""
 
     def __post_init__(self) -> None:
         check_not_negative(lr=self.lr, eps=self.eps, weight_decay=self.weight_decay)

@@ -50,15 +50,15 @@ class MuonSpec(OptimizerSpec):
 
     name: str = "muon"
     lr: float = 0.02
-    """Of the matrices. With scaling=match_rms_adamw that of an AdamW, some 10 to 100 times less."""
+    """Learning rate of the matrices. With scaling=match_rms_adamw that of an AdamW, some 10 to 100 times less."""
     scaling: MuonScaling = MuonScaling.original
     """What the orthogonal update of a matrix is multiplied by."""
     momentum: float = 0.95
-    """Of the gradients of matrices."""
+    """Momentum of the gradients of matrices."""
     weight_decay: float = 0.0
-    """Decoupled: each step shrinks a weight by lr times so much."""
+    """Decoupled: each step shrinks a weight by lr * weight_decay of itself."""
     adamw_lr: float = 3e-3
-    """Of everything else (embeddings, head, norms), which AdamW trains."""
+    """Learning rate of everything else (embeddings, head, norms), which AdamW trains."""
     adamw_betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     """Decay rates of that AdamW."""
 

@@ -58,7 +58,7 @@ class ReferenceSpec:
         """Move the reference's weights after an optimiser step (the first is 1). `memory` is kept from call to call."""
 
     def warnings(self, num_steps: int) -> list[str]:
-        """What to warn a user of, in a run of so many steps."""
+        """What to warn a user of, in a run of `num_steps` steps."""
         return []
 
 
@@ -117,7 +117,7 @@ def existing_directory(path: str) -> Path | None:
 
 
 def never_moves(setting: str, every: int, num_steps: int) -> list[str]:
-    """A warning if a reference that moves every so many steps does not move in the whole run."""
+    """A warning if a reference that moves every few steps does not move in the whole run."""
     if every <= num_steps:
         return []
     return [f"reference.{setting}={every} exceeds the {num_steps} steps of the run: the reference never moves"]
