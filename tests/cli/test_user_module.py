@@ -117,7 +117,7 @@ def test_a_users_experiment_is_swept_over_a_field_of_the_users_loss(started: lis
     [
         (["loss=mine"], ("there is no loss 'mine'", "Did you mean")),
         (["user_modules=[my_lab.losses]", "loss=mien"], ("there is no loss 'mien'", "'mine'")),
-        (["user_modules=[my_lab.losses]", "loss=mine", "loss.wieght=1"], ("'loss.wieght'", "'weight'")),
+        (["user_modules=[my_lab.losses]", "loss=mine", "loss.wieght=1"], ("'loss.wieght'", "'loss.weight'")),
         (["user_modules=[my_lab.losses]", "loss=mine", "loss.weight=0"], ("loss.weight must be > 0, got 0",)),
         (["user_modules=[my_lab.loses]"], ("user_modules", "'my_lab.loses'")),
         (["user_modules=[your_lab]"], ("user_modules", "'your_lab'")),

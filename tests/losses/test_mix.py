@@ -279,7 +279,7 @@ def test_a_mix_without_a_reference_needs_none() -> None:
         ("loss.parts=[{name:dpoo}]", r"^loss.parts\[0\]: there is no loss 'dpoo'. Did you mean 'dpo'\?$"),
         ("loss.parts=[{name:dpo,betta:1}]", r"^loss.parts\[0\]: there is no setting 'betta'. Did you mean 'beta'\?$"),
         ("loss.parts=[{name:dpo,weight:0}]", r"^loss.parts\[0\].weight is how much the part counts: .*, got 0$"),
-        ("loss.pats=[{name:dpo}]", r"there is no setting 'loss.pats'. Did you mean 'parts'\?"),
+        ("loss.pats=[{name:dpo}]", r"there is no setting 'loss.pats'. Did you mean 'loss.parts'\?"),
         ("loss.beta=0.5", "loss.beta cannot be used with loss=mix: give it to its parts"),
     ],
 )

@@ -79,6 +79,6 @@ class SampleRunner(RunnerSpec):
         if context is not None and room < (self.max_tokens or 1):
             raise ValueError(
                 f"runner.prompt has {prompt_tokens} tokens, and the model's context of {context} leaves room for "
-                f"{max(room, 0)} more: give a shorter prompt, or a runner.max_tokens of at most that"
+                f"{max(room, 0)} more, not {self.max_tokens or 1}: give a shorter prompt, or a smaller runner.max_tokens"
             )
         return self.max_tokens or min(USUAL_TOKENS, room)
