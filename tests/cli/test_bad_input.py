@@ -163,7 +163,7 @@ WRONG = {
     "a run's empty file": their_config("runner.name", prepare=text("done/config.yaml", "")),
     "a run's bytes": their_config("YAML", prepare=text("done/config.yaml", b"\xff\xfe\x00")),
     # What a runner is asked for.
-    "more tokens than fit": Wrong([*SAMPLE, "runner.max_tokens=99"], ("99", "max_tokens", "model.context")),
+    "more tokens than fit": Wrong([*SAMPLE, "runner.max_tokens=99"], ("99", "runner.max_tokens", "context of 32")),
     "no sample": Wrong([*SAMPLE, "runner.num_samples=0"], ("runner.num_samples", "at least 1")),
     "no temperature": Wrong([*SAMPLE, "runner.temperature=nan"], ("runner.temperature", ">= 0")),
     "one prompt to judge by": Wrong([*EVALUATE, "runner.num_prompts=1"], ("runner.num_prompts", "at least 2")),
