@@ -13,7 +13,7 @@ from dpo_lab.tracking import Console
 
 
 class DivergedError(Exception):
-    """Training stopped because a number was no longer finite."""
+    """A guard ended the training: a number was not finite, or went beyond a bound."""
 
 
 @dataclass

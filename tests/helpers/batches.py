@@ -47,3 +47,18 @@ def gappy_pairs(b: int = 5, seed: int = 0, **fields: Any) -> CandidateBatch:
         confidence=torch.ones(b, dtype=torch.float64),
     )
     return replace(batch, **fields)
+
+
+def samples(scores: list[list[int]]) -> CandidateBatch:
+    """`scores[b][k]`; sample k of prompt b is the completion (10 b + k), so that it is known again."""
+    rewards = torch.tensor(scores, dtype=torch.float32).T.contiguous()
+    k, b = rewards.shape
+    return CandidateBatch(
+        prompt=torch.arange(b)[:, None],
+        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
+        completions=(10 * torch.arange(b) + torch.arange(k)[:, None])[:, :, None],
+        mask=torch.ones(k, b, 1, dtype=torch.bool),
+        ids=torch.arange(b),
+        confidence=torch.ones(b),
+        scores=rewards,
+    )

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from batches import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,21 +16,6 @@ from dpo_lab.preferences.sampled import Pairing, SampledCandidates
 from dpo_lab.records import CandidateBatch
 
 SCORES = st.lists(st.lists(st.integers(-2, 2), min_size=4, max_size=4), min_size=1, max_size=4)
-
-
-def samples(scores: list[list[int]]) -> CandidateBatch:
-    """`scores[b][k]`; sample k of prompt b is the completion (10 b + k), so that it is known again."""
-    rewards = torch.tensor(scores, dtype=torch.float32).T.contiguous()
-    k, b = rewards.shape
-    return CandidateBatch(
-        prompt=torch.arange(b)[:, None],
-        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
-        completions=(10 * torch.arange(b) + torch.arange(k)[:, None])[:, :, None],
-        mask=torch.ones(k, b, 1, dtype=torch.bool),
-        ids=torch.arange(b),
-        confidence=torch.ones(b),
-        scores=rewards,
-    )
 
 
 def marked(batch: CandidateBatch) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from batches import samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,21 +24,6 @@ SCORES = st.lists(st.lists(st.integers(-2, 2), min_size=4, max_size=4), min_size
 PAIRED = [Pairing.extremes, Pairing.best_worst, Pairing.random]
 COMPARED = [Pairing.all, *PAIRED]
 LABELLED = [case for case in itertools.product(Pairing, Labels) if case != (Pairing.unpaired, Labels.soft)]
-
-
-def samples(scores: list[list[int]]) -> CandidateBatch:
-    """`scores[b][k]`; sample k of prompt b is the completion (10 b + k), so that it is known again."""
-    rewards = torch.tensor(scores, dtype=torch.float32).T.contiguous()
-    k, b = rewards.shape
-    return CandidateBatch(
-        prompt=torch.arange(b)[:, None],
-        prompt_mask=torch.ones(b, 1, dtype=torch.bool),
-        completions=(10 * torch.arange(b) + torch.arange(k)[:, None])[:, :, None],
-        mask=torch.ones(k, b, 1, dtype=torch.bool),
-        ids=torch.arange(b),
-        confidence=torch.ones(b),
-        scores=rewards,
-    )
 
 
 def sides(batch: CandidateBatch) -> list[tuple[int, int, int]]:
